@@ -1,0 +1,36 @@
+"""Counterfactual explanations of image classifiers: what a classifier is right about, and for what reason.
+
+The names below load on first use, so that `import cfx` is quick and pulls in neither torch nor its ecosystem.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cfx.core.values import Cohort as Cohort
+    from cfx.core.values import Counterfactuals as Counterfactuals
+    from cfx.counterfactual import explain as explain
+
+    __version__: str
+
+_HOME = {"Cohort": "cfx.core.values", "Counterfactuals": "cfx.core.values", "explain": "cfx.counterfactual"}
+
+__all__ = ["Cohort", "Counterfactuals", "__version__", "explain"]
+
+
+def __getattr__(name: str) -> object:
+    """Fetch a public name from the room it lives in.
+
+    Raises:
+        AttributeError: the name is not one of `__all__`.
+    """
+    if name == "__version__":
+        return import_module("importlib.metadata").version("cfx")
+    if name not in _HOME:
+        raise AttributeError(f"module 'cfx' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return sorted(__all__)

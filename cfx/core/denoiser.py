@@ -1,0 +1,147 @@
+"""A denoiser turns a noised image into a posterior: the one-step estimate of the clean image, and what follows from it.
+
+Any network called as `network(x_t, timesteps=...)`, or `network(x_t, timesteps=..., class_labels=...)`, becomes one;
+solvers, inversion and guidance see only the posterior, never what the network was trained to predict.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cfx.core.errors import InputError
+from cfx.core.schedule import Schedule, Time, check_time
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What is known of x given x_t = alpha x + sigma eps.
+
+    Attributes:
+        mean: Estimate of E[x | x_t], `(b, c, *space)`. To guide, `dataclasses.replace` it: `eps` and `v` follow.
+        x_t: The noised image, same shape.
+        alpha: Signal level at t, broadcastable to `x_t`.
+        sigma: Noise level at t, broadcastable to `x_t`; positive.
+    """
+
+    mean: Float[Tensor, "b c *space"]
+    x_t: Float[Tensor, "b c *space"]
+    alpha: Float[Tensor, "..."]
+    sigma: Float[Tensor, "..."]
+
+    @property
+    def eps(self) -> Float[Tensor, "b c *space"]:
+        """The noise that `mean` implies."""
+        return (self.x_t - self.alpha * self.mean) / self.sigma
+
+    @property
+    def v(self) -> Float[Tensor, "b c *space"]:
+        """The velocity alpha eps - sigma x that `mean` implies."""
+        return self.alpha * self.eps - self.sigma * self.mean
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """What solvers and inversion need of a generator: a schedule, and a call that returns a posterior."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule."""
+
+    def __call__(self, x_t: Float[Tensor, "b c *space"], t: Time, label: Int[Tensor, " b"] | None = None) -> Posterior:
+        """The posterior at time t in 1 .. T, under a class label or without one."""
+
+
+class Denoiser(nn.Module):
+    """A network and its schedule as one posterior-valued function.
+
+    Args:
+        network: `(b, c, *space)`, `timesteps=(b,)` int64 in 0 .. T-1 (and `class_labels=(b,)` int64 if `classes` is
+            given) to `(b, c, *space)`.
+        schedule: Noise schedule and prediction type.
+        classes: Number of class labels; None for an unconditional network. A conditional network embeds one label more:
+            index `classes` means "no label" and is used when none is given.
+        shape: `(c, *space)` that the network accepts; None accepts any.
+
+    Raises:
+        InputError: noise prediction with a zero-SNR schedule (x cannot be read from x_T), or classes < 1.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        classes: int | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        if schedule.zero_snr and schedule.prediction == "epsilon":
+            raise InputError("schedule: zero terminal SNR expects prediction 'v' or 'x0', got 'epsilon'")
+        if classes is not None and classes < 1:
+            raise InputError(f"classes: expected None or at least 1, got {classes}")
+        self.network = network
+        self.schedule = schedule
+        self.classes = classes
+        self.shape = None if shape is None else tuple(shape)
+
+    def forward(self, x_t: Float[Tensor, "b c *space"], t: Time, label: Int[Tensor, " b"] | None = None) -> Posterior:
+        """Posterior of x given x_t.
+
+        Args:
+            x_t: Noised images.
+            t: Time, 1 .. T: one for all, or one a row.
+            label: Class of every row in 0 .. classes (`classes` is the null label); None for the null label.
+
+        Raises:
+            InputError: images of another shape than the network's, a time or label out of range, a label for an
+                unconditional network, or a network whose output has another shape than its input.
+        """
+        self._check_shape(x_t)
+        out = self.network(x_t, timesteps=self._timesteps(x_t, t), **self._condition(x_t, label))
+        if out.shape != x_t.shape:
+            raise InputError(f"network: expected an output of shape {tuple(x_t.shape)}, got {tuple(out.shape)}")
+        # as_subclass: MONAI's MetaTensor would otherwise follow every later operation
+        out = out.as_subclass(Tensor).to(x_t.dtype)
+        alpha, sigma = self.schedule.alpha(t, x_t), self.schedule.sigma(t, x_t)
+        return Posterior(self._mean(out, x_t, alpha, sigma), x_t, alpha, sigma)
+
+    def _mean(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        match self.schedule.prediction:
+            case "epsilon":
+                return (x_t - sigma * out) / alpha
+            case "v":
+                return alpha * x_t - sigma * out
+            case "x0":
+                return out
+
+    def _check_shape(self, x_t: Tensor) -> None:
+        if self.shape is not None and tuple(x_t.shape[1:]) != self.shape:
+            raise InputError(f"x_t: expected images of shape (c, *space) = {self.shape}, got {tuple(x_t.shape[1:])}")
+
+    def _timesteps(self, x_t: Tensor, t: Time) -> Tensor:
+        """Index t - 1 of every row, as diffusers counts."""
+        if isinstance(t, int):
+            return torch.full((len(x_t),), check_time(t, self.schedule.T, first=1) - 1, device=x_t.device)
+        if t.shape != (len(x_t),):
+            raise InputError(f"t: expected an int or one time for each of {len(x_t)} rows, got shape {tuple(t.shape)}")
+        check_time(int(t.min()), self.schedule.T, first=1)
+        check_time(int(t.max()), self.schedule.T, first=1)
+        return t.to(x_t.device) - 1
+
+    def _condition(self, x_t: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+        """The keyword arguments that carry the label, none for an unconditional network."""
+        if self.classes is None:
+            if label is not None:
+                raise InputError("label: expected None, this denoiser is unconditional; got labels")
+            return {}
+        if label is None:
+            return {"class_labels": torch.full((len(x_t),), self.classes, device=x_t.device)}
+        if label.shape != (len(x_t),):
+            raise InputError(f"label: expected one class for each of {len(x_t)} rows, got shape {tuple(label.shape)}")
+        if int(label.min()) < 0 or int(label.max()) > self.classes:
+            found = sorted(set(label.tolist()))
+            raise InputError(f"label: expected classes 0 .. {self.classes} ({self.classes} = no label), got {found}")
+        return {"class_labels": label.to(x_t.device, torch.int64)}

@@ -1,0 +1,21 @@
+"""The one family of errors cfx raises for what a user handed in or what the machine refused."""
+
+
+class CfxError(Exception):
+    """Base of every error that cfx raises on purpose."""
+
+
+class InputError(CfxError, ValueError):
+    """An argument is not what the function needs; the message names it, what was expected and what came."""
+
+
+class CheckpointError(CfxError):
+    """A checkpoint is missing, damaged, or not of the expected kind."""
+
+
+class AtlasError(CfxError):
+    """An atlas cannot be written or read; the message names the path or the damaged array."""
+
+
+class LaunchError(CfxError, RuntimeError):
+    """The launcher and the processes disagree (for example several independent one-process worlds)."""

@@ -1,0 +1,41 @@
+"""Cohorts of images: simulated brains, and readers for the user's own NIfTI, PNG and NPZ data.
+
+Like the names of `cfx`, those below load on first use: reading a folder of PNG needs no brain template.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cfx.core.values import Cohort as Cohort
+    from cfx.data.brain import BrainConfig as BrainConfig
+    from cfx.data.config import DataConfig as DataConfig
+    from cfx.data.config import load_cohort as load_cohort
+    from cfx.data.export import to_nifti as to_nifti
+    from cfx.data.nifti import NiftiConfig as NiftiConfig
+    from cfx.data.npz import NpzConfig as NpzConfig
+    from cfx.data.png import PngConfig as PngConfig
+
+_HOME = {
+    "BrainConfig": "cfx.data.brain",
+    "Cohort": "cfx.core.values",
+    "DataConfig": "cfx.data.config",
+    "NiftiConfig": "cfx.data.nifti",
+    "NpzConfig": "cfx.data.npz",
+    "PngConfig": "cfx.data.png",
+    "load_cohort": "cfx.data.config",
+    "to_nifti": "cfx.data.export",
+}
+
+__all__ = ["BrainConfig", "Cohort", "DataConfig", "NiftiConfig", "NpzConfig", "PngConfig", "load_cohort", "to_nifti"]
+
+
+def __getattr__(name: str) -> object:
+    """Fetch a public name from the file it lives in.
+
+    Raises:
+        AttributeError: the name is not one of `__all__`.
+    """
+    if name not in _HOME:
+        raise AttributeError(f"module 'cfx.data' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,9 @@
+"""Networks by registry name, and their checkpoints: a folder that says what it is and proves its bytes.
+
+Nothing heavy is imported before a network is built or loaded.
+"""
+
+from cfx.models.checkpoint import Manifest, load, read_manifest, save
+from cfx.models.registry import BUILDERS, build, kind
+
+__all__ = ["BUILDERS", "Manifest", "build", "kind", "load", "read_manifest", "save"]

@@ -1,0 +1,83 @@
+"""Networks by name. A checkpoint records a name and its keywords, never a module path, so code may move.
+
+Builders are imported when first asked for: MONAI takes seconds to import and many commands do not need it.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from inspect import Parameter, signature
+from typing import cast
+
+from torch import nn
+
+from cfx.core.errors import InputError
+
+Builder = Callable[..., nn.Module]
+
+BUILDERS: dict[str, tuple[str, str]] = {
+    "unet": ("cfx.models.unet", "unet"),
+    "patch-unet": ("cfx.models.unet", "PatchUnet"),
+    "autoencoder-kl": ("cfx.models.autoencoder", "AutoencoderKl"),
+    "cnn": ("cfx.models.classifiers", "Cnn"),
+    "convnext": ("cfx.models.classifiers", "ConvNext"),
+    "densenet": ("cfx.models.classifiers", "DenseNet"),
+}
+"""Registry name -> (module, builder)."""
+
+KINDS: dict[str, str] = {
+    "unet": "denoiser",
+    "patch-unet": "denoiser",
+    "autoencoder-kl": "vae",
+    "cnn": "classifier",
+    "convnext": "classifier",
+    "densenet": "classifier",
+}
+"""Registry name -> what the network is for."""
+
+
+def builder(name: str) -> Builder:
+    """The callable that builds the network called `name`.
+
+    Raises:
+        InputError: no network of that name.
+    """
+    if name not in BUILDERS:
+        raise InputError(f"network name: expected one of {sorted(BUILDERS)}, got {name!r}")
+    module, attribute = BUILDERS[name]
+    return cast(Builder, getattr(import_module(module), attribute))
+
+
+def kind(name: str) -> str:
+    """What the network called `name` is for: `denoiser`, `vae` or `classifier`.
+
+    Raises:
+        InputError: no network of that name.
+    """
+    builder(name)
+    return KINDS[name]
+
+
+def build(name: str, **config: object) -> nn.Module:
+    """Build a freshly initialised network.
+
+    Args:
+        name: One of `BUILDERS`.
+        **config: The keywords of that builder (`spatial_dims`, `in_channels`, ...).
+
+    Raises:
+        InputError: no network of that name, or a keyword that its builder does not take or misses.
+    """
+    make = builder(name)
+    known = signature(make).parameters
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        raise InputError(f"network {name}: unknown keys {unknown}; expected some of {sorted(known)}")
+    missing = [k for k, p in known.items() if p.default is Parameter.empty and k not in config]
+    if missing:
+        raise InputError(f"network {name}: missing keys {missing}")
+    try:
+        return make(**config)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"network {name}: {error}") from error

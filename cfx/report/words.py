@@ -1,0 +1,49 @@
+"""What the report says in words: the meaning of every verdict and of every metric."""
+
+from typing import Final
+
+from cfx.core.values import Verdict
+
+# Order of the report: what went wrong comes first.
+ORDER: Final = (Verdict.REFUSED, Verdict.UNSTABLE, Verdict.BUDGET, Verdict.FLIPPED, Verdict.ALREADY)
+
+VERDICTS: Final[dict[Verdict, str]] = {
+    Verdict.FLIPPED: "The classifier reaches the asked margin for the target class on the final image.",
+    Verdict.ALREADY: "It did so on the input already; the image is returned unchanged.",
+    Verdict.BUDGET: "No strength within the budget reached the margin; the closest attempt is returned.",
+    Verdict.UNSTABLE: "The margin is reached, but the decision does not survive re-noising: it may be adversarial.",
+    Verdict.REFUSED: "The row could not be worked on (the classifier's output was not finite); returned unchanged.",
+}
+
+METRICS: Final[dict[str, str]] = {
+    "n": "Rows in the result; none is dropped.",
+    "validity": "Share of all rows with verdict flipped or already.",
+    "oracle_validity": "Share of all rows that an independent oracle also gives to the target class after the edit.",
+    "l1": "Mean absolute change per pixel, on the [-1, 1] scale.",
+    "l2": "Root-mean-square change per pixel, on the [-1, 1] scale.",
+    "error_to_truth": "Root-mean-square distance from the counterfactual to the true counterfactual (simulated data).",
+    "error_to_truth_no_edit": "The same distance for the unedited input: what doing nothing scores.",
+    "error_to_truth_ratio": "Error to the truth over that of no edit; below 1 the edit moves towards the truth.",
+    "null_edit_error": "Largest pixel change when no guidance is applied; ideally zero.",
+    "localisation_auprc": "Area under the precision-recall curve of |change| against the true effect.",
+    "localisation_base_rate": "What a random map would score there: the share of pixels with a true effect.",
+    "nfe_unet_forward": "Evaluations of the generator's network per image, strength search included.",
+    "nfe_unet_backward": "Back-propagations through the generator per image.",
+    "nfe_classifier": "Classifier evaluations per image.",
+    "nfe_classifier_backward": "Classifier gradients per image.",
+    "seconds": "Wall-clock seconds for all rows.",
+    "seconds_per_image": "Wall-clock seconds per image.",
+    "peak_memory_mb": "Peak memory in megabytes.",
+    "outside_mask_error": "Largest change outside the edited region; zero by construction.",
+    "lpips": "LPIPS perceptual distance between input and counterfactual.",
+    "perceptual": "Perceptual distance between input and counterfactual, in features of the named network.",
+}
+
+
+def meaning(metric: str) -> str:
+    """One line on a metric, also for `boundary_validity` or `validity_boundary`; empty if unknown."""
+    for depth in ("boundary", "typical"):
+        bare = metric.removeprefix(f"{depth}_").removesuffix(f"_{depth}")
+        if bare != metric and bare in METRICS:
+            return f"{METRICS[bare]} At depth {depth}."
+    return METRICS.get(metric, "")

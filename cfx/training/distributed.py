@@ -1,0 +1,111 @@
+"""The only room that knows about processes: one accelerator, made once, and rows gathered in order."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration
+from torch import distributed
+
+from cfx.core.errors import InputError, LaunchError
+
+T = TypeVar("T")
+
+RIGHT_WAY = (
+    "On CPU start N processes with `torchrun --standalone --nproc_per_node N -m cfx.training CONFIG` "
+    "(or `accelerate launch --multi_gpu --num_processes N -m cfx.training CONFIG`)."
+)
+
+
+def check_launch(environment: Mapping[str, str]) -> None:
+    """Refuse `accelerate launch --cpu --num_processes N`, which starts one process and says nothing.
+
+    That launcher sets an address to meet at, which it does only when asked for several processes, but no world.
+
+    Raises:
+        LaunchError: the environment is that launcher's.
+    """
+    simple = "ACCELERATE_MIXED_PRECISION" in environment and "MASTER_ADDR" in environment
+    if simple and "WORLD_SIZE" not in environment:
+        raise LaunchError(
+            f"accelerate was asked for several processes but its --cpu launcher starts only one. {RIGHT_WAY}"
+        )
+
+
+def check_world(environment: Mapping[str, str], processes: int) -> None:
+    """Refuse several launched processes that each believe to be alone: they would all write the same files.
+
+    Raises:
+        LaunchError: the launcher's world size is not the number of processes that found each other.
+    """
+    launched = int(environment.get("WORLD_SIZE", processes))  # MPI starts processes without saying how many
+    if launched != processes:
+        raise LaunchError(
+            f"the launcher started {launched} processes but {processes} found each other: "
+            f"these would be independent runs over the same files. {RIGHT_WAY}"
+        )
+
+
+def make_accelerator(
+    precision: str = "no", trackers: Sequence[str] = (), folder: str | Path | None = None
+) -> Accelerator:
+    """The accelerator of this run, on a GPU where there is one.
+
+    Args:
+        precision: `no`, `bf16` or `fp16`.
+        trackers: Names of accelerate's experiment trackers.
+        folder: Where trackers write.
+
+    Raises:
+        LaunchError: the launcher and the processes disagree (see `check_launch`, `check_world`).
+        InputError: a precision this device cannot do, or a tracker that is not installed.
+    """
+    check_launch(os.environ)
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("precision 'fp16': expected a GPU, found none; use 'bf16' or 'no' on the CPU")
+    installed = sorted(str(t.value) for t in get_available_trackers())
+    if not set(trackers) <= set(installed):  # accelerate itself would only warn
+        raise InputError(f"trackers: expected some of those installed, {installed}; got {list(trackers)}")
+    # A second run in one process may ask for another precision; the process group itself stays.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=precision,
+        log_with=list(trackers) or None,
+        project_config=ProjectConfiguration(project_dir=None if folder is None else str(folder)),
+    )
+    check_world(os.environ, accelerator.num_processes)
+    return accelerator
+
+
+def my_rows(n: int, accelerator: Accelerator) -> range:
+    """The contiguous share of rows 0 .. n-1 of this process; shares differ by at most one row."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    return range(n * rank // world, n * (rank + 1) // world)
+
+
+def gather_rows(part: T, accelerator: Accelerator) -> list[T]:
+    """Every process's part, in rank order, on every process; `part` holds CPU tensors or plain values.
+
+    With `my_rows` the joined parts are the rows in their original order.
+    """
+    if accelerator.num_processes == 1:
+        return [part]
+    parts: list[T | None] = [None] * accelerator.num_processes
+    distributed.all_gather_object(parts, part)
+    return [p for p in parts if p is not None]
+
+
+def leave() -> None:
+    """Leave the process group, once all have come this far; a process that just exits can bring the others down.
+
+    For programs that end here; does nothing in a world of one process.
+    """
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()

@@ -1,0 +1,340 @@
+"""The one training loop.
+
+Step k takes rows k*B .. (k+1)*B of an endless sequence of shuffled epochs. Each process takes its contiguous share of
+them and handles it in `accumulate` parts. Order, noise and times depend on the seed and on a row's place in that
+sequence alone, so one process and several, one part and several, and a resumed run all do the same arithmetic.
+"""
+
+import json
+import logging
+import math
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from cfx.core.errors import CfxError, CheckpointError, InputError
+from cfx.core.values import Cohort
+from cfx.data import load_cohort
+from cfx.models import save
+from cfx.training.config import TrainConfig
+from cfx.training.distributed import make_accelerator
+from cfx.training.ema import Ema
+from cfx.training.objectives import Batch, Objective, make_objective
+from cfx.training.order import mix, parameter_groups, rate_at, rows_at, split
+from cfx.training.provenance import provenance
+from cfx.training.state import load_state, newest_state, optimizer_tensors, restore_optimizer, save_state
+
+log = logging.getLogger(__name__)
+
+MAIN = "main"
+_FREE = ("out", "name", "card", "save_every", "log_every", "trackers")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended as.
+
+    Attributes:
+        status: `done` or `interrupted` (resumable).
+        step: Optimizer steps done.
+        checkpoint: Folder of the checkpoint, None if interrupted.
+        figures: Figures of the main network on held-out rows.
+    """
+
+    status: str
+    step: int
+    checkpoint: Path | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Player:
+    """A network in training: `net` as prepared for devices and processes, `bare` without the wrapping."""
+
+    net: nn.Module
+    bare: nn.Module
+    optimizer: AcceleratedOptimizer
+
+
+def train(config: TrainConfig, cohort: Cohort | None = None, validation: Cohort | None = None) -> Result:
+    """Train, resuming from the newest state in the run's folder, and write the checkpoint `<folder>/checkpoint`.
+
+    Torch's own generators are seeded anew at every step.
+
+    Args:
+        config: The run.
+        cohort: Training rows; read from `config.data` by default.
+        validation: Held-out rows; read or split off as `config.validation` says by default.
+
+    Raises:
+        InputError: the cohort does not suit the objective, or the batch does not split over the processes.
+        LaunchError: the launcher and the processes disagree.
+        CheckpointError: the newest state is damaged or belongs to another configuration.
+        CfxError: the loss became NaN or infinite; the last saved state is kept.
+    """
+    accelerator = make_accelerator(config.precision, config.trackers, config.folder)
+    rows, held_out = _cohorts(config, cohort, validation)
+    return Trainer(config, accelerator, rows, held_out).run()
+
+
+def _cohorts(config: TrainConfig, cohort: Cohort | None, validation: Cohort | None) -> tuple[Cohort, Cohort | None]:
+    """Training and held-out rows."""
+    if cohort is None:
+        if config.data is None:
+            raise InputError("data: expected a cohort in the configuration or as an argument, got neither")
+        cohort = load_cohort(config.data)
+    if validation is None and not isinstance(config.validation, float):
+        validation = load_cohort(config.validation)
+    share = config.validation if isinstance(config.validation, float) and validation is None else 0.0
+    held = int(len(cohort) * share)
+    if not held:
+        return cohort, validation
+    kept, out = split(len(cohort), held, config.seed)
+    return cohort[kept], cohort[out]
+
+
+class Trainer:
+    """One run: networks, optimizers, averaged weights, and where they stand."""
+
+    def __init__(
+        self, config: TrainConfig, accelerator: Accelerator, cohort: Cohort, validation: Cohort | None
+    ) -> None:
+        """Build and prepare every player.
+
+        Raises:
+            InputError: the batch does not split over processes and parts, or the cohort does not suit the objective.
+        """
+        world = accelerator.num_processes
+        if config.batch_size % (world * config.accumulate):
+            expected = f"a multiple of {world} processes x accumulate {config.accumulate}"
+            raise InputError(f"batch_size: expected {expected}, got {config.batch_size}")
+        self.config, self.accelerator, self.cohort, self.validation = config, accelerator, cohort, validation
+        torch.manual_seed(config.seed)
+        self.objective: Objective = make_objective(config, cohort)
+        bare = self.objective.players()
+        self.ema = Ema(bare[MAIN].to(accelerator.device), config.ema) if config.ema else None
+        self.players = {name: self._player(net) for name, net in bare.items()}
+        self.step, self.seconds, self.stop = 0, 0.0, False
+
+    def _player(self, net: nn.Module) -> Player:
+        c = self.config.optimizer
+        optimizer = torch.optim.AdamW(parameter_groups(net, c), lr=c.lr, betas=c.betas, weight_decay=c.weight_decay)
+        prepared, wrapped = self.accelerator.prepare(net, optimizer)
+        return Player(prepared, self.accelerator.unwrap_model(prepared), wrapped)
+
+    def run(self) -> Result:
+        """Train to the last step."""
+        self._resume()
+        self._announce()
+        bar = tqdm(
+            total=self.config.steps, initial=self.step, desc=self.config.name,
+            disable=not self.accelerator.is_main_process, mininterval=0.5 if sys.stderr.isatty() else 30,
+        )  # fmt: skip
+        with bar, self._watching_signals():
+            while self.step < self.config.steps:
+                self._advance(bar)
+                if self.stop:
+                    self._save()
+                    log.warning("interrupted at step %d; the same command resumes", self.step)
+                    return Result("interrupted", self.step)
+        return self._finish()
+
+    def _advance(self, bar: "tqdm[Any]") -> None:
+        """One step, and what is due after it."""
+        start = monotonic()
+        scores = self._step()
+        self.step += 1
+        self.seconds += monotonic() - start
+        bar.update()
+        if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+            bar.set_postfix({k: f"{v:.4g}" for k, v in scores.items()})
+            self._log(scores)
+        if self.step % self.config.save_every == 0 and self.step < self.config.steps:
+            self._log({f"validation_{k}": v for k, v in self._evaluate(most=256).items()})
+            self._save()
+
+    def _step(self) -> dict[str, float]:
+        """Every player's losses, gradients and update, in turn; means over all processes."""
+        torch.manual_seed(mix(self.config.seed, self.step, self.accelerator.process_index))  # dropout, if any
+        scores: dict[str, float] = {}
+        for name, player in self.players.items():
+            scores |= self._update(name, player)
+        if self.ema is not None:
+            self.ema.update(self.players[MAIN].bare, self.step)
+        return scores
+
+    def _update(self, name: str, player: Player) -> dict[str, float]:
+        """One player's step on its share of the batch."""
+        networks = {k: p.net if k == name else p.bare for k, p in self.players.items()}
+        for key, other in self.players.items():
+            other.bare.requires_grad_(key == name)
+        parts, totals = list(self._parts()), dict[str, Tensor]()
+        for i, batch in enumerate(parts):
+            last = i == len(parts) - 1
+            with nullcontext() if last else self.accelerator.no_sync(player.net):
+                with self.accelerator.autocast():
+                    loss, scores = self.objective.loss(name, networks, batch)
+                self.accelerator.backward(loss / len(parts))
+            for key, value in {"loss": loss.detach(), **scores}.items():
+                totals[key] = totals.get(key, torch.zeros_like(value)) + value / len(parts)
+        means = self._reduced(name, totals)
+        if self.config.clip is not None:
+            self.accelerator.clip_grad_norm_(player.bare.parameters(), self.config.clip)
+        rate = rate_at(self.config.optimizer, self.step, self.config.steps)
+        for group in player.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        player.optimizer.step()
+        player.optimizer.zero_grad()
+        return means
+
+    def _reduced(self, name: str, totals: Mapping[str, Tensor]) -> dict[str, float]:
+        """Means over processes; a request to stop travels along, so that all stop after the same step."""
+        vector = torch.stack([*totals.values(), torch.tensor(float(self.stop)).to(totals["loss"])])
+        *values, stop = self.accelerator.reduce(vector, "mean").tolist()
+        self.stop = stop > 0
+        means = dict(zip(totals, values, strict=True))
+        if not math.isfinite(means["loss"]):
+            kept = newest_state(self.config.folder / "state")
+            raise CfxError(
+                f"step {self.step}: the loss of player {name} is {means['loss']}; last state kept: {kept or 'none'}. "
+                "Lower optimizer.lr, set clip, or use precision bf16 instead of fp16."
+            )
+        return means if name == MAIN else {f"{name}_{k}": v for k, v in means.items()}
+
+    def _parts(self) -> Iterator[Batch]:
+        """This process's share of the step's rows, in parts."""
+        size, world = self.config.batch_size, self.accelerator.num_processes
+        part = size // world // self.config.accumulate
+        start = self.step * size + self.accelerator.process_index * (size // world)
+        for i in range(self.config.accumulate):
+            slot = torch.arange(start + i * part, start + (i + 1) * part)
+            rows = rows_at(slot, len(self.cohort), self.config.seed)
+            device = self.accelerator.device
+            y = None if self.cohort.y is None else self.cohort.y[rows].to(device)
+            yield Batch(self.cohort.x[rows].to(device), y, slot.to(device), self.config.seed, self.step)
+
+    def _shipped(self) -> nn.Module:
+        """The network to evaluate and ship."""
+        return self.ema.module if self.ema is not None else self.players[MAIN].bare
+
+    def _evaluate(self, most: int | None = None) -> dict[str, float]:
+        """Figures on held-out rows, by the main process alone."""
+        if self.validation is None or not len(self.validation) or not self.accelerator.is_main_process:
+            return {}
+        network = self._shipped()
+        was = network.training
+        figures = self.objective.evaluate(network.eval(), self.validation[:most], self.config.seed + 1)
+        network.train(was)
+        return figures
+
+    def _log(self, scores: Mapping[str, float]) -> None:
+        if not scores or not self.accelerator.is_main_process:
+            return
+        entry = {"step": self.step, **scores, "seconds": round(self.seconds, 2)}
+        with (self.config.folder / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+        if self.config.trackers:
+            self.accelerator.log(dict(scores), step=self.step)
+
+    def _announce(self) -> None:
+        """Leave the resolved configuration in the run's folder and open trackers."""
+        if self.accelerator.is_main_process:
+            self.config.folder.mkdir(parents=True, exist_ok=True)
+            (self.config.folder / "config.yaml").write_text(yaml.safe_dump(self.config.dump(), sort_keys=False))
+        if self.config.trackers:
+            self.accelerator.init_trackers(self.config.name)
+
+    def _save(self) -> None:
+        """Write the whole state (every process holds the same weights; the main one writes)."""
+        if self.accelerator.is_main_process:
+            tensors: dict[str, Mapping[str, Tensor]] = {}
+            for name, player in self.players.items():
+                tensors[f"{name}.network"] = player.bare.state_dict()
+                tensors[f"{name}.optimizer"] = optimizer_tensors(player.optimizer)
+            if self.ema is not None:
+                tensors["ema"] = self.ema.module.state_dict()
+            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
+            values = {"config": self.config.dump(), "seconds": self.seconds, "scaler": scaler}
+            save_state(self.config.folder / "state", self.step, tensors, values)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        """Take up the newest state, if there is one."""
+        folder = newest_state(self.config.folder / "state")
+        if folder is None:
+            return
+        self.step, tensors, values = load_state(folder)
+        check_resume(self.config, values["config"], folder)
+        for name, player in self.players.items():
+            player.bare.load_state_dict(tensors[f"{name}.network"])
+            restore_optimizer(player.optimizer, tensors[f"{name}.optimizer"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(tensors["ema"])
+        if self.accelerator.scaler is not None and values["scaler"]:
+            self.accelerator.scaler.load_state_dict(values["scaler"])
+        self.seconds = values["seconds"]
+        log.info("resumed from %s", folder)
+
+    def _finish(self) -> Result:
+        """Evaluate, write the checkpoint and the last state."""
+        figures, target = self._evaluate(), self.config.folder / "checkpoint"
+        self._log({f"validation_{k}": v for k, v in figures.items()})
+        self._save()
+        if self.accelerator.is_main_process:
+            model, facts = self.objective.checkpoint(self._shipped().eval(), self.cohort)
+            facts["provenance"] = provenance(self.config, self.step, self.seconds, self.accelerator, figures)
+            facts |= {"title": self.config.name, "card": self.config.card or None}
+            save(target, model, name=self.config.network.name, config=self.objective.network_config, **facts)
+        self.accelerator.wait_for_everyone()
+        if self.config.trackers:
+            self.accelerator.end_training()
+        return Result("done", self.step, target, figures)
+
+    @contextmanager
+    def _watching_signals(self) -> Iterator[None]:
+        """Let the first Ctrl-C or SIGTERM end the run after the present step; the second acts at once."""
+        before: dict[signal.Signals, Any] = {}
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.stop = True
+            signal.signal(number, before[signal.Signals(number)])
+
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, ask)
+        except ValueError:
+            log.debug("not in the main thread: signals end the run at once")
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def check_resume(config: TrainConfig, saved: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to resume a state under a configuration that would train something else.
+
+    The name, logging and saving may change; `steps` too, unless the learning rate falls along a cosine.
+
+    Raises:
+        CheckpointError: naming every key that differs, with both values.
+    """
+    free = _FREE if config.optimizer.cosine else (*_FREE, "steps")
+    mine = config.dump()
+    differ = [k for k in mine if k not in free and mine[k] != saved.get(k)]
+    if differ:
+        parts = [f"{k}: saved {saved.get(k)}, asked {mine[k]}" for k in differ]
+        raise CheckpointError(f"{folder}: was made by another configuration ({'; '.join(parts)}); change out or these")

@@ -1,0 +1,50 @@
+"""What is due at each step: which rows, at which learning rate, from which seed."""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from cfx.core.random import permutation
+from cfx.training.config import Optimizer
+
+_ORDER_SEED = 0x5EED_0DE5  # sets the order of rows apart from their noise, which is keyed by the plain seed
+
+
+def parameter_groups(net: nn.Module, config: Optimizer) -> list[dict[str, Any]]:
+    """Parameters with their factor on the learning rate: class embeddings apart from the rest."""
+    labels = [p for k, p in net.named_parameters() if "class_embedding" in k]
+    rest = [p for k, p in net.named_parameters() if "class_embedding" not in k]
+    groups = [{"params": rest, "factor": 1.0}, {"params": labels, "factor": config.class_lr}]
+    return [g for g in groups if g["params"]]
+
+
+def rate_at(config: Optimizer, step: int, steps: int) -> float:
+    """Learning rate of step `step` (from 0) of `steps`: linear warm-up times a cosine to zero, if asked."""
+    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    return config.lr * warm * (0.5 * (1 + math.cos(math.pi * step / steps)) if config.cosine else 1.0)
+
+
+@lru_cache(maxsize=4)
+def _epoch(n: int, seed: int, epoch: int) -> Tensor:
+    return permutation(n, seed=seed ^ _ORDER_SEED, stream=epoch)
+
+
+def rows_at(slot: Int[Tensor, " b"], n: int, seed: int) -> Int[Tensor, " b"]:
+    """Which rows of a cohort of n stand at these places of the endless sequence of shuffled epochs."""
+    epochs = (slot // n).tolist()
+    return torch.stack([_epoch(n, seed, e)[p] for e, p in zip(epochs, (slot % n).tolist(), strict=True)])
+
+
+def mix(seed: int, step: int, rank: int) -> int:
+    """A seed for torch's own generator that differs by step and process."""
+    return hash((seed, step, rank)) & (2**63 - 1)
+
+
+def split(n: int, held: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows 0 .. n-1 as those to train on and `held` rows to hold out, at random."""
+    order = permutation(n, seed=seed ^ _ORDER_SEED, stream=2**32 - 1)  # no epoch reaches this stream
+    return order[held:], order[:held]

@@ -1,0 +1,323 @@
+"""The atlas returns what was written bit for bit, resumes, and refuses what is damaged."""
+
+import errno
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+import zarr
+from zarr.storage import LocalStore
+
+from cfx.atlas import Atlas, check_path, read_atlas, write_atlas
+from cfx.core.errors import AtlasError, InputError
+from cfx.core.values import Cohort, Counterfactuals
+
+
+def make_result(n: int = 10, space: tuple[int, ...] = (6, 5), *, seed: int = 0, oracle: bool = True) -> Counterfactuals:
+    """A result of `n` rows of random numbers that obeys `x_cf == x` outside the mask."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 2, *space, generator=g) * 2 - 1
+    mask = torch.rand(n, 1, *space, generator=g) < 0.3
+    x_cf = torch.where(mask, torch.rand(x.shape, generator=g) * 2 - 1, x)
+
+    def probs(k: int) -> torch.Tensor:
+        return torch.rand(n, k, generator=g).softmax(1)
+
+    def count() -> torch.Tensor:
+        return torch.randint(0, 99, (n,), generator=g)
+
+    return Counterfactuals(
+        x=x,
+        x_cf=x_cf,
+        target=torch.arange(n) % 2,
+        probs_before=probs(2),
+        probs_after=probs(2),
+        mask=mask,
+        margin=torch.rand(n, generator=g),
+        margin_after=torch.full((n,), float("nan")),
+        strength=torch.zeros(n),
+        verdict=torch.arange(n) % 5,
+        row=torch.arange(n),
+        nfe_forward=count(),
+        nfe_backward=torch.zeros(n, dtype=torch.int64),
+        nfe_classifier=count(),
+        nfe_classifier_backward=count(),
+        depth="typical",
+        seed=7,
+        seconds=12.5,
+        oracle_probs_before=probs(3) if oracle else None,
+        oracle_probs_after=probs(3) if oracle else None,
+    )
+
+
+def make_cohort(result: Counterfactuals) -> Cohort:
+    """The cohort of a result, with everything an atlas stores."""
+    n, dims = len(result), result.x.ndim - 2
+    return Cohort(
+        result.x,
+        y=1 - result.target,
+        ids=tuple(f"subject-{i:03d}é" for i in range(n)),
+        affine=torch.eye(4).expand(n, 4, 4) * 2,
+        spacing=torch.full((n, dims), 1.5),
+        mask=torch.ones_like(result.mask),
+        x_true=result.x_cf.flip(0),
+        lesion=~result.mask,
+        classes=["healthy", "ill"],
+    )
+
+
+@pytest.fixture
+def result() -> Counterfactuals:
+    """Ten 2D rows."""
+    return make_result()
+
+
+def assert_same(a: Cohort | Counterfactuals, b: Cohort | Counterfactuals) -> None:
+    """Every field equal bit for bit (NaN equals NaN), `seconds` to rounding."""
+    for f in fields(a):
+        left, right = getattr(a, f.name), getattr(b, f.name)
+        if isinstance(left, torch.Tensor):
+            assert left.dtype == right.dtype
+            assert left.numpy().tobytes() == right.numpy().tobytes(), f.name
+        elif f.name == "seconds":
+            assert left == pytest.approx(right)
+        else:
+            assert left == right, f.name
+
+
+def empty(path: Path, result: Counterfactuals, shard: int = 4) -> Atlas:
+    """An atlas for all rows of a result, with none written."""
+    return Atlas.create(path, result[:1], rows=result.row.tolist(), shard=shard)
+
+
+@pytest.mark.parametrize("space", [(6, 5), (4, 5, 3)])
+@pytest.mark.parametrize("oracle", [True, False])
+def test_round_trip_is_bit_for_bit(tmp_path: Path, space: tuple[int, ...], oracle: bool) -> None:
+    result = make_result(7, space, oracle=oracle)
+    cohort = make_cohort(result)
+    atlas = write_atlas(tmp_path / "a.zarr", result, cohort, attributes={"config": {"lr": 1e-4}})
+    assert_same(result, read_atlas(tmp_path / "a.zarr"))
+    assert_same(cohort, Atlas(tmp_path / "a.zarr").read_cohort())
+    expected = {"cfx_schema": 1, "seed": 7, "depth": "typical", "classes": ["healthy", "ill"], "config": {"lr": 1e-4}}
+    assert expected.items() <= atlas.attributes.items()
+
+
+def test_one_row_of_zeros(tmp_path: Path, result: Counterfactuals) -> None:
+    """Values that equal the fill value are on disk like any other."""
+    assert_same(result[:1], replace(write_atlas(tmp_path / "a", result[:1]).read(), seconds=12.5))
+
+
+def test_rows_in_any_order_come_back_ascending(tmp_path: Path, result: Counterfactuals) -> None:
+    shuffled = replace(result, row=torch.tensor([30, 2, 17, 8, 5, 99, 41, 3, 60, 7]))
+    atlas = write_atlas(tmp_path / "a", shuffled)
+    order = shuffled.row.argsort()
+    assert_same(shuffled[order], atlas.read())
+    assert_same(shuffled[[3, 2]], replace(atlas.read([17, 8]), seconds=12.5))
+
+
+def test_resume_goes_on_with_what_is_missing(tmp_path: Path, result: Counterfactuals) -> None:
+    atlas = empty(tmp_path / "a", result)
+    assert atlas.missing() == list(range(10))
+    atlas.write(result[[1, 8, 2]])
+    again = Atlas.create(tmp_path / "a", result, rows=range(10), exists="resume")
+    assert again.missing() == [0, 3, 4, 5, 6, 7, 9]
+    assert again.read().row.tolist() == [1, 2, 8]
+    with pytest.raises(AtlasError, match=r"missing or unknown: \[3, 44\]"):
+        again.read([1, 3, 44])
+    again.write(result[again.missing()])
+    assert_same(result, replace(read_atlas(tmp_path / "a"), seconds=12.5))
+
+
+def test_rows_already_complete_are_not_written_again(tmp_path: Path, result: Counterfactuals) -> None:
+    atlas = empty(tmp_path / "a", result)
+    atlas.write(result[:2])
+    with pytest.raises(AtlasError, match=r"distinct missing rows, got \[1\]"):
+        atlas.write(result[[1, 2]])
+    with pytest.raises(AtlasError, match=r"distinct missing rows, got \[4, 4\]"):
+        atlas.write(result[[4, 4]])
+
+
+def test_killed_between_data_and_complete_is_missing(
+    tmp_path: Path, result: Counterfactuals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever write of the store fails, no row is complete unless all of its data is there."""
+    real, budget = LocalStore.set, [0]
+
+    async def limited(self: LocalStore, key: str, value: object) -> None:
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        await real(self, key, value)  # type: ignore[arg-type]
+
+    for allowed in (0, 1, 5, 17):
+        path = tmp_path / str(allowed)
+        atlas = empty(path, result)
+        atlas.write(result[:5])
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "set", limited)
+            budget[0] = allowed
+            with pytest.raises(AtlasError, match=r"No space left on device.*in memory is intact") as caught:
+                atlas.write(result[5:])
+        assert str(path) in str(caught.value)
+        assert_same(result[:5], replace(Atlas(path).read(), seconds=12.5))
+        Atlas(path).write(result[5:])
+        assert_same(result, replace(read_atlas(path), seconds=12.5))
+
+
+def test_full_disk_at_creation_leaves_nothing(
+    tmp_path: Path, result: Counterfactuals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: LocalStore, key: str, value: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_atlas(tmp_path / "old", result)
+    monkeypatch.setattr(LocalStore, "set", full)
+    for name in ("new", "old"):
+        with pytest.raises(AtlasError, match=f"{name}: could not write.*No space left"):
+            write_atlas(tmp_path / name, result, exists="overwrite")
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+    assert_same(result, read_atlas(tmp_path / "old"))
+
+
+def damaged(path: Path, array: str, how: str) -> None:
+    """Flip one payload bit in, truncate, or remove the first chunk file of an array."""
+    file = min(p for p in (path / array / "c").rglob("*") if p.is_file())
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 4
+    if how == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(data if how == "flip" else data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "remove"])
+@pytest.mark.parametrize("array", ["counterfactual", "mask", "probs_after", "verdict", "nfe_backward"])
+def test_damage_is_refused_by_name(tmp_path: Path, result: Counterfactuals, array: str, how: str) -> None:
+    atlas = empty(tmp_path / "a", result)
+    atlas.write(result)
+    damaged(tmp_path / "a", array, how)
+    with pytest.raises(AtlasError, match=rf"a: array '{array}' is damaged at sample rows \[[0-3, ]+\]"):
+        atlas.read()
+    assert_same(result[4:], replace(atlas.read(range(4, 10)), seconds=12.5))
+
+
+def test_every_bit_of_a_shard_counts(tmp_path: Path, result: Counterfactuals) -> None:
+    """No single flipped bit of an image shard (here: every 97th) changes what is read without an error."""
+    atlas = empty(tmp_path / "a", result, shard=2)
+    atlas.write(result)
+    file = tmp_path / "a/counterfactual/c/0/0/0/0"
+    good = file.read_bytes()
+    for bit in range(0, 8 * len(good), 97):
+        data = bytearray(good)
+        data[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(data)
+        with pytest.raises(AtlasError, match="counterfactual"):
+            atlas.read([0, 1])
+
+
+@pytest.mark.parametrize("array", ["row", "complete", "sample"])
+def test_damaged_bookkeeping_is_refused(tmp_path: Path, result: Counterfactuals, array: str) -> None:
+    write_atlas(tmp_path / "a", result)
+    damaged(tmp_path / "a", array, "flip")
+    with pytest.raises(AtlasError, match=f"array '{array}' is damaged"):
+        Atlas(tmp_path / "a").read_cohort()
+
+
+def test_paths_that_must_not_be_touched(tmp_path: Path, result: Counterfactuals) -> None:
+    write_atlas(tmp_path / "a", result)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AtlasError, match="exists; choose another path"):
+        write_atlas(tmp_path / "a", result)
+    with pytest.raises(AtlasError, match="expected a cfx atlas"):
+        write_atlas(tmp_path / "mine", result, exists="overwrite")
+    with pytest.raises(AtlasError, match="could not write"):
+        check_path(tmp_path / "file" / "a")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    other = make_result(3, seed=5)
+    assert_same(other, write_atlas(tmp_path / "a", other, exists="overwrite").read())
+    assert {p.name for p in tmp_path.iterdir()} == {"a", "mine", "file"}
+
+
+def test_resume_refuses_another_run(tmp_path: Path, result: Counterfactuals) -> None:
+    write_atlas(tmp_path / "a", result)
+    with pytest.raises(AtlasError, match="another seed: stored 7, now 8"):
+        write_atlas(tmp_path / "a", replace(result, seed=8), exists="resume")
+    with pytest.raises(AtlasError, match="stored 10 other rows, now 4"):
+        write_atlas(tmp_path / "a", result[:4], exists="resume")
+
+
+def test_misfits_are_named(tmp_path: Path, result: Counterfactuals) -> None:
+    atlas = empty(tmp_path / "a", result)
+    with pytest.raises(InputError, match="oracle_probs_after"):
+        atlas.write(replace(result, oracle_probs_before=None, oracle_probs_after=None))
+    with pytest.raises(InputError, match=r"factual: expected rows of \(2, 6, 5\) float32"):
+        atlas.write(make_result(10, (6, 6)))
+    with pytest.raises(InputError, match="cohort: expected images"):
+        write_atlas(tmp_path / "b", result, make_cohort(result[:3]))
+    with pytest.raises(InputError, match="attributes: expected JSON"):
+        write_atlas(tmp_path / "b", result, attributes={"path": tmp_path})
+    with pytest.raises(InputError, match="distinct row numbers"):
+        write_atlas(tmp_path / "b", result[[0, 0]])
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("space", [(6, 5), (4, 5, 3)])
+def test_opens_in_xarray(tmp_path: Path, space: tuple[int, ...]) -> None:
+    result = make_result(6, space)
+    write_atlas(tmp_path / "a", result, make_cohort(result))
+    with xarray.open_zarr(tmp_path / "a", consolidated=False, chunks=None) as data:
+        one = data.sel(sample="subject-004é")
+        assert data.counterfactual.dims == ("sample", "channel", *("z", "y", "x")[-len(space) :])
+        assert data.mask.dims == ("sample", *data.counterfactual.dims[2:])
+        np.testing.assert_array_equal(one.counterfactual.values, result.x_cf[4].numpy())
+        np.testing.assert_array_equal(one.mask.values, result.mask[4, 0].numpy())
+        assert int(one.verdict) == 4
+        assert data.verdict.attrs["flag_meanings"].split()[4] == "refused"
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from cfx.atlas import Atlas
+
+folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+source, atlas = Atlas(folder / "source"), Atlas(folder / "a")
+parts = [source.read([row]) for row in atlas.shard_rows(rank, 2)]
+(folder / f"ready{rank}").touch()
+while not (folder / f"ready{1 - rank}").exists():
+    time.sleep(0.001)
+for part in parts:
+    atlas.write(part)
+"""
+
+
+def test_two_processes_lose_no_row(tmp_path: Path) -> None:
+    """Both write at once, a row at a time, so that a file in common would lose rows."""
+    result = make_result(30)
+    write_atlas(tmp_path / "source", result)
+    atlas = empty(tmp_path / "a", result, shard=4)
+    shares = [atlas.shard_rows(rank, 2) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == list(range(30))
+    command = [sys.executable, "-W", "error", "-c", WRITER, str(tmp_path)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = [subprocess.Popen([*command, str(rank)], env=env) for rank in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
+    assert atlas.missing() == []
+    assert_same(result, replace(atlas.read(), seconds=12.5))
+
+
+def test_shard_rows_are_whole_shards(tmp_path: Path, result: Counterfactuals) -> None:
+    atlas = empty(tmp_path / "a", result, shard=4)
+    assert [atlas.shard_rows(rank, 2) for rank in range(2)] == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
+    with pytest.raises(InputError, match="rank"):
+        atlas.shard_rows(2, 2)
+    group = zarr.open_group(tmp_path / "a", mode="r")
+    assert {(a.shards or a.chunks)[0] for _, a in group.arrays()} == {4}

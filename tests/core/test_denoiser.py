@@ -1,0 +1,115 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from cfx.core.denoiser import Denoiser, Generative
+from cfx.core.errors import InputError
+from cfx.core.schedule import Schedule
+from tests.core.closed_forms import PredictionNetwork, mixture
+
+PREDICTIONS = ["epsilon", "v_prediction", "sample"]
+
+
+def noised(space=(4, 5), b=3):
+    return torch.randn(b, 1, *space, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("space", [(4, 5), (2, 3, 4)])
+@pytest.mark.parametrize("t", [1, 500, 1000, torch.tensor([1, 40, 1000])])
+def test_every_prediction_gives_the_same_posterior(prediction, space, t):
+    schedule = Schedule.from_diffusers({"prediction_type": prediction})
+    closed, x_t = mixture(schedule), noised(space)
+    q, exact = Denoiser(PredictionNetwork(closed), schedule)(x_t, t), closed(x_t, t)
+    for name in ("mean", "eps", "v"):
+        torch.testing.assert_close(getattr(q, name), getattr(exact, name), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(q.alpha * q.mean + q.sigma * q.eps, x_t)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_zero_snr_is_finite_and_returns_the_prior_mean(prediction):
+    schedule = Schedule.from_diffusers({"prediction_type": prediction, "rescale_betas_zero_snr": True})
+    closed, x_t = mixture(schedule), noised()
+    q = Denoiser(PredictionNetwork(closed), schedule)(x_t, schedule.T)
+    torch.testing.assert_close(q.mean, torch.full_like(x_t, 0.4 * -0.5 + 0.6 * 0.4))
+    torch.testing.assert_close(q.eps, x_t)
+
+
+def test_noise_prediction_with_zero_snr_is_refused():
+    with pytest.raises(InputError, match="zero terminal SNR expects prediction 'v' or 'x0', got 'epsilon'"):
+        Denoiser(nn.Identity(), Schedule.from_diffusers({"rescale_betas_zero_snr": True}))
+
+
+def test_a_replaced_mean_carries_eps_and_v():
+    schedule = Schedule.from_diffusers({})
+    q = mixture(schedule)(noised(), 300)
+    guided = replace(q, mean=q.mean + 0.1)
+    torch.testing.assert_close(guided.eps - q.eps, torch.full_like(q.mean, -0.1) * q.alpha / q.sigma)
+    torch.testing.assert_close(guided.v, guided.alpha * guided.eps - guided.sigma * guided.mean)
+
+
+class Spy(nn.Module):
+    """Records how the network is called."""
+
+    def forward(self, x, **kwargs):
+        self.kwargs = kwargs
+        return torch.zeros_like(x)
+
+
+def test_the_network_is_called_with_the_index_and_label_of_diffusers():
+    spy, x = Spy(), noised()
+    denoiser = Denoiser(spy, Schedule.from_diffusers({}), classes=2)
+    assert isinstance(denoiser, Generative)
+    denoiser(x, 7)
+    assert spy.kwargs["timesteps"].tolist() == [6, 6, 6]
+    assert spy.kwargs["class_labels"].tolist() == [2, 2, 2]  # the null label
+    denoiser(x, torch.tensor([1, 2, 1000]), torch.tensor([0, 1, 2]))
+    assert spy.kwargs["timesteps"].tolist() == [0, 1, 999]
+    assert spy.kwargs["class_labels"].tolist() == [0, 1, 2]
+    Denoiser(spy, Schedule.from_diffusers({}))(x, 7)
+    assert set(spy.kwargs) == {"timesteps"}
+
+
+def test_a_tensor_subclass_does_not_leave_the_network():
+    class Tagged(torch.Tensor):
+        pass
+
+    class Tagging(nn.Module):
+        def forward(self, x, timesteps):
+            return x.as_subclass(Tagged)
+
+    q = Denoiser(Tagging(), Schedule.from_diffusers({"prediction_type": "sample"}))(noised(), 3)
+    assert type(q.mean) is torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "label", "message"),
+    [
+        (torch.zeros(2, 3, 4, 4), 5, None, r"x_t: expected images of shape .* \(1, 4, 4\), got \(3, 4, 4\)"),
+        (torch.zeros(2, 1, 4, 5), 5, None, r"x_t: expected images of shape .* \(1, 4, 4\), got \(1, 4, 5\)"),
+        (torch.zeros(2, 1, 4, 4), 0, None, r"t: expected a time in 1 \.\. 1000, got 0"),
+        (torch.zeros(2, 1, 4, 4), torch.tensor([1, 1001]), None, r"t: expected a time in 1 \.\. 1000, got 1001"),
+        (torch.zeros(2, 1, 4, 4), 5, torch.tensor([0, 3]), r"label: expected classes 0 \.\. 2 .*got \[0, 3\]"),
+        (torch.zeros(2, 1, 4, 4), 5, torch.tensor([-1, 0]), r"label: expected classes 0 \.\. 2 .*got \[-1, 0\]"),
+    ],
+)
+def test_wrong_calls_are_refused(x, t, label, message):
+    denoiser = Denoiser(Spy(), Schedule.from_diffusers({}), classes=2, shape=(1, 4, 4))
+    with pytest.raises(InputError, match=message):
+        denoiser(x, t, label)
+
+
+def test_labels_for_an_unconditional_network_are_refused():
+    with pytest.raises(InputError, match="label: expected None, this denoiser is unconditional"):
+        Denoiser(Spy(), Schedule.from_diffusers({}))(noised(), 5, torch.tensor([0, 0, 0]))
+
+
+def test_a_network_of_another_shape_is_refused():
+    class Doubling(nn.Module):
+        def forward(self, x, timesteps):
+            return torch.cat([x, x], 1)
+
+    with pytest.raises(InputError, match=r"network: expected an output of shape \(3, 1, 4, 5\), got \(3, 2, 4, 5\)"):
+        Denoiser(Doubling(), Schedule.from_diffusers({}))(noised(), 5)

@@ -1,0 +1,145 @@
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+from cfx.core.errors import InputError
+from cfx.core.schedule import Schedule
+
+CONFIGS = {
+    "default": {},
+    "short": {"num_train_timesteps": 50},
+    "stable-diffusion": {
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "steps_offset": 1,
+        "timestep_spacing": "leading",
+    },
+    "cosine-v": {
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    },
+    "zero-snr": {
+        "rescale_betas_zero_snr": True,
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+    },
+    "trained": {
+        "num_train_timesteps": 3,
+        "trained_betas": [0.1, 0.2, 0.5],
+        "prediction_type": "sample",
+        "timestep_spacing": "linspace",
+    },
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request):
+    return CONFIGS[request.param]
+
+
+def test_table_is_that_of_diffusers(config):
+    theirs = DDIMScheduler(**config)
+    ours = Schedule.from_diffusers(theirs.config)
+    assert len(theirs.alphas_cumprod) == ours.T
+    # theirs is computed in single precision
+    torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod.double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("theirs", [DDIMScheduler, DDPMScheduler])
+def test_round_trip_through_json_and_diffusers(config, theirs):
+    ours = Schedule.from_diffusers(theirs(**config).config)
+    written = json.loads(json.dumps(ours.to_diffusers()))
+    back = Schedule.from_diffusers(written)
+    assert back.to_diffusers() == written
+    assert torch.equal(back.alphas_cumprod, ours.alphas_cumprod)
+    assert (back.prediction, back.spacing, back.steps_offset) == (ours.prediction, ours.spacing, ours.steps_offset)
+    loaded = theirs.from_config(written)
+    assert {k: loaded.config[k] for k in config} == config
+    assert torch.equal(loaded.alphas_cumprod, theirs(**config).alphas_cumprod)
+
+
+def test_a_bare_table_is_written_as_betas_with_clipping_off():
+    ours = Schedule(torch.tensor([0.9, 0.5, 0.0], dtype=torch.float64), prediction="v", spacing="trailing")
+    loaded = DDIMScheduler.from_config(ours.to_diffusers())
+    torch.testing.assert_close(loaded.alphas_cumprod.double(), ours.alphas_cumprod, atol=1e-7, rtol=0)
+    assert (loaded.config.prediction_type, loaded.config.timestep_spacing) == ("v_prediction", "trailing")
+    assert loaded.config.clip_sample is False
+
+
+def test_unknown_keys_survive():
+    assert Schedule.from_diffusers({"thresholding": True, "mine": "kept"}).to_diffusers()["mine"] == "kept"
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("n", [2, 7, 10, 50, 999, 1000])
+def test_times_are_those_of_diffusers(spacing, n):
+    theirs = DDIMScheduler(timestep_spacing=spacing)
+    theirs.set_timesteps(n)
+    assert Schedule.from_diffusers(theirs.config).times(n) == [*(theirs.timesteps + 1).tolist(), 0]
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize(("n", "start"), [(1, 1), (1, 400), (20, 400), (37, 601), (400, 400), (3, 1000)])
+def test_times_from_a_start(spacing, n, start):
+    times = Schedule.from_diffusers({"timestep_spacing": spacing}).times(n, start)
+    assert (len(times), times[0], times[-1]) == (n + 1, start, 0)
+    assert all(t > s for t, s in itertools.pairwise(times))
+
+
+def test_levels():
+    ours = Schedule(torch.tensor([0.64, 0.36, 0.0], dtype=torch.float64), prediction="v")
+    like = torch.zeros(4, 1, 2, 2, 2)
+    t = torch.tensor([0, 1, 2, 3])
+    assert ours.alpha(t, like).shape == (4, 1, 1, 1, 1)
+    np.testing.assert_allclose(ours.alpha(t, like).flatten(), [1, 0.8, 0.6, 0], atol=1e-7)
+    np.testing.assert_allclose(ours.sigma(t, like).flatten(), [0, 0.6, 0.8, 1], atol=1e-7)
+    for i in range(4):
+        assert ours.alpha(i, like) == ours.alpha(t, like)[i].item()
+        assert ours.sigma(i, like) == ours.sigma(t, like)[i].item()
+    assert ours.alpha(1, like.double()).item() == 0.8
+    assert [ours.log_snr(i) for i in range(4)] == pytest.approx(
+        [math.inf, math.log(4 / 3), -math.log(4 / 3), -math.inf]
+    )
+    assert ours.zero_snr
+    assert not Schedule.from_diffusers({}).zero_snr
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"beta_schedule": "sigmoid"}, r"beta_schedule: expected .*got 'sigmoid'"),
+        ({"prediction_type": "flow_prediction"}, "prediction_type: expected .*got 'flow_prediction'"),
+        ({"timestep_spacing": "even"}, "spacing: expected .*got 'even'"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "got flow matching"),
+        ({"trained_betas": [0.1, float("nan")]}, "alphas_cumprod: expected"),
+        ({"trained_betas": [0.1, 0.0]}, "alphas_cumprod: expected"),
+    ],
+)
+def test_foreign_configurations_are_refused(config, message):
+    with pytest.raises(InputError, match=message):
+        Schedule.from_diffusers(config)
+
+
+@pytest.mark.parametrize(("n", "start"), [(0, None), (11, None), (5, 4), (1, 0), (1, 11)])
+def test_grids_that_do_not_fit_are_refused(n, start):
+    with pytest.raises(InputError, match="expected"):
+        Schedule.from_diffusers({"num_train_timesteps": 10, "timestep_spacing": "trailing"}).times(n, start)
+
+
+def test_an_offset_beyond_the_table_is_refused():
+    with pytest.raises(InputError, match="steps_offset 1"):
+        Schedule.from_diffusers({"num_train_timesteps": 10, "steps_offset": 1}).times(10)
+
+
+@pytest.mark.parametrize("t", [-1, 1001])
+def test_times_outside_the_schedule_are_refused(t):
+    with pytest.raises(InputError, match=r"t: expected a time in 0 \.\. 1000, got"):
+        Schedule.from_diffusers({}).alpha(t, torch.zeros(1, 1, 2, 2))

@@ -1,0 +1,48 @@
+"""Sources of images as YAML names them."""
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+import cfx.data
+from cfx.data import BrainConfig, DataConfig, NiftiConfig, NpzConfig, PngConfig, load_cohort
+from cfx.data.npz import load_npz
+
+SOURCE = TypeAdapter(DataConfig)
+
+
+def test_kind_says_which():
+    assert isinstance(SOURCE.validate_python({"kind": "brain"}), BrainConfig)
+    for kind, config in (("npz", NpzConfig), ("png", PngConfig), ("nifti", NiftiConfig)):
+        assert SOURCE.validate_python({"kind": kind, "path": "x"}) == config(path="x")
+
+
+def test_settings_survive_a_round_trip():
+    config = NiftiConfig(path="scans", spacing=2, shape=(8, 9, 10), slice_axis="axial", classes=("a", "b"))
+    assert SOURCE.validate_json(SOURCE.dump_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"kind": "dicom", "path": "x"}, "'brain', 'npz', 'png', 'nifti'"),
+        ({"path": "x"}, "kind"),
+        ({"kind": "png", "path": "x", "sizes": 3}, "sizes\n  Extra inputs are not permitted"),
+        ({"kind": "npz"}, "path\n  Field required"),
+    ],
+)
+def test_unknown_kinds_and_keys_are_refused(source, message):
+    with pytest.raises(ValidationError, match=message):
+        SOURCE.validate_python(source)
+
+
+def test_one_function_reads_every_kind(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=np.array([0, 1, 1]))
+    config = NpzConfig(path=tmp_path / "x.npz")
+    assert load_cohort(config).x.equal(load_npz(config).x)
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(AttributeError, match=r"no attribute 'load'; it offers .*load_cohort"):
+        _ = cfx.data.load

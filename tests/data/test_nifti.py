@@ -1,0 +1,312 @@
+"""Folders of NIfTI volumes: values, and above all places, survive whatever is done to the grid."""
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cfx.core.errors import InputError
+from cfx.data.export import to_nifti
+from cfx.data.grid import Volume, resample, slice_at
+from cfx.data.nifti import NiftiConfig, load_nifti
+
+# Voxel sizes 1.5, 2 and 3 mm, stored with axes to the back, left and top.
+AFFINE = np.array([[0, -2.0, 0, 30], [-1.5, 0, 0, 40], [0, 0, 3.0, -20], [0, 0, 0, 1]])
+SHAPE = (20, 14, 9)
+
+
+def blob(shape, affine, world, width=4.0):
+    """A Gaussian bump at a place in mm."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    places = index @ affine[:3, :3].T + affine[:3, 3]
+    return np.exp(-((places - world) ** 2).sum(-1) / (2 * width**2)).astype(np.float32)
+
+
+def centre(weights, affine):
+    """The place in mm of the centre of mass."""
+    weights = np.asarray(weights, np.float64)
+    index = np.stack(np.meshgrid(*map(np.arange, weights.shape), indexing="ij"), -1)
+    index = np.concatenate([index, np.zeros((*weights.shape, 4 - weights.ndim - 1))], -1) if weights.ndim < 3 else index
+    middle = (index * weights[..., None]).reshape(-1, 3).sum(0) / weights.sum()
+    return affine[:3, :3] @ middle + affine[:3, 3]
+
+
+def save(path, data, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(data, affine), path)
+
+
+def table(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def marked(tmp_path):
+    """One noisy volume with a single bright voxel, and where that lies in mm."""
+    data = np.random.default_rng(0).uniform(10, 50, SHAPE).astype(np.float32)
+    data[4, 11, 6] = 100
+    save(tmp_path / "images" / "sub-1.nii.gz", data)
+    return tmp_path / "images", data, AFFINE[:3, :3] @ (4, 11, 6) + AFFINE[:3, 3]
+
+
+def test_reorientation_keeps_values_places_and_spacing(marked):
+    path, data, world = marked
+    cohort = load_nifti(NiftiConfig(path=path, window=(0, 100)))
+    assert cohort.ids == ("sub-1",)
+    assert cohort.space == (14, 20, 9)
+    assert cohort.spacing.tolist() == [pytest.approx([2.0, 1.5, 3.0])]
+    assert np.sort(cohort.x.numpy().ravel()) == pytest.approx(np.sort(data.ravel()) / 50 - 1, abs=1e-5)
+    (found,) = (cohort.x[0, 0] == 1).nonzero().numpy()
+    affine = cohort.affine[0].numpy()
+    assert affine[:3, :3] @ found + affine[:3, 3] == pytest.approx(world, abs=1e-4)
+    assert (np.diag(affine)[:3] > 0).all()
+
+
+def test_spacing_is_the_headers(marked):
+    header = nibabel.load(marked[0] / "sub-1.nii.gz").header
+    cohort = load_nifti(NiftiConfig(path=marked[0]))
+    assert sorted(cohort.spacing[0].tolist()) == pytest.approx(sorted(float(v) for v in header.get_zooms()))
+
+
+OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.25, 1.4, 0.2, -15], [0, -0.2, 2.9, -10], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["flipped", "oblique"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"spacing": 1.0},
+        {"spacing": 2.5},
+        {"shape": (24, 24, 24)},
+        {"spacing": 2.0, "shape": (13, 16, 15)},
+        {"spacing": 1.0, "shape": (40, 41, 60)},
+    ],
+    ids=str,
+)
+def test_a_structure_keeps_its_world_coordinates(tmp_path, affine, settings):
+    world = affine[:3, :3] @ (np.array(SHAPE) - 1) / 2 + affine[:3, 3] + (1.2, -0.7, 0.9)
+    save(tmp_path / "v.nii", 200 * blob(SHAPE, affine, world, width=2.5), affine)
+    cohort = load_nifti(NiftiConfig(path=tmp_path, window=(0, 250), **settings))
+    found = centre((cohort.x[0, 0].numpy() + 1) / 2, cohort.affine[0].numpy())
+    assert found == pytest.approx(world, abs=0.05)
+    if "spacing" in settings:
+        assert cohort.spacing[0].tolist() == pytest.approx([settings["spacing"]] * 3, rel=1e-3)
+    if "shape" in settings:
+        assert cohort.space == settings["shape"]
+
+
+def test_shape_alone_keeps_the_whole_field_of_view(tmp_path):
+    save(tmp_path / "v.nii", np.pad(np.full((38, 18, 8), 100, np.float32), 1), np.diag([1.0, 1, 2, 1]))
+    cohort = load_nifti(NiftiConfig(path=tmp_path, window=(0, 100), shape=(20, 20, 20)))
+    assert cohort.spacing[0].tolist() == pytest.approx([2, 2, 2])
+    volume = float(((cohort.x + 1) / 2).sum()) * 2**3
+    assert volume == pytest.approx(38 * 18 * 8 * 2, rel=0.03)
+
+
+def test_crop_and_pad_copy_voxels_exactly():
+    rng = np.random.default_rng(1)
+    volume = Volume(rng.uniform(-1, 1, (7, 8, 9)).astype(np.float32), None, np.diag([2.0, 2, 2, 1]), "v")
+    larger = resample(volume, (10, 11, 9), np.full(3, 2.0))
+    assert np.isin(volume.data, larger.data).all()
+    assert (larger.data == -1).sum() == 10 * 11 * 9 - 7 * 8 * 9
+    back = resample(larger, (7, 8, 9), np.full(3, 2.0))
+    assert np.array_equal(back.data, volume.data)
+    assert np.allclose(back.affine, volume.affine)
+
+
+@given(st.floats(0.4, 3), st.tuples(*[st.integers(5, 16)] * 3))
+@settings(max_examples=25, deadline=None)
+def test_a_linear_ramp_reads_its_world_coordinate_on_any_grid(spacing, shape):
+    affine = np.array([[1.5, 0, 0, -9], [0, 2, 0, 4], [0, 0, 1, -3], [0, 0, 0, 1.0]])
+    index = np.stack(np.meshgrid(*map(np.arange, (24, 18, 30)), indexing="ij"), -1)
+    ramp = (index @ affine[:3, :3].T + affine[:3, 3]) @ (0.01, -0.008, 0.006)
+    new = resample(Volume(ramp.astype(np.float32), None, affine, "v"), shape, np.full(3, spacing))
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    places = index @ new.affine[:3, :3].T + new.affine[:3, 3]
+    old = (places - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
+    # Away from the border, where neither padding nor the blur's reflection reaches.
+    inside = ((old > 4) & (old < np.array([24, 18, 30]) - 5)).all(-1)
+    assert inside.any()
+    assert np.allclose(new.data[inside], (places @ (0.01, -0.008, 0.006))[inside], atol=1e-4)
+
+
+@pytest.mark.parametrize(("axis", "world_axis"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
+def test_a_slice_keeps_its_world_coordinates(marked, axis, world_axis):
+    path, _, world = marked
+    cohort = load_nifti(NiftiConfig(path=path, window=(0, 100), slice_axis=axis, slice_mm=world[world_axis]))
+    assert len(cohort.space) == 2
+    (row, column) = (cohort.x[0, 0] == 1).nonzero()[0].tolist()
+    place = cohort.affine[0].numpy() @ (row, column, 0, 1)
+    assert place[:3] == pytest.approx(world, abs=1e-4)
+    steps = cohort.affine[0, :3, :2].numpy()
+    assert cohort.spacing[0].tolist() == pytest.approx(np.linalg.norm(steps, axis=0).tolist())
+
+
+def test_axial_rows_run_to_the_back_and_columns_to_the_right():
+    data = np.zeros((4, 5, 3), np.float32)
+    data[3, 4, 1] = 1
+    flat = slice_at(Volume(data, data > 0, np.eye(4), "v"), "axial", None)
+    assert flat.data.shape == (5, 4)
+    assert flat.data[0, 3] == 1
+    assert np.array_equal(flat.mask, flat.data > 0)
+
+
+def test_slice_outside_the_volume_is_refused(marked):
+    with pytest.raises(InputError, match=r"slice_mm: 90.0 mm lies outside .*sub-1.nii.gz, which spans -20.0 to 4.0 mm"):
+        load_nifti(NiftiConfig(path=marked[0], slice_axis="axial", slice_mm=90))
+
+
+def test_rows_follow_the_table(tmp_path):
+    for name, value in (("a", 10), ("b", 20), ("c", 30)):
+        data = np.full((4, 4, 4), value, np.float32)
+        save(tmp_path / "images" / f"{name}.nii{'.gz' * (name != 'b')}", data, np.diag([1, 1, 1, 1.0]))
+    csv = table(tmp_path / "t.csv", "id,dx,age\nc,ad,81\na.nii.gz,cn,70\nb,ad,\n")
+    config = NiftiConfig(path=tmp_path / "images", table=csv, filename="id", label="dx", window=(0, 40))
+    cohort = load_nifti(config)
+    assert cohort.ids == ("c", "a.nii.gz", "b")
+    assert (cohort.y.tolist(), cohort.classes) == ([0, 1, 0], ["ad", "cn"])
+    assert cohort.x[:, 0, 0, 0, 0].tolist() == pytest.approx([0.5, -0.5, 0])
+    assert cohort.covariates["age"][:2].tolist() == [81, 70]
+    assert cohort.covariates["age"].isnan().tolist() == [False, False, True]
+
+
+def test_percentiles_are_taken_inside_the_mask(tmp_path):
+    data = np.zeros((10, 10, 10), np.float32)
+    data[2:8, 2:8, 2:8] = np.linspace(100, 200, 216).reshape(6, 6, 6)
+    data[0, 0, 0] = 9000
+    save(tmp_path / "images" / "s.nii", data)
+    save(tmp_path / "masks" / "s.nii.gz", (data > 0).astype(np.uint8) * (data < 300))
+    cohort = load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks", percentiles=(0, 100)))
+    assert cohort.mask.sum() == 216
+    inside = cohort.x[cohort.mask]
+    assert (inside.min(), inside.max()) == (-1, 1)
+    assert inside.mean() == pytest.approx(0, abs=1e-5)
+    unmasked = load_nifti(NiftiConfig(path=tmp_path / "images", percentiles=(0, 100)))
+    assert unmasked.x[cohort.mask].max() < -0.9
+
+
+def test_the_mask_moves_with_the_image(tmp_path):
+    world = AFFINE[:3, :3] @ (9, 6, 4) + AFFINE[:3, 3]
+    bump = blob(SHAPE, AFFINE, world, width=6)
+    save(tmp_path / "images" / "s.nii", 100 * bump)
+    save(tmp_path / "masks" / "s.nii", (bump > 0.5).astype(np.uint8))
+    cohort = load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks", window=(0, 100), spacing=1))
+    found = centre(cohort.mask[0, 0].numpy(), cohort.affine[0].numpy())
+    assert found == pytest.approx(world, abs=0.3)
+    assert (cohort.x[cohort.mask] > -0.3).all()
+
+
+def test_a_mask_on_another_grid_is_refused(tmp_path):
+    save(tmp_path / "images" / "s.nii", np.random.default_rng(0).random(SHAPE, np.float32))
+    save(tmp_path / "masks" / "s.nii", np.ones(SHAPE, np.uint8), np.diag([1.0, 1, 1, 1]))
+    with pytest.raises(InputError, match=r"s.nii: the mask is on another grid"):
+        load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks"))
+    save(tmp_path / "other" / "s.nii", np.zeros(SHAPE, np.uint8))
+    with pytest.raises(InputError, match=r"other/s.nii: the mask is empty"):
+        load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "other"))
+    with pytest.raises(InputError, match="masks: expected a folder"):
+        load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "none"))
+
+
+def test_full_paths_in_the_table_still_find_their_masks(tmp_path):
+    save(tmp_path / "images" / "s.nii", np.random.default_rng(0).random(SHAPE, np.float32))
+    save(tmp_path / "masks" / "s.nii", np.eye(20, 14, dtype=np.uint8)[..., None] * np.ones(9, np.uint8))
+    csv = table(tmp_path / "t.csv", f"filename\n{tmp_path}/images/s.nii\n")
+    config = NiftiConfig(path=tmp_path / "images", table=csv, label=None, masks=tmp_path / "masks")
+    assert load_nifti(config).mask.sum() == 14 * 9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("filename,CDR\nsub-1,0\n", r"label: no column 'label' in .*t.csv; it has filename, CDR"),
+        ("filename,label\nsub-1,0\nsub-2,1\nsub-3,1\n", "no file in .* for sub-2, sub-3"),
+    ],
+)
+def test_bad_tables_are_refused(marked, tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        load_nifti(NiftiConfig(path=marked[0], table=table(tmp_path / "t.csv", text)))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.full((3, 3, 3), np.nan, np.float32), "bad.nii: 27 voxels are NaN or infinite"),
+        (np.full((3, 3, 3), 7, np.float32), r"bad.nii: intensities are constant \(7\)"),
+        (np.zeros((3, 3, 3), np.float32), r"bad.nii: intensities are constant \(0\)"),
+        (np.ones((3, 3, 3, 2), np.float32), r"bad.nii: expected one volume \(x, y, z\), got shape \(3, 3, 3, 2\)"),
+    ],
+)
+def test_bad_volumes_are_refused_by_name(tmp_path, data, message):
+    save(tmp_path / "bad.nii", data)
+    with pytest.raises(InputError, match=message):
+        load_nifti(NiftiConfig(path=tmp_path))
+
+
+def test_two_shapes_and_damage_are_refused_by_name(marked):
+    path = marked[0]
+    save(path / "sub-2.nii", np.random.default_rng(0).random((5, 6, 7), np.float32))
+    with pytest.raises(InputError, match=r"\(1, 14, 20, 9\) in .*sub-1.nii.gz, \(1, 6, 5, 7\) in .*sub-2.nii"):
+        load_nifti(NiftiConfig(path=path))
+    whole = (path / "sub-1.nii.gz").read_bytes()
+    (path / "sub-1.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"sub-1.nii.gz is not a readable NIfTI"):
+        load_nifti(NiftiConfig(path=path))
+    (path / "sub-1.nii.gz").write_bytes(b"text")
+    with pytest.raises(InputError, match=r"sub-1.nii.gz is not a readable NIfTI"):
+        load_nifti(NiftiConfig(path=path))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"slice_mm": 1.0},
+        {"window": (1, 1)},
+        {"percentiles": (90, 10)},
+        {"spacing": 0},
+        {"shape": (0, 1, 1)},
+        {"sze": 1},
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused(tmp_path, settings):
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        NiftiConfig(path=tmp_path, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"slice_axis": "axial"}], ids=["volume", "slice"])
+def test_written_counterfactual_lies_on_the_original(marked, tmp_path, settings):
+    cohort = load_nifti(NiftiConfig(path=marked[0], **settings))
+    to_nifti(-cohort.x[0], cohort.affine[0], tmp_path / "cf.nii.gz")
+    image = nibabel.load(tmp_path / "cf.nii.gz")
+    assert np.allclose(image.affine, cohort.affine[0].numpy(), atol=1e-5)
+    assert np.array_equal(image.get_fdata(dtype=np.float32).reshape(cohort.space), -cohort.x[0, 0].numpy())
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_read_write_read_is_the_identity(marked, tmp_path):
+    first = load_nifti(NiftiConfig(path=marked[0]))
+    to_nifti(first.x[0], first.affine[0], tmp_path / "sub-1.nii")
+    again = load_nifti(NiftiConfig(path=tmp_path, window=(-1, 1)))
+    assert torch.allclose(again.x, first.x, atol=1e-6)
+    assert torch.allclose(again.affine, first.affine, atol=1e-5)
+
+
+def test_channels_become_the_fourth_axis(tmp_path):
+    x = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
+    to_nifti(x, torch.eye(4), tmp_path / "two.nii")
+    assert np.array_equal(nibabel.load(tmp_path / "two.nii").get_fdata(), x.movedim(0, -1).numpy())
+
+
+def test_unwritable_places_are_refused(tmp_path):
+    x = torch.zeros(1, 2, 2, 2)
+    with pytest.raises(InputError, match="cannot write"):
+        to_nifti(x, torch.eye(4), tmp_path / "none" / "x.nii")
+    with pytest.raises(InputError, match=r"ends in .nii"):
+        to_nifti(x, torch.eye(4), tmp_path / "x.png")
+    with pytest.raises(InputError, match="invertible"):
+        to_nifti(x, torch.zeros(4, 4), tmp_path / "x.nii")

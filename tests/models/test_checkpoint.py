@@ -1,0 +1,138 @@
+"""A checkpoint gives back the very same function, proves its bytes, and diffusers can read its schedule."""
+
+import json
+
+import pytest
+import torch
+
+from cfx.core.denoiser import Denoiser
+from cfx.core.errors import CheckpointError, InputError
+from cfx.core.schedule import Schedule
+from cfx.models import build, load, read_manifest, save
+from cfx.models.files import digest
+
+CONFIG = {
+    "spatial_dims": 2, "in_channels": 1, "channels": (8, 16), "attention": (False, False), "patch": 2,
+    "features": 4, "classes": 2,
+}  # fmt: skip
+SCHEDULE = {
+    "num_train_timesteps": 50, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True, "timestep_spacing": "trailing",
+}  # fmt: skip
+
+
+@pytest.fixture
+def denoiser():
+    torch.manual_seed(1)
+    network = build("patch-unet", **CONFIG)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return Denoiser(network, Schedule.from_diffusers(SCHEDULE), classes=2, shape=(1, 8, 8))
+
+
+@pytest.fixture
+def folder(denoiser, tmp_path):
+    facts = {"command": "python -m cfx.training x.yaml", "steps": 7, "figures": {"loss": 0.125}}
+    save(tmp_path / "toy", denoiser, name="patch-unet", config=CONFIG, classes=("well", "ill"), provenance=facts)
+    return tmp_path / "toy"
+
+
+def test_denoiser_comes_back_as_the_same_function(denoiser, folder):
+    back = load(folder)
+    x, t, label = torch.randn(2, 1, 8, 8), torch.tensor([50, 3]), torch.tensor([0, 1])
+    assert torch.equal(back(x, t, label).mean, denoiser(x, t, label).mean)
+    assert torch.equal(back(x, 7).mean, denoiser(x, 7).mean)
+    assert (back.classes, back.shape, back.training) == (2, (1, 8, 8), False)
+
+
+def test_manifest_says_what_was_saved(folder):
+    manifest = read_manifest(folder)
+    assert (manifest.name, manifest.kind, manifest.labels) == ("patch-unet", "denoiser", 2)
+    assert manifest.classes == ("well", "ill")
+    assert manifest.provenance["steps"] == 7
+    assert set(manifest.files) == {"model.safetensors", "scheduler_config.json"}
+
+
+def test_card_states_command_steps_and_figures(folder):
+    card = (folder / "README.md").read_text()
+    for words in ("python -m cfx.training x.yaml", "steps: 7", "loss: 0.125", "`well`, `ill`"):
+        assert words in card
+
+
+def test_diffusers_reads_the_schedule(denoiser, folder):
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler.from_pretrained(folder)
+    assert scheduler.config.prediction_type == "v_prediction"
+    assert torch.allclose(scheduler.alphas_cumprod.double(), denoiser.schedule.alphas_cumprod, atol=1e-6)
+
+
+def test_saving_again_replaces_the_folder_and_leaves_nothing_beside_it(denoiser, folder):
+    with torch.no_grad():
+        next(denoiser.network.parameters()).add_(1)
+    save(folder, denoiser, name="patch-unet", config=CONFIG)
+    x = torch.randn(1, 1, 8, 8)
+    assert torch.equal(load(folder)(x, 5).mean, denoiser(x, 5).mean)
+    assert [p.name for p in folder.parent.iterdir()] == ["toy"]
+
+
+def test_a_failed_save_keeps_the_old_checkpoint(denoiser, folder):
+    before = read_manifest(folder)
+    with pytest.raises(InputError, match="JSON"):
+        save(folder, denoiser, name="patch-unet", config=CONFIG, provenance={"when": object()})
+    assert read_manifest(folder) == before
+
+
+def test_config_that_builds_another_network_is_refused(denoiser, tmp_path):
+    with pytest.raises(InputError, match="other tensors"):
+        save(tmp_path / "x", denoiser, name="patch-unet", config=CONFIG | {"features": 8})
+    with pytest.raises(InputError, match="expected a Denoiser"):
+        save(tmp_path / "x", denoiser.network, name="patch-unet", config=CONFIG)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "scheduler_config.json", "cfx.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damage_is_refused_by_name(folder, file, damage):
+    path = folder / file
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[-200] ^= 1
+    path.write_bytes(data if damage == "flip" else data[:-100])
+    if damage == "remove":
+        path.unlink()
+    with pytest.raises(CheckpointError, match=file) as caught:
+        load(folder)
+    if damage != "remove" and file != "cfx.json":
+        expected, found = str(caught.value).rsplit("SHA-256 ", 1)[1].split(", got ")
+        assert len(expected) == len(found) == 64
+        assert expected != found
+
+
+def test_unknown_schema_is_refused(folder):
+    values = json.loads((folder / "cfx.json").read_text()) | {"schema_version": 2}
+    values.pop("sha256")
+    (folder / "cfx.json").write_text(json.dumps(values | {"sha256": digest(values)}))
+    with pytest.raises(CheckpointError, match="expected schema version 1, got 2"):
+        load(folder)
+
+
+def test_not_a_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match=r"cfx\.json: missing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("cnn", {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": (8, 8)}),
+        ("autoencoder-kl", {"spatial_dims": 2, "in_channels": 1, "channels": (8, 8), "attention": (False, False)}),
+    ],
+)
+def test_other_kinds_come_back_as_the_same_function(tmp_path, name, config):
+    network = build(name, **config)
+    save(tmp_path / "net", network, name=name, config=config, shape=(1, 8, 8))
+    back = load(tmp_path / "net")
+    x = torch.randn(2, 1, *[8] * config["spatial_dims"])
+    mine, theirs = network.eval()(x), back(x)
+    assert torch.equal(mine[0], theirs[0])
+    assert not back.training

@@ -1,0 +1,27 @@
+"""The command line: quick to ask for help, and a thin shell over the Python API."""
+
+import subprocess
+import sys
+
+from typer.testing import CliRunner
+
+HEAVY = ("diffusers", "monai", "accelerate", "zarr", "matplotlib", "nilearn")
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom cfx.cli import app\n"
+        "result = CliRunner().invoke(app, ['--help'])\nassert result.exit_code == 0 and 'train' in result.output\n"
+        f"loaded = [m for m in {HEAVY!r} if m in sys.modules]\nassert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_train_hands_overrides_on_and_names_a_wrong_key(tmp_path, caplog):
+    from cfx.cli import app
+
+    (tmp_path / "x.yaml").write_text("name: x\nsteps: 1\nnetwork: {name: cnn}\nobjective: {kind: classifier}\n")
+    result = CliRunner().invoke(app, ["train", str(tmp_path / "x.yaml"), "--optimizer.lrr", "3e-4"])
+    assert result.exit_code == 2
+    assert "optimizer.lrr: Extra inputs are not permitted" in caplog.text

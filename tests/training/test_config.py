@@ -1,0 +1,96 @@
+"""Configuration: one frozen object, precise refusals, overrides from text."""
+
+import pytest
+from pydantic import ValidationError
+
+from cfx.core.errors import InputError
+from cfx.training import check_config, provenance, read_config
+from cfx.training.config import split_overrides
+from tests.training.toys import NETWORKS
+
+YAML = """
+name: toy
+steps: 10
+network: {name: cnn, channels: [8, 8]}
+objective: {kind: classifier}
+optimizer: {lr: 1e-4}
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "toy.yaml").write_text(YAML)
+    return tmp_path / "toy.yaml"
+
+
+def test_yaml_reads_an_exponent_as_text_and_the_config_heals_it(path):
+    config = read_config(path)
+    assert config.optimizer.lr == 1e-4
+    assert config.network.keywords == {"channels": [8, 8]}
+    assert str(config.folder) == "runs/toy"
+
+
+def test_overrides_reach_into_the_file_and_beyond(path):
+    words = ["--optimizer.lr", "3e-4", "--ema=null", "--network.channels", "[4, 4]", "--objective.flip", "true"]
+    config = read_config(path, split_overrides(words))
+    assert (config.optimizer.lr, config.ema, config.objective.flip) == (3e-4, None, True)
+    assert config.network.keywords["channels"] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"optimizer.lrr": "1"}, r"toy\.yaml: optimizer\.lrr: Extra inputs are not permitted"),
+        ({"objective.kind": "gan"}, r"objective: .*'gan'"),
+        ({"objective.gamma": "1"}, r"objective\.classifier\.gamma: Extra inputs"),
+        ({"steps": "0"}, "steps: .*greater than or equal to 1"),
+        ({"batch_size": "9", "accumulate": "2"}, "expected a multiple of accumulate=2, got 9"),
+        ({"steps.more": "1"}, r"override steps\.more: steps is not a mapping"),
+        ({"validation": "1.5"}, r"expected a share in \[0, 1\), got 1.5"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_its_path(path, overrides, message):
+    with pytest.raises(InputError, match=message):
+        read_config(path, overrides)
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml"):
+        read_config(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(InputError, match="expected a mapping of keys, got list"):
+        read_config(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(InputError, match=r"config .*bad\.yaml"):
+        read_config(tmp_path / "bad.yaml")
+
+
+def test_the_object_is_frozen_and_survives_a_round_trip(path):
+    config = read_config(path)
+    assert check_config(config.dump()) == config
+    with pytest.raises(ValidationError, match="frozen"):
+        config.steps = 3
+
+
+@pytest.mark.parametrize("words", [["lr", "3"], ["--lr"], ["--", "3"]])
+def test_arguments_that_are_no_overrides(words):
+    with pytest.raises(InputError, match="expected --key value or --key=value"):
+        split_overrides(words)
+
+
+def test_every_objective_has_a_toy():
+    for kind, network in NETWORKS.items():
+        config = check_config({"name": "t", "steps": 1, "network": network, "objective": {"kind": kind}})
+        assert config.objective.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/x/cfx/training/__main__.py", "a.yaml", "--steps", "3"], "python -m cfx.training a.yaml --steps 3"),
+        (["/x/bin/cfx", "train", "a.yaml"], "cfx train a.yaml"),
+        ([""], "cfx.training.train(...)"),
+    ],
+)
+def test_the_recorded_command_is_what_was_typed(argv, command):
+    assert provenance.command(argv) == command

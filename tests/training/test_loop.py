@@ -1,0 +1,272 @@
+"""The loop: the same arithmetic however a run is split, stopped or resumed; damage and nonsense refused by name."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cfx.core.errors import CfxError, CheckpointError, InputError
+from cfx.core.values import Cohort
+from cfx.models import load, read_manifest
+from cfx.training import train
+from cfx.training.loop import Trainer
+from cfx.training.order import rate_at, rows_at
+from tests.training.toys import toy_cohort, toy_config
+
+HERE = Path(__file__).parent
+
+
+def run(launcher, out, kill_after=None, **overrides):
+    """The toy run in another process."""
+    arguments = [*launcher, str(HERE / "runner.py"), str(out), json.dumps(overrides)]
+    arguments += ["--kill-after", str(kill_after)] if kill_after is not None else []
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def weights(out):
+    return load_file(Path(out) / "checkpoint" / "model.safetensors")
+
+
+def state(out, step):
+    files = sorted((Path(out) / "state" / f"step-{step}").glob("*.safetensors"))
+    return {f"{file.stem}.{k}": v for file in files for k, v in load_file(file).items()}
+
+
+def gap(a, b):
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+
+
+def test_two_processes_are_one(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = run(launcher, tmp_path / "two", accumulate=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["done", "done"]
+    train(toy_config(tmp_path / "one"), toy_cohort())
+    assert gap(state(tmp_path / "one", 20), state(tmp_path / "two", 20)) < 1e-4
+    assert gap(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-4
+    moved = load_file(tmp_path / "one" / "checkpoint" / "model.safetensors")["out.weight"]
+    assert moved.abs().max() > 1e-3  # the output layer starts at zero: training did happen
+    assert read_manifest(tmp_path / "two" / "checkpoint").provenance["processes"] == 2
+
+
+def test_kill_in_mid_epoch_and_resume_is_the_uninterrupted_run_bit_for_bit(tmp_path):
+    killed = run([sys.executable], tmp_path / "killed", kill_after=11, save_every=6)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "checkpoint").exists()
+    assert [p.name for p in (tmp_path / "killed" / "state").iterdir()] == ["step-6"]
+    train(toy_config(tmp_path / "killed", save_every=6), toy_cohort())
+    train(toy_config(tmp_path / "whole", save_every=6), toy_cohort())
+    whole = state(tmp_path / "whole", 20)
+    assert any(k.startswith("ema.") for k in whole)
+    assert any("optimizer.0.exp_avg" in k for k in whole)
+    assert gap(state(tmp_path / "killed", 20), whole) == 0
+    assert gap(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == 0
+    assert len(list((tmp_path / "whole" / "state").iterdir())) == 2  # only the newest are kept
+
+
+@pytest.mark.parametrize("kind", ["classifier", "vae", "diffusion"])
+def test_parts_of_a_batch_are_the_batch(tmp_path, kind):
+    train(toy_config(tmp_path / "1", kind, steps=6), toy_cohort())
+    train(toy_config(tmp_path / "4", kind, steps=6, accumulate=4), toy_cohort())
+    assert gap(weights(tmp_path / "1"), weights(tmp_path / "4")) < 1e-5
+
+
+def test_another_seed_is_another_run(tmp_path):
+    train(toy_config(tmp_path / "5", "classifier", steps=3), toy_cohort())
+    train(toy_config(tmp_path / "6", "classifier", steps=3, seed=6), toy_cohort())
+    assert gap(weights(tmp_path / "5"), weights(tmp_path / "6")) > 1e-2
+
+
+@pytest.mark.parametrize("space", [(8, 8), (8, 8, 8)])
+def test_a_classifier_learns_and_ships_what_it_learned(tmp_path, space):
+    cohort = toy_cohort(40, space)
+    result = train(toy_config(tmp_path, "classifier", steps=40, optimizer={"lr": 1e-2, "warmup": 0}), cohort)
+    assert result.status == "done"
+    assert result.figures["accuracy"] == result.figures["auroc"] == 1
+    classifier = load(result.checkpoint)
+    assert torch.equal(classifier(cohort.x).argmax(1), cohort.y)
+    manifest = read_manifest(result.checkpoint)
+    assert manifest.classes == ("dark", "bright")
+    assert manifest.provenance["figures"] == result.figures
+    assert manifest.provenance["config"]["steps"] == 40
+
+
+def test_a_volume_denoiser_learns(tmp_path):
+    cohort = toy_cohort(16, (8, 8, 8))
+    steps = {"steps": 40, "optimizer": {"lr": 1e-2, "warmup": 0}}
+    first = train(toy_config(tmp_path / "a", steps=1, optimizer={"lr": 1e-9}), cohort).figures["loss"]
+    result = train(toy_config(tmp_path / "b", **steps), cohort)
+    assert result.figures["loss"] < 0.7 * first
+    denoiser = load(result.checkpoint)
+    assert (denoiser.classes, denoiser.shape) == (2, (1, 8, 8, 8))
+
+
+def test_adversarial_autoencoder_resumes_with_both_players(tmp_path):
+    objective = {"kind": "vae", "adversarial_weight": 0.1, "adversarial_start": 2, "kl_weight": 0.1}
+    more = {"objective": objective, "save_every": 4}
+    killed = run([sys.executable], tmp_path / "killed", kill_after=6, kind="vae", steps=8, **more)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    train(toy_config(tmp_path / "killed", "vae", steps=8, **more), toy_cohort())
+    train(toy_config(tmp_path / "whole", "vae", steps=8, **more), toy_cohort())
+    whole = state(tmp_path / "whole", 8)
+    assert any(k.startswith("critic.network") for k in whole)
+    assert gap(state(tmp_path / "killed", 8), whole) == 0
+
+
+def test_bf16_stays_near_full_precision(tmp_path):
+    train(toy_config(tmp_path / "no", "classifier", steps=5), toy_cohort())
+    train(toy_config(tmp_path / "bf16", "classifier", steps=5, precision="bf16"), toy_cohort())
+    assert 0 < gap(weights(tmp_path / "no"), weights(tmp_path / "bf16")) < 0.02
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can do fp16")
+def test_fp16_without_a_gpu_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="precision 'fp16'"):
+        train(toy_config(tmp_path, "classifier", precision="fp16"), toy_cohort())
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_state_is_refused_by_name(tmp_path, damage):
+    train(toy_config(tmp_path, "classifier", steps=2), toy_cohort())
+    path = tmp_path / "state" / "step-2" / "main.optimizer.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 4
+    path.write_bytes(data if damage == "flip" else data[:-5])
+    if damage == "remove":
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"step-2/main\.optimizer\.safetensors: (damaged|missing)"):
+        train(toy_config(tmp_path, "classifier", steps=2), toy_cohort())
+
+
+def test_resuming_under_another_configuration_is_refused_by_key(tmp_path):
+    train(toy_config(tmp_path, "classifier", steps=2), toy_cohort())
+    with pytest.raises(CheckpointError, match=r"batch_size: saved 8, asked 4"):
+        train(toy_config(tmp_path, "classifier", steps=2, batch_size=4), toy_cohort())
+
+
+def test_a_finished_run_may_go_on_when_its_rate_is_constant(tmp_path):
+    optimizer = {"lr": 1e-3, "warmup": 0, "cosine": False}
+    train(toy_config(tmp_path / "a", "classifier", steps=3, optimizer=optimizer), toy_cohort())
+    longer = train(toy_config(tmp_path / "a", "classifier", steps=6, optimizer=optimizer), toy_cohort())
+    train(toy_config(tmp_path / "b", "classifier", steps=6, optimizer=optimizer), toy_cohort())
+    assert longer.step == 6
+    assert gap(weights(tmp_path / "a"), weights(tmp_path / "b")) == 0
+
+
+def test_a_signal_saves_and_the_next_run_goes_on(tmp_path, monkeypatch):
+    whole = train(toy_config(tmp_path / "whole", "classifier", steps=6), toy_cohort())
+    step = Trainer._step
+
+    def interrupted(self):
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    stopped = train(toy_config(tmp_path / "cut", "classifier", steps=6), toy_cohort())
+    assert (stopped.status, stopped.step, stopped.checkpoint) == ("interrupted", 4, None)
+    monkeypatch.setattr(Trainer, "_step", step)
+    assert train(toy_config(tmp_path / "cut", "classifier", steps=6), toy_cohort()).figures == whole.figures
+    assert gap(weights(tmp_path / "cut"), weights(tmp_path / "whole")) == 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_nan_loss_is_an_error_that_keeps_the_last_state(tmp_path, monkeypatch):
+    step = Trainer._step
+
+    def poisoned(self):
+        if self.step == 5:
+            next(self.players["main"].bare.parameters()).data.fill_(float("nan"))
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "_step", poisoned)
+    with pytest.raises(CfxError, match=r"step 5: the loss of player main is nan; last state kept: .*step-4"):
+        train(toy_config(tmp_path, "classifier", save_every=4), toy_cohort())
+    assert all(v.isfinite().all() for v in state(tmp_path, 4).values())
+
+
+def test_cohorts_that_do_not_suit_are_refused(tmp_path):
+    cohort = toy_cohort()
+    one_class = Cohort(x=cohort.x, y=torch.zeros_like(cohort.y))
+    with pytest.raises(InputError, match=r"at least two classes to train a classifier, got only \[0\]"):
+        train(toy_config(tmp_path, "classifier"), one_class)
+    with pytest.raises(InputError, match=r"cohort\.y: expected one class label a row, got none"):
+        train(toy_config(tmp_path), Cohort(x=cohort.x))
+    with pytest.raises(InputError, match=r"expected classes 0 \.\. 1, got 0 \.\. 2"):
+        train(toy_config(tmp_path), Cohort(x=cohort.x, y=torch.arange(22) % 3))
+    with pytest.raises(InputError, match="objective classifier expects a classifier"):
+        train(toy_config(tmp_path, "classifier", network={"name": "unet"}), cohort)
+    with pytest.raises(InputError, match="batch_size: expected a multiple of 1 processes x accumulate 3"):
+        train(toy_config(tmp_path, batch_size=9, accumulate=3).model_copy(update={"batch_size": 8}), cohort)
+
+
+def test_one_logit_and_several_labels(tmp_path):
+    cohort = toy_cohort(40)
+    fast = {"steps": 40, "optimizer": {"lr": 1e-2, "warmup": 0}}
+    one = {"objective": {"kind": "classifier", "one_logit": True}}
+    result = train(toy_config(tmp_path / "one", "classifier", **one, **fast), cohort)
+    assert result.figures["accuracy"] == 1
+    assert torch.equal(load(result.checkpoint)(cohort.x)[:, 0] > 0, cohort.y == 1)
+    labels = torch.stack([cohort.y, 1 - cohort.y], 1).float()
+    many = {"objective": {"kind": "classifier", "multilabel": True}}
+    result = train(toy_config(tmp_path / "many", "classifier", **many, **fast), Cohort(x=cohort.x, y=labels))
+    assert torch.equal(load(result.checkpoint)(cohort.x) > 0, labels.bool())
+    assert read_manifest(result.checkpoint).multilabel
+
+
+def test_every_epoch_visits_every_row_once_in_its_own_order():
+    first, second = (rows_at(torch.arange(7 * e, 7 * e + 7), 7, seed=1).tolist() for e in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(7))
+    assert first != second
+    assert rows_at(torch.tensor([9, 3]), 7, seed=1).tolist() == [second[2], first[3]]
+
+
+def test_rate_warms_up_and_falls_along_a_cosine(tmp_path):
+    optimizer = toy_config(tmp_path, optimizer={"lr": 1.0, "warmup": 4}).optimizer
+    assert rate_at(optimizer, 0, 100) == pytest.approx(0.25)
+    assert rate_at(optimizer, 50, 100) == pytest.approx(0.5)
+    assert rate_at(optimizer, 100, 100) == pytest.approx(0)
+
+
+def test_class_embeddings_learn_at_their_own_rate(tmp_path):
+    def after(steps, factor):
+        optimizer = {"lr": 1e-2, "warmup": 0, "cosine": False, "class_lr": factor}
+        train(toy_config(tmp_path / f"{steps}-{factor}", steps=steps, ema=None, optimizer=optimizer), toy_cohort())
+        return weights(tmp_path / f"{steps}-{factor}")["body.class_embedding.weight"]
+
+    # The output layer and the last of each residual block start at zero, so the embedding first has a gradient at
+    # the third step; the rest of the network is then the same in both runs.
+    start = after(2, 10)
+    assert torch.equal(start, after(2, 1))
+    ten, one = after(3, 10) - start, after(3, 1) - start
+    assert one.abs().max() > 1e-3
+    assert torch.allclose(ten, 10 * one, atol=2e-6)
+
+
+def test_the_card_says_what_the_configuration_says(tmp_path):
+    result = train(toy_config(tmp_path, "classifier", steps=1, card="Tells dark from bright."), toy_cohort())
+    card = (result.checkpoint / "README.md").read_text()
+    assert card.count("# toy\n\nTells dark from bright.") == 1
+    assert "- steps: 1\n" in card
+    assert "- accuracy: " in card
+
+
+def test_autoencoder_learns_from_a_named_classifiers_features(tmp_path):
+    cohort = toy_cohort(40)
+    teacher = train(toy_config(tmp_path / "c", "classifier", steps=5), cohort).checkpoint
+    objective = {"kind": "vae", "perceptual": str(teacher), "perceptual_weight": 0.5, "kl_weight": 1e-4}
+    fast = {"objective": objective, "steps": 60, "optimizer": {"lr": 1e-2, "warmup": 0}}
+    before = train(toy_config(tmp_path / "a", "vae", **fast | {"steps": 1}), cohort).figures
+    after = train(toy_config(tmp_path / "b", "vae", **fast), cohort).figures
+    assert after["l1"] < 0.5 * before["l1"]
+    assert after["feature_distance"] < 0.5 * before["feature_distance"]
+    last = json.loads((tmp_path / "b" / "log.jsonl").read_text().splitlines()[-2])
+    assert last["loss"] == pytest.approx(last["l1"] + 0.5 * last["perceptual"] + 1e-4 * last["kl"] / 64, rel=1e-4)

@@ -1,0 +1,35 @@
+"""Tiny cohorts and configurations that train in seconds."""
+
+import torch
+
+from cfx.core.values import Cohort
+from cfx.training import check_config
+
+NETWORKS = {
+    "diffusion": {"name": "patch-unet", "patch": 2, "channels": [8, 8], "attention": [False, False], "features": 4},
+    "vae": {"name": "autoencoder-kl", "channels": [8, 8], "attention": [False, False], "latent_channels": 2},
+    "classifier": {"name": "cnn", "channels": [8, 8]},
+}
+OBJECTIVES = {
+    "diffusion": {"kind": "diffusion", "classes": 2, "label_dropout": 0.3},
+    "vae": {"kind": "vae"},
+    "classifier": {"kind": "classifier", "shift": 1, "flip": True, "noise": 0.1, "contrast": 0.1},
+}
+
+
+def toy_cohort(n=22, space=(8, 8), seed=0):
+    """Class 1 is brighter than class 0."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2
+    x = 0.3 * torch.rand((n, 1, *space), generator=generator) + 0.4 * y.reshape(-1, 1, *[1] * len(space)) - 0.4
+    return Cohort(x=x, y=y, classes=["dark", "bright"])
+
+
+def toy_config(out, kind="diffusion", **more):
+    """A run of 20 steps; `more` overrides top-level keys."""
+    values = {
+        "name": "toy", "out": str(out), "seed": 5, "network": NETWORKS[kind], "objective": OBJECTIVES[kind],
+        "optimizer": {"lr": 1e-3, "warmup": 3}, "batch_size": 8, "steps": 20, "save_every": 100, "log_every": 5,
+        "ema": 0.9, "validation": 0.2,
+    }  # fmt: skip
+    return check_config(values | more)
