@@ -187,7 +187,7 @@ class Atlas:
         try:
             return self._checked(array, name, where)
         except _FAILURES as error:
-            bad = [int(i) for i in where if not self._readable(array, name, i)]
+            bad = [i for i in where.tolist() if not self._readable(array, name, i)]
             rows = [self.rows[i] for i in bad] if hasattr(self, "rows") else bad
             message = f"array {name!r} is damaged at sample rows {rows}: {error or type(error).__name__}"
             raise AtlasError(f"{self.path}: {message}") from error

@@ -112,7 +112,7 @@ def lines(result: Counterfactuals, cohort: Cohort | None) -> list[Line]:
             row=int(result.row[i]),
             verdict=result.verdicts[i],
             doubt=doubt[i],
-            source=name(int(result.probs_before[i].argmax())),
+            source=name(int(result.probs_before[i].argmax())) if result.probs_before[i].isfinite().all() else "-",
             target=name(int(result.target[i])),
             before=p(result.probs_before, i),
             after=p(result.probs_after, i),

@@ -20,7 +20,7 @@ from cfx.report.images import DIVERGING
 from cfx.report.summary import write_whole
 
 # Inches: between pictures, for the colour bar, for the captions, and for the line of text over a row.
-GAP, BAR, HEAD, LINE = 0.06, 0.65, 0.24, 0.26
+GAP, BAR, HEAD, LINE = 0.06, 0.72, 0.24, 0.26
 COLOURS = {"edit": "#ffb000", "lesion": "#22d3ee"}
 
 

@@ -1,0 +1,272 @@
+"""The embedded cohort: simulated brain MRI whose true counterfactual, lesion and confounder are known.
+
+A subject is (seed, index). Every random quantity of a subject comes from counter-based noise, so the same subject can
+be rendered again with any factor changed and everything else, down to the noise, the same. Two classes: `healthy` and
+`diseased` (enlarged ventricles, widened sulci, periventricular white-matter lesions). The true counterfactual of an
+image is the same subject at the severity it would have in the other class.
+
+Rendering order: template at the slice level -> sulcal widening and lesions -> one warp by
+exp(v_disease) o exp(v_anatomy) -> contrast, bias field, blur, noise -> burned-in objects (tag, implant, ruler).
+The idea of planted bias on a template with stationary velocity fields follows SimBA (Stanley et al. 2023).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from cfx.core import geometry
+from cfx.core.random import normal, uniform
+from cfx.core.values import Cohort
+from cfx.data import confounders, template
+
+CLASSES = ["healthy", "diseased"]
+HEALTHY_SEVERITY = (0.0, 0.15)
+DISEASED_SEVERITY = (0.7, 1.2)
+SHAPE_MODES = ("size", "length", "trapezoid", "shear", "ventricles")
+
+_ENLARGEMENT = 5.0  # mm by which the ventricle wall moves at severity 1
+_REACH = 10.0  # mm over which that displacement fades
+_SCALES = ((45.0, 2.4), (20.0, 1.2))  # anatomy: (mm between control points, mm standard deviation)
+_LESIONS = 5
+_CHUNK = 128  # subjects rendered at a time
+
+
+class Confounder(BaseModel):
+    """A planted confounder: present in a row (c = 1) with P(c = y) = q."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["shape", "tag", "implant", "ruler"]
+    """`shape`: global brain shape; `tag`: letter in a corner; `implant`: bright disc; `ruler`: ticks at the edge."""
+    strength: float = Field(default=1.0, ge=0)
+    """1 is plainly visible; 0 removes it."""
+    q: float = Field(default=0.5, ge=0, le=1)
+    """Probability that the confounder equals the label; 0.5 is no confounding, 1 a perfect shortcut."""
+
+
+class BrainConfig(BaseModel):
+    """Which simulated subjects to render, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["brain"] = "brain"
+    n: int = Field(default=256, ge=1)
+    """Number of subjects."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the population."""
+    start: int = Field(default=0, ge=0)
+    """Index of the first subject: disjoint ranges of one seed are disjoint subjects."""
+    size: int = Field(default=64, ge=16, le=256)
+    """Pixels along an edge of the 204.8 mm field."""
+    dims: Literal[2, 3] = 2
+    """2: axial slices; 3: volumes."""
+    confounders: tuple[Confounder, ...] = ()
+    """Planted confounders."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What makes up `n` images; replace any field and render again.
+
+    Attributes:
+        index: Subject indices, the counters of their randomness.
+        severity: Disease severity; 0 is none.
+        level: Axial slice level in mm (ignored in 3D).
+        shape: Amplitudes of `SHAPE_MODES`, standard normal.
+        scanner: Bias field (3), gamma, blur and noise amplitudes, standard normal.
+        planted: Amplitude of each planted confounder by kind: 0 absent; `shape` is -strength or +strength.
+    """
+
+    index: Int[Tensor, " n"]
+    severity: Float[Tensor, " n"]
+    level: Float[Tensor, " n"]
+    shape: Float[Tensor, "n modes"]
+    scanner: Float[Tensor, "n 6"]
+    planted: Mapping[str, Float[Tensor, " n"]]
+
+    def __getitem__(self, rows: slice) -> "Factors":
+        """The factors of these rows."""
+        each = {k: v[rows] for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return Factors(planted={k: v[rows] for k, v in self.planted.items()}, **each)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Images with their ground truth: `x` in [-1, 1], `lesion` and `brain` masks `(n, 1, *space)`."""
+
+    x: Float[Tensor, "n 1 *space"]
+    lesion: Bool[Tensor, "n 1 *space"]
+    brain: Bool[Tensor, "n 1 *space"]
+
+
+@dataclass(frozen=True)
+class Population:
+    """Subjects of one seed, drawn and rendered on one grid."""
+
+    config: BrainConfig
+
+    def labels(self, index: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Class of each subject, 0 or 1 with equal probability."""
+        return (self._uniform((1,), index, 0)[:, 0] < 0.5).long()
+
+    def severity(self, index: Int[Tensor, " n"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Severity that each subject has in class `y`; a subject has one in either class."""
+        u = self._uniform((2,), index, 1)
+        healthy, diseased = (a + (b - a) * u[:, k] for k, (a, b) in enumerate((HEALTHY_SEVERITY, DISEASED_SEVERITY)))
+        return torch.where(y == 1, diseased, healthy)
+
+    def factors(self, index: Int[Tensor, " n"]) -> Factors:
+        """All factors of these subjects, confounders planted with their q."""
+        y = self.labels(index)
+        low, high = template.LEVELS
+        u = self._uniform((1 + len(self.config.confounders),), index, 2)
+        planted = {}
+        for k, c in enumerate(self.config.confounders):
+            present = torch.where(u[:, 1 + k] < c.q, y, 1 - y).float()
+            planted[c.kind] = c.strength * (2 * present - 1 if c.kind == "shape" else present)
+        return Factors(
+            index=index,
+            severity=self.severity(index, y),
+            level=low + (high - low) * u[:, 0],
+            shape=self._normal((len(SHAPE_MODES),), index, 3).clamp(-2.0, 2.0),
+            scanner=self._normal((6,), index, 4).clamp(-2.0, 2.0),
+            planted=planted,
+        )
+
+    def render(self, factors: Factors) -> Rendered:
+        """Images of these factors; a few thousand 64 x 64 slices take seconds on one core."""
+        parts = [self._render(factors[i : i + _CHUNK]) for i in range(0, len(factors.index), _CHUNK)]
+        return Rendered(*(torch.cat([getattr(p, k) for p in parts]) for k in ("x", "lesion", "brain")))
+
+    def deformation(self, factors: Factors, maps: Tensor | None = None) -> Float[Tensor, "n dims *space"]:
+        """Displacement in pixels from the image to the template: exp(v_disease) o exp(v_anatomy)."""
+        maps = self._template.at(factors.level) if maps is None else maps
+        disease = geometry.exponential(self._disease_velocity(factors, maps))
+        return geometry.compose(disease, geometry.exponential(self._anatomy_velocity(factors)))
+
+    @property
+    def _template(self) -> template.Template:
+        return template.template(self.config.size, self.config.dims)
+
+    def _normal(self, shape: Sequence[int], index: Tensor, stream: int) -> Tensor:
+        return normal(shape, seed=self.config.seed, row=index, stream=stream)
+
+    def _uniform(self, shape: Sequence[int], index: Tensor, stream: int) -> Tensor:
+        return uniform(shape, seed=self.config.seed, row=index, stream=stream)
+
+    def _disease_velocity(self, f: Factors, maps: Tensor) -> Tensor:
+        """Pull-back velocity that widens the ventricles: towards them, strongest at their wall."""
+        spacing = self._template.spacing
+        distance = maps[:, 3:4]
+        inward = -geometry.gradient(distance) / spacing
+        taper = torch.where(distance > 0, torch.exp(-((distance / _REACH) ** 2)), (1 + distance / 6).clamp(0, 1))
+        amount = _ENLARGEMENT * f.severity + 0.8 * f.shape[:, SHAPE_MODES.index("ventricles")]
+        v = inward * taper * _each(amount, maps)
+        return geometry.smooth(v, 2.5 / spacing) / spacing
+
+    def _anatomy_velocity(self, f: Factors) -> Tensor:
+        """Shape modes plus random control points at several scales, in pixels."""
+        grid = self._template
+        space = tuple(grid.maps.shape[2:])
+        v = confounders.shape_velocity(f.shape, f.planted.get("shape"), space, grid.spacing)
+        for k, (scale, deviation) in enumerate(_SCALES):
+            points = [int(template.FIELD_OF_VIEW / scale) + 2] * len(space)
+            knots = self._normal((len(space), *points), f.index, 10 + k) * deviation
+            field = F.interpolate(knots, size=space, mode="bilinear" if len(space) == 2 else "trilinear", align_corners=True)
+            v = v + geometry.smooth(field, 0.35 * scale / grid.spacing) * (1.5 / grid.spacing)
+        return v
+
+    def _render(self, f: Factors) -> Rendered:
+        maps = self._template.at(f.level)
+        lesions = self._lesions(f, maps)
+        u = self.deformation(f, maps)
+        flat = torch.cat([_tissue(maps, _each(f.severity, maps), lesions, self._template.spacing), lesions, maps[:, :1]], 1)
+        image, lesion, t1 = geometry.warp(flat, u, padding="zeros").split(1, dim=1)
+        brain = t1 > 0.15
+        image = self._scan(image, brain, f)
+        image = confounders.burn_in(image, f.planted, self._template.spacing)
+        return Rendered(2 * image.clamp(0, 1) - 1, lesion > 0.5, brain)
+
+    def _lesions(self, f: Factors, maps: Tensor) -> Float[Tensor, "n 1 *space"]:
+        """Soft lesion map in template space: candidates grow one after another as severity rises."""
+        n, space, spacing = len(maps), maps.shape[2:], self._template.spacing
+        u = self._uniform((4 + len(space), _LESIONS), f.index, 5)
+        weight = maps[:, 4].flatten(1).double().cumsum(1) + 1e-9
+        place = torch.searchsorted(weight, u[:, 0].double() * weight[:, -1:]).clamp(max=weight.shape[1] - 1)
+        centre = torch.stack(torch.unravel_index(place, space), 1) + u[:, 4:] - 0.5
+        onset = 0.15 + 0.55 * (torch.arange(_LESIONS) + u[:, 1]) / _LESIONS
+        radius = (2.8 + 3.2 * u[:, 2]) * ((f.severity[:, None] - onset) / 0.3).clamp(0, 1).sqrt()
+        p = geometry.identity(tuple(space), maps)
+        wobble = geometry.smooth(self._normal((1, *space), f.index, 6), 4.0 / spacing)
+        wobble = wobble / wobble.flatten(1).std(1).view(n, *[1] * (maps.ndim - 1))
+        out = torch.zeros_like(maps[:, :1])
+        for k in range(_LESIONS):  # a few candidates, each for the whole batch
+            r = _each(radius[:, k], maps)
+            offset = p - centre[:, :, k].view(n, -1, *[1] * len(space))
+            distance = offset.square().sum(1, keepdim=True).sqrt() * spacing + 0.8 * wobble
+            out = torch.maximum(out, torch.sigmoid((r - distance) / 0.9) * (r > 0))
+        return out * maps[:, 2:3]
+
+    def _scan(self, image: Tensor, brain: Tensor, f: Factors) -> Tensor:
+        """Scanner: gamma, smooth multiplicative bias, blur, noise inside the brain."""
+        space, spacing = image.shape[2:], self._template.spacing
+        bias, (gamma, blur, noise) = f.scanner[:, :3], f.scanner[:, 3:].unbind(1)
+        p = geometry.identity(tuple(space), image) / (torch.tensor(space).view(1, -1, *[1] * len(space)) - 1) * 2 - 1
+        waves = sum(_each(bias[:, k], image) * torch.sin(1.6 * p[:, k : k + 1] + 0.5 * k) for k in range(len(space)))
+        image = image.clamp_min(0) ** _each(torch.exp(0.08 * gamma), image) * torch.exp(0.04 * waves)
+        soft = geometry.smooth(image, 2.2 / spacing)
+        image = torch.lerp(image, soft, _each(torch.sigmoid(blur - 1.0), image) * 0.6)
+        grain = self._normal((1, *space), f.index, 7) * _each(0.012 * torch.exp(0.3 * noise), image)
+        return image + grain * brain
+
+
+def _each(value: Float[Tensor, " n"], like: Tensor) -> Tensor:
+    """One number a row, shaped to broadcast over an image."""
+    return value.view(-1, *[1] * (like.ndim - 1))
+
+
+def _tissue(maps: Tensor, severity: Tensor, lesions: Tensor, spacing: float) -> Tensor:
+    """T1 contrast in [0, 1] of the template with sulci widened and lesions dark on white matter."""
+    t1, gm, wm, distance, _ = maps.split(1, dim=1)
+    image = ((t1 - 0.12) / 0.8 + 0.05 * (wm - gm)).clamp(0, 1) * 0.95
+    fluid = ((t1 > 0.05) * (1 - gm - wm)).clamp(0, 1) * (distance > 12)
+    widened = (1.6 * geometry.smooth(fluid, 2.2 / spacing)).clamp(0, 0.7) * (t1 > 0.05) * severity.clamp(max=1.3) * 0.3
+    image = image * (1 - widened) + 0.12 * widened
+    return image * (1 - lesions) + 0.34 * lesions
+
+
+def load_brain(config: BrainConfig) -> Cohort:
+    """Render a cohort with all its ground truth.
+
+    Returns:
+        A cohort with `x_true` (the subject in the other class), `lesion`, brain `mask`, affines, and covariates
+        `severity`, `severity_true`, `level`, one column a shape mode and one a planted confounder (`planted_<kind>`).
+    """
+    people = Population(config)
+    index = torch.arange(config.start, config.start + config.n)
+    y = people.labels(index)
+    f = people.factors(index)
+    other = replace(f, severity=people.severity(index, 1 - y))
+    image, twin = people.render(f), people.render(other)
+    columns = {"severity": f.severity, "severity_true": other.severity, "level": f.level}
+    columns |= {f"shape_{name}": f.shape[:, k] for k, name in enumerate(SHAPE_MODES)}
+    columns |= {f"planted_{name}": value for name, value in f.planted.items()}
+    affines = torch.stack([template.affine(config.size, config.dims, float(z)) for z in f.level])
+    return Cohort(
+        x=image.x,
+        y=y,
+        ids=tuple(f"brain-{config.seed}-{i}" for i in index.tolist()),
+        affine=affines,
+        spacing=torch.full((config.n, config.dims), template.FIELD_OF_VIEW / config.size),
+        covariates=columns,
+        mask=image.brain,
+        x_true=twin.x,
+        lesion=image.lesion,
+        classes=CLASSES,
+    )

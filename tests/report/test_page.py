@@ -1,0 +1,189 @@
+"""The page holds every row, failures first, needs nothing but itself, and escapes what it is given."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from cfx.core.errors import CfxError, InputError
+from cfx.core.values import Cohort, Counterfactuals, Verdict
+from cfx.report import panel, write_report
+from cfx.report.cards import failures_first, number, probability
+from cfx.report.words import METRICS, ORDER, VERDICTS, meaning
+
+VOID = {"meta", "img", "br", "path", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags with attributes, visible text; fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+    def values(self, tag: str, attribute: str) -> list[str]:
+        return [found[attribute] or "" for name, found in self.tags if name == tag and attribute in found]
+
+
+def make(n: int = 10, space: tuple[int, ...] = (12, 10), channels: int = 1) -> tuple[Counterfactuals, Cohort]:
+    """Rows with all five verdicts in turn; row 4 (refused) has NaN probabilities; the oracle doubts row 5."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(n, channels, *space, generator=g) - 0.5
+    verdict = torch.arange(n) % 5
+    changed = (verdict != Verdict.ALREADY) & (verdict != Verdict.REFUSED)
+    mask = (torch.rand(n, 1, *space, generator=g) < 0.2) & changed.view(-1, *[1] * (x.ndim - 1))
+    target = torch.arange(n) % 2
+    after = torch.where(target[:, None] == torch.arange(2), 0.9, 0.1)
+    before = after.flip(1)
+    before[verdict == Verdict.REFUSED] = after[verdict == Verdict.REFUSED] = float("nan")
+    oracle = after.nan_to_num(0.5)
+    oracle[5 % n] = oracle[5 % n].flip(0)
+    count = torch.full((n,), 90)
+    result = Counterfactuals(
+        x=x,
+        x_cf=torch.where(mask, x + 0.25, x),
+        target=target,
+        probs_before=before,
+        probs_after=after,
+        mask=mask,
+        margin=torch.full((n,), 2.0),
+        margin_after=torch.full((n,), 2.5),
+        strength=torch.rand(n, generator=g),
+        verdict=verdict,
+        row=torch.arange(n) + 100,
+        nfe_forward=count,
+        nfe_backward=count * 0,
+        nfe_classifier=count,
+        nfe_classifier_backward=count,
+        depth="typical",
+        seed=3,
+        seconds=20.0,
+        oracle_probs_before=before.nan_to_num(0.5),
+        oracle_probs_after=oracle,
+    )
+    ids = tuple(f"sub-{i}" for i in range(n))
+    cohort = Cohort(x, ids=ids, x_true=(x + 0.1), lesion=~mask, classes=["healthy", "ill"])
+    return result, cohort
+
+
+def page(path: Path, result: Counterfactuals, **more: object) -> Page:
+    return Page(write_report(path / "report.html", result, **more).read_text("utf-8"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("space", "channels"), [((12, 10), 1), ((12, 10), 3), ((6, 8, 7), 1), ((8, 8), 2)])
+def test_every_row_with_its_verdict(tmp_path: Path, space: tuple[int, ...], channels: int) -> None:
+    result, cohort = make(10, space, channels)
+    text = write_report(tmp_path / "r.html", result, cohort=cohort, max_rows=4).read_text("utf-8")
+    table = text[text.index("Every row") :]
+    rows = re.findall(r'<th scope="row">(sub-\d+)</th><td><span class="badge (\w+)">(\w+)</span>', table)
+    assert {name: verdict for name, verdict, _ in rows} == dict(zip(cohort.ids, result.verdicts, strict=True))
+    assert all(a == b for _, a, b in rows)
+    found = Page(text)
+    assert found.values("article", "aria-label") == ["Row sub-4", "Row sub-9", "Row sub-3", "Row sub-8"]
+    assert "6 of 10 rows have no card" in text
+    assert len(found.values("img", "src")) == 1 + 4 * 5
+
+
+def test_nothing_comes_from_outside(tmp_path: Path) -> None:
+    result, cohort = make()
+    path = write_report(tmp_path / "r.html", result, cohort=cohort, metrics={"validity": 0.5}, notes=["a note"])
+    found = Page(path.read_text("utf-8"))
+    assert {"script", "link", "iframe", "object"}.isdisjoint(tag for tag, _ in found.tags)
+    assert all(source.startswith("data:image/png;base64,") for source in found.values("img", "src"))
+    assert all(found.values("img", "alt"))
+    assert re.search(r"https?://|url\(|@import", path.read_text("utf-8")) is None
+    assert found.values("a", "href") == []
+
+
+def test_what_is_given_is_escaped(tmp_path: Path) -> None:
+    result, cohort = make(2)
+    evil = '<b onclick="x">&'
+    cohort = replace(cohort, ids=(evil, "plain"), classes=["<i>", "ill"])
+    found = page(tmp_path, result, cohort=cohort, title="<u>", notes=["<s>"], metrics={"<k>": "<q>"})
+    assert {"i", "u", "s", "k", "q"}.isdisjoint(tag for tag, _ in found.tags)
+    assert not any("onclick" in attributes for _, attributes in found.tags)
+    said = "".join(found.text)
+    assert all(word in said for word in (evil, "<i>", "<u>", "<s>", "<k>", "<q>"))
+
+
+def test_failures_come_first_and_doubted_before_agreed() -> None:
+    result, _ = make()
+    assert [result.verdicts[i] for i in failures_first(result)][::2] == [v.name.lower() for v in ORDER]
+    assert [i for i in failures_first(result) if result.verdicts[i] == "flipped"] == [5, 0]
+
+
+def test_headline_counts_failures_in_the_shares(tmp_path: Path) -> None:
+    result, _ = make()
+    said = " ".join("".join(page(tmp_path, result).text).split())
+    assert "40.0%validity4 of 10 rows flipped or already" in said.replace(" validity", "validity")
+    assert "No true counterfactual is known" in said
+    assert all(text in said for text in VERDICTS.values())
+
+
+def test_metrics_table_folds_intervals_and_explains(tmp_path: Path) -> None:
+    result, _ = make(2)
+    metrics = {"validity": 0.9583, "validity_low": 0.86, "validity_high": 0.99, "perceptual": float("nan"), "mine": 3}
+    text = write_report(tmp_path / "r.html", result, metrics=metrics, explain={"mine": "My own."}).read_text("utf-8")
+    rows = dict(re.findall(r'<tr><th scope="row"><code>(.*?)</code></th>(.*?)</tr>', text))
+    cells = {name: re.findall(r"<td.*?>(.*?)</td>", row) for name, row in rows.items()}
+    assert cells["validity"] == ["0.9583", "0.86 to 0.99", METRICS["validity"]]
+    assert cells["perceptual"] == ["-", "", METRICS["perceptual"]]
+    assert cells["mine"] == ["3", "", "My own."]
+    assert meaning("validity_boundary") == meaning("boundary_validity") == f"{METRICS['validity']} At depth boundary."
+
+
+def test_all_rows_alike_and_no_change_at_all(tmp_path: Path) -> None:
+    """Nothing was edited and nothing is finite: the page still says so."""
+    result, _ = make(3)
+    nan = torch.full_like(result.probs_after, float("nan"))
+    result = replace(
+        result, x_cf=result.x, mask=result.mask & False, verdict=torch.full((3,), 4), probs_before=nan, probs_after=nan
+    )
+    found = page(tmp_path, result)
+    assert len(found.values("article", "aria-label")) == 3
+    assert found.values("path", "d") == []
+
+
+def test_misuse_is_named(tmp_path: Path) -> None:
+    result, cohort = make(3)
+    with pytest.raises(InputError, match="result: expected at least one row"):
+        write_report(tmp_path / "r.html", result[:0])
+    with pytest.raises(InputError, match="cohort: expected images"):
+        write_report(tmp_path / "r.html", result, cohort=cohort[:2])
+    with pytest.raises(InputError, match="rows: expected at least one"):
+        panel(result, cohort, [], tmp_path / "p.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CfxError, match=r"could not write"):
+        write_report(tmp_path / "file" / "r.html", result)
+
+
+def test_numbers_for_people() -> None:
+    assert [number(v) for v in (None, float("nan"), 0.12345, 12345.6, 3.2e-7)] == [
+        "-",
+        "-",
+        "0.123",
+        "12346",
+        "3.2e-07",
+    ]
+    assert [probability(p) for p in (0.0, 0.001, 0.5, 0.9999, 1.0)] == ["0.00", "<0.01", "0.50", ">0.99", "1.00"]
