@@ -22,3 +22,34 @@ def train(
     from cfx.training.__main__ import main
 
     raise typer.Exit(main([str(config), *(overrides or [])]))
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def explain(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="--dotted.key value, any number of times.")] = None,
+) -> None:
+    """Explain a cohort: writes atlas.zarr, report.html, summary.json and config.yaml into the run's folder."""
+    from cfx.core.errors import CfxError
+    from cfx.report.run import ExplainConfig, explain_run, lines
+    from cfx.training.config import read_as, split_overrides
+    from cfx.training.distributed import is_main, leave
+
+    try:
+        run = read_as(ExplainConfig, config, split_overrides(overrides or []))
+        summary = explain_run(run)
+    except CfxError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    if is_main():
+        typer.echo("\n".join(lines(summary)))
+        typer.echo(f"\nwrote {run.folder}/report.html, atlas.zarr, summary.json, config.yaml")
+    leave()
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def demo(
+    overrides: Annotated[list[str] | None, typer.Argument(help="--dotted.key value, any number of times.")] = None,
+) -> None:
+    """Explain 48 unseen simulated brains with the shipped checkpoints; run it from a checkout of the project."""
+    explain(Path("configs/brain64-demo.yaml"), overrides)

@@ -33,15 +33,17 @@ def warp(
         padding: `border` repeats the edge outside the grid, `zeros` puts 0 there.
 
     Raises:
-        InputError: `u` has not one component a spatial axis, or another grid than `x`.
+        InputError: `u` has not one component a spatial axis, or other rows or another grid than `x`.
     """
     space = x.shape[2:]
-    if u.shape[1] != len(space) or u.shape[2:] != space:
-        raise InputError(f"u: expected (b, {len(space)}, {tuple(space)}) for these images, got {tuple(u.shape)}")
+    expected = (len(x), len(space), *space)
+    if tuple(u.shape) != expected:
+        raise InputError(f"u: expected shape {expected} for these images, got {tuple(u.shape)}")
     size = torch.tensor(space, device=u.device, dtype=u.dtype).view(1, -1, *[1] * len(space))
     p = (identity(tuple(space), u) + u) * (2 / (size - 1)) - 1
     grid = p.flip(1).movedim(1, -1)  # grid_sample names the last axis first
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    out: Tensor = F.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    return out
 
 
 def compose(u: Float[Tensor, "b d *space"], w: Float[Tensor, "b d *space"]) -> Float[Tensor, "b d *space"]:
@@ -55,10 +57,15 @@ def exponential(v: Float[Tensor, "b d *space"], *, largest_step: float = 0.25) -
     Args:
         v: Stationary velocity field, voxels per unit time.
         largest_step: The field is halved until no vector is longer than this many voxels.
+
+    Raises:
+        InputError: `v` has NaN or infinite values.
     """
     longest = float(v.detach().square().sum(1).sqrt().max())
+    if not math.isfinite(longest):
+        raise InputError("v: expected finite velocities, got NaN or infinite values")
     n = max(0, math.ceil(math.log2(max(longest, 1e-12) / largest_step)))
-    u = v / 2**n
+    u: Tensor = v / 2**n
     for _ in range(n):
         u = compose(u, u)
     return u
@@ -86,7 +93,8 @@ def jacobian_determinant(u: Float[Tensor, "b d *space"]) -> Float[Tensor, "b *ce
     jacobian = torch.stack(columns, dim=2)  # (b, component, axis, *cells)
     eye = torch.eye(d, device=u.device, dtype=u.dtype).view(1, d, d, *[1] * d)
     assert jacobian.shape[3:] == u[inner].shape[2:]
-    return torch.linalg.det((jacobian + eye).movedim((1, 2), (-2, -1)))
+    determinant: Tensor = torch.linalg.det((jacobian + eye).movedim((1, 2), (-2, -1)))
+    return determinant
 
 
 def _shorten(d: int, axis: int) -> tuple[slice, ...]:

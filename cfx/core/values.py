@@ -183,7 +183,8 @@ class Counterfactuals:
     def __getitem__(self, rows: Rows) -> Self:
         """The results of these rows."""
         n = len(self)
-        return replace(self, **{f.name: _select(getattr(self, f.name), rows, n) for f in fields(self)})
+        keep = {f.name: _select(getattr(self, f.name), rows, n) for f in fields(self)}
+        return replace(self, **keep)  # type: ignore[arg-type]
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:

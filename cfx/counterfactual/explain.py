@@ -1,9 +1,9 @@
 """`explain`: verified counterfactuals of a batch of images for the user's own classifier."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,8 @@ from cfx.counterfactual.search import least_strength
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+T = TypeVar("T")
 
 Depth = Literal["typical", "boundary"]
 FALLBACK_MARGIN = 2.944
@@ -62,54 +64,38 @@ def explain(
         method: Settings of the method; None takes the defaults.
         seed: Seed of all randomness. With `row`, it fixes the result whatever the batch size or number of processes.
         batch_size: Images worked on together.
-        row: Counter of every image, default 0 .. n-1.
+        row: Counter of every image, integers >= 0, default 0 .. n-1.
         on_batch: Called with each finished batch, for example to write it to an atlas: what is done is never lost.
         progress: Show a progress bar (main process only).
         accelerator: Share the rows among its processes; every process returns all rows.
 
     Returns:
-        One row an image, failures included, verified by the classifier on the final image.
+        One row an image, failures included, verified by the classifier on the final image. The evaluations it counts
+        are those of the row; one gradient that checks the classifier, once a call and process, belongs to none.
 
     Raises:
         InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier with
-            non-finite logits or without gradient; a target outside the classes.
+            non-finite logits or without gradient; a target outside the classes; a reference without some class.
     """
-    images = x.x if isinstance(x, Cohort) else x
-    check_images(images)
+    images, row = _inputs(x, row)
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    row = torch.arange(len(images)) if row is None else row
     device = _device(generator) if accelerator is None else accelerator.device
+    mine = _share(len(images), accelerator)
     judge = Judge(classifier)
+    second = None if oracle is None else Judge(oracle, "oracle")
     with judge.at_rest(), at_rest(generator), at_rest(oracle):
-        logits = _first_look(judge, generator, images, device)
+        logits = _first_look(judge, generator, images, mine, device, accelerator)
         goal = _targets(target, logits)
         margin = _margins(depth, classifier, reference, logits.shape[1], device)[goal]
-        run = _Run(
-            judge,
-            generator,
-            method or Minimal(),
-            depth,
-            seed,
-            device,
-            None if oracle is None else Judge(oracle, "oracle"),
-        )
-        mine = list(range(len(images)))
-        if accelerator is not None:
-            from cfx.training.distributed import my_rows
-
-            mine = list(my_rows(len(images), accelerator))
-            progress = progress and accelerator.is_main_process
+        run = _Run(judge, generator, method or Minimal(), depth, seed, device, second)
         parts = []
-        for rows in _progress(torch.tensor(mine, dtype=torch.long).split(batch_size), progress):
+        show = progress and (accelerator is None or accelerator.is_main_process)
+        for rows in _progress([r for r in mine.split(batch_size) if len(r)], show):
             parts.append(run.batch(images[rows], logits[rows], goal[rows], margin[rows], row[rows]))
             if on_batch is not None:
                 on_batch(parts[-1])
-    if accelerator is not None:
-        from cfx.training.distributed import gather_rows
-
-        parts = [p for some in gather_rows(parts, accelerator) for p in some]
-    return Counterfactuals.cat(parts)
+    return Counterfactuals.cat(_join(parts, accelerator))
 
 
 @dataclass(frozen=True)
@@ -134,30 +120,34 @@ class _Run:
         replays = torch.zeros(n, dtype=torch.long)
         conditional = getattr(self.generator, "classes", None) == logits.shape[1]
         if len(todo):
-            source = logits[todo].argmax(1) if conditional else None
+            # the best class but the target: the present one, also of an image that leans to the target already
+            others = logits[todo].scatter(1, target[todo, None], -torch.inf)
+            source = others.argmax(1) if conditional else None
             found = self._search(x[todo], source, target[todo], margin[todo], before[todo], row[todo])
-            x_cf[todo], strength[todo], replays[todo] = found[0], found[1], found[2]
-            verdict[todo] = found[3]
+            x_cf[todo], strength[todo], replays[todo], verdict[todo] = found
         after = self._verify(x_cf)
-        probs_after, margin_after = after.softmax(1), margin_of(after, target)
-        worked = replays > 0
+        margin_after = margin_of(after, target)
+        reached = (verdict == Verdict.FLIPPED) | (verdict == Verdict.UNSTABLE)
+        missed = reached & ~(margin_after >= margin - 1e-5)  # the final image has the last word
+        worked = torch.zeros_like(replays).index_fill(0, todo, 1)
         k = self.method
+        gradients = replays * k.steps * k.copies
         return Counterfactuals(
             x=x,
             x_cf=x_cf,
             target=target,
             probs_before=logits.softmax(1),
-            probs_after=probs_after,
+            probs_after=after.softmax(1),
             mask=(x_cf != x).any(1, keepdim=True),
             margin=margin,
             margin_after=margin_after,
             strength=strength,
-            verdict=verdict,
+            verdict=verdict.masked_fill(missed, int(Verdict.BUDGET)),
             row=row,
             nfe_forward=replays * k.nfe(conditional) + worked * (k.steps + 1),
             nfe_backward=torch.zeros_like(replays),
-            nfe_classifier=replays + 2 + worked.long(),
-            nfe_classifier_backward=replays * k.steps * k.copies,
+            nfe_classifier=2 + worked + replays + gradients,
+            nfe_classifier_backward=gradients,
             depth=self.depth,
             seed=self.seed,
             seconds=time.perf_counter() - began,
@@ -169,15 +159,17 @@ class _Run:
         self, x: Tensor, source: Tensor | None, target: Tensor, margin: Tensor, before: Tensor, row: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Image, strength, number of replays and verdict of rows that must change."""
-        x, target, margin, before = (v.to(self.device) for v in (x, target, margin, before))
+        x, target, margin, before, row = (v.to(self.device) for v in (x, target, margin, before, row))
         source = None if source is None else source.to(self.device)
         label = None if source is None else target
         maps = abduct(self.generator, x, self.method.times(self.generator), seed=self.seed, row=row, label=source)
         guide = Guidance(self.method, self.generator, self.judge, self.seed, row, source, target, label)
 
         def trial(rows: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-            candidate = paste(x[rows], guide.edit(maps, rows, w), self.method.least)
-            return candidate, self.judge.margin(candidate, target[rows]) - margin[rows]
+            edited = guide.edit(maps, rows, w)
+            candidate = paste(x[rows], edited, self.method.least)
+            excess = self.judge.margin(candidate, target[rows]) - margin[rows]
+            return candidate, excess.where(edited.isfinite().flatten(1).all(1), torch.nan)
 
         found = least_strength(trial, x, before - margin, trials=self.method.trials, tolerance=self.method.tolerance)
         image = torch.where(found.finite.view(-1, *[1] * (x.ndim - 1)), found.image, x)
@@ -202,13 +194,51 @@ class _Run:
         return self.judge.logits(x_cf.to(self.device)).cpu()
 
 
+def _inputs(x: Tensor | Cohort, row: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The images, float32 on the CPU, and their counters."""
+    images = x.x if isinstance(x, Cohort) else x
+    check_images(images)
+    if len(images) == 0:
+        raise InputError("x: expected at least one image, got none")
+    row = torch.arange(len(images)) if row is None else row.cpu()
+    if row.shape != (len(images),):
+        raise InputError(f"row: expected one counter for each of {len(images)} images, got shape {tuple(row.shape)}")
+    return images.detach().to("cpu", torch.float32), row
+
+
+def _share(n: int, accelerator: "Accelerator | None") -> Tensor:
+    """Which images this process works on."""
+    if accelerator is None:
+        return torch.arange(n)
+    from cfx.training.distributed import my_rows
+
+    return torch.tensor(list(my_rows(n, accelerator)), dtype=torch.long)
+
+
+def _join(parts: list[T], accelerator: "Accelerator | None") -> list[T]:
+    """The parts of all processes, in the order of their images."""
+    if accelerator is None:
+        return parts
+    from cfx.training.distributed import gather_rows
+
+    return [part for some in gather_rows(parts, accelerator) for part in some]
+
+
 @torch.no_grad()
-def _first_look(judge: Judge, generator: Generative, x: Tensor, device: torch.device) -> Tensor:
-    """Logits of all images, after making sure that the three objects fit together."""
+def _first_look(
+    judge: Judge,
+    generator: Generative,
+    x: Tensor,
+    mine: Tensor,
+    device: torch.device,
+    accelerator: "Accelerator | None",
+) -> Tensor:
+    """Logits of all images, after making sure that the three objects fit together; processes agree on refusing."""
     shape = getattr(generator, "shape", None)
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         raise InputError(f"x: expected images of the generator's shape {tuple(shape)}, got {tuple(x.shape[1:])}")
-    logits = torch.cat([judge.logits(part.to(device)).cpu() for part in x.split(256)])
+    own = [judge.logits(x[rows].to(device)).cpu() for rows in mine.split(256) if len(rows)]
+    logits = torch.cat(_join(own, accelerator))
     bad = (~torch.isfinite(logits)).any(1).nonzero().flatten().tolist()
     if bad:
         raise InputError(f"classifier: expected finite logits, got NaN or infinity for rows {bad[:8]}")
@@ -246,9 +276,9 @@ def _device(generator: Generative) -> torch.device:
     return torch.device("cpu")
 
 
-def _progress(batches: tuple[Tensor, ...], show: bool) -> "list[Tensor] | tuple[Tensor, ...]":
+def _progress(batches: list[Tensor], show: bool) -> Iterable[Tensor]:
     if not show:
         return batches
     from tqdm.auto import tqdm
 
-    return tqdm(batches, desc="explain", unit="batch")  # type: ignore[return-value]
+    return tqdm(batches, desc="explain", unit="batch")

@@ -58,7 +58,9 @@ class Judge:
         """
         try:
             out = self.classifier(x)
-        except RuntimeError as error:
+        except InputError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise InputError(f"{self.name}: failed on images of shape {tuple(x.shape)}: {error}") from error
         if not isinstance(out, Tensor) or out.ndim not in (1, 2) or len(out) != len(x):
             came = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__

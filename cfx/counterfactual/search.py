@@ -1,8 +1,9 @@
 """Least strength, searched for every row of a batch at once; rows that are done leave the batch.
 
 The margin of an edited image is continuous in the strength. A row starts from what is known for free (strength 0),
-tries strength 1, doubles until it succeeds, then closes the bracket by the Illinois variant of false position (Dowell and
-Jarratt 1971), which keeps the bracket and needs few trials where the margin is smooth.
+tries strength 1, doubles until it succeeds, then closes the bracket by false position after the Illinois variant
+(Dowell and Jarratt 1971): the value at the end that stays is halved, here from the first time on, so that the next
+trial tends to fall on the other side of the root. It keeps the bracket and needs few trials where the margin is smooth.
 """
 
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def least_strength(
 
 
 def _narrow(r: Tensor, s: Tensor, h: Tensor, bracket: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    """Move one end of each row's bracket in place; an end that stays twice has its value halved (Illinois)."""
+    """Move one end of each row's bracket in place; the other end has its value halved."""
     low, high, h_low, h_high = bracket
     hit, bounded = h >= 0, torch.isfinite(high[r])
     h_low[r] = torch.where(hit, torch.where(bounded, h_low[r] / 2, h_low[r]), h)

@@ -126,7 +126,7 @@ class Population:
         y = self.labels(index)
         low, high = template.LEVELS
         u = self._uniform((1 + len(self.config.confounders),), index, 2)
-        planted = {}
+        planted: dict[str, Tensor] = {}
         for k, c in enumerate(self.config.confounders):
             present = torch.where(u[:, 1 + k] < c.q, y, 1 - y).float()
             planted[c.kind] = c.strength * (2 * present - 1 if c.kind == "shape" else present)
@@ -178,7 +178,8 @@ class Population:
         for k, (scale, deviation) in enumerate(_SCALES):
             points = [int(template.FIELD_OF_VIEW / scale) + 2] * len(space)
             knots = self._normal((len(space), *points), f.index, 10 + k) * deviation
-            field = F.interpolate(knots, size=space, mode="bilinear" if len(space) == 2 else "trilinear", align_corners=True)
+            mode = "bilinear" if len(space) == 2 else "trilinear"
+            field = F.interpolate(knots, size=space, mode=mode, align_corners=True)
             v = v + geometry.smooth(field, 0.35 * scale / grid.spacing) * (1.5 / grid.spacing)
         return v
 
@@ -186,7 +187,8 @@ class Population:
         maps = self._template.at(f.level)
         lesions = self._lesions(f, maps)
         u = self.deformation(f, maps)
-        flat = torch.cat([_tissue(maps, _each(f.severity, maps), lesions, self._template.spacing), lesions, maps[:, :1]], 1)
+        tissue = _tissue(maps, _each(f.severity, maps), lesions, self._template.spacing)
+        flat = torch.cat([tissue, lesions, maps[:, :1]], 1)
         image, lesion, t1 = geometry.warp(flat, u, padding="zeros").split(1, dim=1)
         brain = t1 > 0.15
         image = self._scan(image, brain, f)
@@ -218,7 +220,9 @@ class Population:
         space, spacing = image.shape[2:], self._template.spacing
         bias, (gamma, blur, noise) = f.scanner[:, :3], f.scanner[:, 3:].unbind(1)
         p = geometry.identity(tuple(space), image) / (torch.tensor(space).view(1, -1, *[1] * len(space)) - 1) * 2 - 1
-        waves = sum(_each(bias[:, k], image) * torch.sin(1.6 * p[:, k : k + 1] + 0.5 * k) for k in range(len(space)))
+        waves = torch.zeros_like(image)
+        for k in range(len(space)):
+            waves = waves + _each(bias[:, k], image) * torch.sin(1.6 * p[:, k : k + 1] + 0.5 * k)
         image = image.clamp_min(0) ** _each(torch.exp(0.08 * gamma), image) * torch.exp(0.04 * waves)
         soft = geometry.smooth(image, 2.2 / spacing)
         image = torch.lerp(image, soft, _each(torch.sigmoid(blur - 1.0), image) * 0.6)
@@ -234,7 +238,7 @@ def _each(value: Float[Tensor, " n"], like: Tensor) -> Tensor:
 def _tissue(maps: Tensor, severity: Tensor, lesions: Tensor, spacing: float) -> Tensor:
     """T1 contrast in [0, 1] of the template with sulci widened and lesions dark on white matter."""
     t1, gm, wm, distance, _ = maps.split(1, dim=1)
-    image = ((t1 - 0.12) / 0.8 + 0.05 * (wm - gm)).clamp(0, 1) * 0.95
+    image: Tensor = ((t1 - 0.12) / 0.8 + 0.05 * (wm - gm)).clamp(0, 1) * 0.95
     fluid = ((t1 > 0.05) * (1 - gm - wm)).clamp(0, 1) * (distance > 12)
     widened = (1.6 * geometry.smooth(fluid, 2.2 / spacing)).clamp(0, 0.7) * (t1 > 0.05) * severity.clamp(max=1.3) * 0.3
     image = image * (1 - widened) + 0.12 * widened

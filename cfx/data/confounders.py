@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cfx.core import geometry
 
-_MODE_SIZE = (0.03, 0.035, 0.05, 0.04)  # relative displacement of one standard deviation: size, length, trapezoid, shear
+# Relative displacement of one standard deviation: size, length, trapezoid, shear.
+_MODE_SIZE = (0.03, 0.035, 0.05, 0.04)
 _PLANTED_SIZE = 0.10  # of the planted shape: a narrow front and a broad back, or the reverse
 
 
@@ -73,7 +74,7 @@ def _box(down: Tensor, right: Tensor, top: float, left: float, tall: float, wide
 def _tag(image: Tensor, spacing: float) -> tuple[Tensor, float]:
     """A bright letter L in the upper left corner, as technicians leave one."""
     down, right, window = _millimetres(image, spacing)
-    letter = _box(down, right, 8, 8, 22, 6.5) + _box(down, right, 23.5, 8, 6.5, 18)
+    letter = _box(down, right, 8.0, 8.0, 22.0, 6.5) + _box(down, right, 23.5, 8.0, 6.5, 18.0)
     return letter.clamp(max=1) * window, 0.95
 
 

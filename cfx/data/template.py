@@ -26,6 +26,8 @@ CHANNELS = ("t1", "gm", "wm", "ventricle_distance", "lesion_prior")
 _SPACING = 2.0  # mm at which the template is prepared; finer than any grid that is rendered, but for 128 x 128
 _LEVEL_STEP = 2.0
 
+_Volume = tuple[Float[Tensor, "5 _ _ _"], tuple[float, float, float]]
+
 
 @dataclass(frozen=True)
 class Template:
@@ -81,7 +83,7 @@ def affine(size: int, dims: int, level: float = 0.0) -> Float[Tensor, "4 4"]:
 
 
 @lru_cache(maxsize=1)
-def _volume() -> tuple[Float[Tensor, "5 x y z"], tuple[float, float, float]]:
+def _volume() -> _Volume:
     """All template maps at 2 mm and the world coordinates of the first voxel."""
     from nilearn import datasets
 
@@ -106,19 +108,17 @@ def _ventricle_distance(t1: np.ndarray, gm: np.ndarray, wm: np.ndarray, first: t
     pieces, _ = ndimage.label(csf & near & deep & ~third)
     sizes = np.bincount(pieces.ravel())[1:]
     ventricles = np.isin(pieces, 1 + np.flatnonzero(sizes > 150))
-    outside = ndimage.distance_transform_edt(~ventricles) - ndimage.distance_transform_edt(ventricles)
+    outside: np.ndarray = ndimage.distance_transform_edt(~ventricles) - ndimage.distance_transform_edt(ventricles)
     return (_SPACING * outside).astype(np.float32)
 
 
-def _blurred(volume: tuple[Tensor, tuple[float, float, float]], sigma: tuple[float, ...]) -> tuple[Tensor, tuple]:  # type: ignore[type-arg]
+def _blurred(volume: _Volume, sigma: tuple[float, ...]) -> _Volume:
     """The maps smoothed against aliasing, `sigma` in voxels of the prepared template."""
     maps = np.stack([ndimage.gaussian_filter(m, sigma) for m in volume[0].numpy()])
     return torch.from_numpy(maps), volume[1]
 
 
-def _sample(
-    volume: tuple[Tensor, tuple[float, ...]], x: np.ndarray, y: np.ndarray, z: np.ndarray
-) -> Float[Tensor, "5 x y z"]:
+def _sample(volume: _Volume, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Float[Tensor, "5 x y z"]:
     """The maps at world coordinates (outer product of the three axes), 0 outside the template."""
     maps, first = volume
     axes = []

@@ -17,8 +17,11 @@ VERDICTS: Final[dict[Verdict, str]] = {
 
 METRICS: Final[dict[str, str]] = {
     "n": "Rows in the result; none is dropped.",
-    "validity": "Share of all rows with verdict flipped or already.",
+    "validity": "Share of all rows whose final image reaches the margin asked for, checked by the classifier.",
     "oracle_validity": "Share of all rows that an independent oracle also gives to the target class after the edit.",
+    "stable": "Share of all rows whose decision survives re-noising and one denoising step.",
+    "edited_share": "Share of the image that was changed.",
+    "feature_distance": "Distance in the feature maps of the oracle network (not LPIPS).",
     "l1": "Mean absolute change per pixel, on the [-1, 1] scale.",
     "l2": "Root-mean-square change per pixel, on the [-1, 1] scale.",
     "error_to_truth": "Root-mean-square distance from the counterfactual to the true counterfactual (simulated data).",

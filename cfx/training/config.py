@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -167,12 +167,20 @@ class TrainConfig(Frozen):
         return self.model_dump(mode="json")
 
 
+Config = TypeVar("Config", bound=BaseModel)
+
+
 def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> TrainConfig:
+    """Read the YAML file of a training run, with dotted overrides on top; errors as `read_as`."""
+    return read_as(TrainConfig, path, overrides)
+
+
+def read_as(model: type[Config], path: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
     """Read a YAML file, put dotted overrides on top (`{"optimizer.lr": "3e-4"}`), and check the result.
 
     Raises:
-        InputError: no such file, not YAML, or a key or value that is not part of a `TrainConfig`; the message names
-            the file and the dotted key.
+        InputError: no such file, not YAML, or a key or value that is not part of `model`; the message names the file
+            and the dotted key.
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
@@ -182,7 +190,7 @@ def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         raise InputError(f"config {path}: expected a mapping of keys, got {type(values).__name__}")
     for key, text in (overrides or {}).items():
         put(values, key, text)
-    return check_config(values, str(path))
+    return _check(model, values, str(path))
 
 
 def check_config(values: Mapping[str, Any], source: str = "values") -> TrainConfig:
@@ -191,8 +199,12 @@ def check_config(values: Mapping[str, Any], source: str = "values") -> TrainConf
     Raises:
         InputError: naming every offending dotted key of `source`.
     """
+    return _check(TrainConfig, values, source)
+
+
+def _check(model: type[Config], values: Mapping[str, Any], source: str) -> Config:
     try:
-        return TrainConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         parts = [f"{'.'.join(str(p) for p in e['loc']) or 'top level'}: {e['msg']}" for e in error.errors()]
         raise InputError(f"config {source}: " + "; ".join(parts)) from error

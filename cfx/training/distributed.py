@@ -101,6 +101,11 @@ def gather_rows(part: T, accelerator: Accelerator) -> list[T]:
     return [p for p in parts if p is not None]
 
 
+def is_main() -> bool:
+    """Whether this is the process that speaks: rank 0, or the only one."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
 def leave() -> None:
     """Leave the process group, once all have come this far; a process that just exits can bring the others down.
 

@@ -1,0 +1,16 @@
+"""Explain toys on the processes that torchrun started: `runner.py OUT N ...`; every process saves all rows."""
+
+import sys
+
+from safetensors.torch import save_file
+from toys import explain_toys, tensors
+
+from cfx.training.distributed import leave, make_accelerator
+
+if __name__ == "__main__":
+    out, *sizes = sys.argv[1:]
+    accelerator = make_accelerator()
+    for n in sizes:
+        result = explain_toys(int(n), accelerator=accelerator)
+        save_file(tensors(result), f"{out}/{n}-{accelerator.process_index}.safetensors")
+    leave()

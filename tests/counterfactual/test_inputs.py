@@ -1,0 +1,124 @@
+"""What cannot be explained is refused by name; what was done before the disk failed is kept."""
+
+import errno
+from inspect import unwrap
+
+import pytest
+import torch
+import zarr
+
+from cfx.atlas import Atlas
+from cfx.core.errors import AtlasError, InputError
+from cfx.core.values import Cohort
+from cfx.counterfactual import explain
+from tests.counterfactual.toys import (
+    ClassGaussian,
+    Counted,
+    Detached,
+    Linear,
+    NotFinite,
+    assert_same,
+    class_means,
+    cohort,
+    tensors,
+)
+
+MEANS = class_means((8, 8))
+X = cohort(MEANS, 4).x
+NAN = X.index_put((torch.tensor(2), torch.tensor(0), torch.tensor(3), torch.tensor(3)), torch.tensor(float("nan")))
+
+BAD = {
+    "nan": ({"x": NAN}, r"x: NaN or infinite pixels in rows \[2\]; expected finite values in \[-1, 1\]"),
+    "range": ({"x": X * 127.5 + 127.5}, r"x: expected values in \[-1, 1\], got \[\d+.*\] \(rows \[0, 1, 2, 3\]\)"),
+    "integers": ({"x": (X * 127).to(torch.int8)}, r"x: expected a floating-point tensor in \[-1, 1\], got torch.int8"),
+    "no batch": ({"x": X[0]}, r"x: expected \(n, c, h, w\) or \(n, c, d, h, w\), got shape \(1, 8, 8\)"),
+    "no images": ({"x": X[:0]}, r"x: expected at least one image, got none"),
+    "channels": (
+        {"x": X.expand(4, 3, 8, 8)},
+        r"x: expected images of the generator's shape \(1, 8, 8\), got \(3, 8, 8\)",
+    ),
+    "size": ({"x": X[..., :6]}, r"x: expected images of the generator's shape \(1, 8, 8\), got \(1, 8, 6\)"),
+    "dimensions": (
+        {"x": X[:, :, None]},
+        r"x: expected images of the generator's shape \(1, 8, 8\), got \(1, 1, 8, 8\)",
+    ),
+    "other classifier": ({"classifier": Linear((9, 9))}, r"classifier: failed on images of shape \(4, 1, 8, 8\): "),
+    "infinite logits": (
+        {"classifier": NotFinite((8, 8))},
+        r"classifier: expected finite logits, got NaN or infinity for rows \[1\]",
+    ),
+    "no gradient": (
+        {"classifier": Detached((8, 8))},
+        r"classifier: expected logits with a gradient to the image, got detached ones",
+    ),
+    "target": ({"target": 2}, r"target: expected classes in 0 .. 1, got \[2\]"),
+    "negative target": (
+        {"target": torch.tensor([0, -1, 1, 0])},
+        r"target: expected classes in 0 .. 1, got \[-1, 0, 1\]",
+    ),
+    "targets": ({"target": torch.tensor([0, 1])}, r"target: expected one class or 4 classes, got shape \(2,\)"),
+    "depth": ({"depth": "deep"}, r"depth: expected 'typical' or 'boundary', got 'deep'"),
+    "one class": (
+        {"reference": cohort(MEANS, 20)[torch.arange(0, 20, 2)]},
+        r"reference: expected images of class 1 that the classifier recognises, got none",
+    ),
+    "no labels": ({"reference": Cohort(X)}, r"reference: expected a cohort with one class label an image, got none"),
+    "rows": ({"row": torch.arange(3)}, r"row: expected one counter for each of 4 images, got shape \(3,\)"),
+    "negative rows": ({"row": torch.arange(4) - 1}, r"row: expected integers >= 0, got -1"),
+    "seed": ({"seed": -1}, r"seed: expected an integer in \[0, 2\*\*64\), got -1"),
+    "batch": ({"batch_size": 0}, r"batch_size: expected at least 1, got 0"),
+    "oracle": ({"oracle": Linear((9, 9))}, r"oracle: failed on images of shape \(4, 1, 8, 8\): "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_by_name(case):
+    """Unwrapped: the type checks of the test run would refuse some of these before the library does."""
+    wrong, message = BAD[case]
+    good = {"x": X, "classifier": Linear((8, 8)), "generator": ClassGaussian(MEANS)}
+    assert wrong.keys() <= {*good, "target", "depth", "reference", "row", "seed", "batch_size", "oracle"}
+    done = []
+    with pytest.raises(InputError, match=message):
+        unwrap(explain)(**(good | wrong), on_batch=done.append)
+    assert done == []
+
+
+def test_a_lone_wrong_image_names_its_row_in_a_large_input():
+    x = X.repeat(100, 1, 1, 1)
+    x[321, 0, 0, 0] = -3
+    with pytest.raises(InputError, match=r"\(rows \[321\]\)"):
+        explain(x, Linear((8, 8)), ClassGaussian(MEANS))
+
+
+def test_images_in_double_precision_are_explained_in_single():
+    single, double = (explain(x, Linear((8, 8)), ClassGaussian(MEANS)) for x in (X, X.double()))
+    assert_same(tensors(single), tensors(double), tolerance=0)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_fails_keeps_the_batches_before_it(tmp_path, monkeypatch, code):
+    toys, classifier, generator = cohort(MEANS, 10), Linear((8, 8)), Counted(ClassGaussian(MEANS))
+    whole = explain(toys, classifier, generator, batch_size=4)
+    atlas = Atlas.create(tmp_path / "a.zarr", whole[:0], rows=range(10), shard=2)
+    store, writes = zarr.storage.LocalStore.set, []
+
+    async def failing(self, key, value):
+        if "/c/" in key or key.startswith("c/"):
+            writes.append(key)
+            if any("/4" in k for k in writes):  # a shard of the third batch
+                raise OSError(code, "the disk refused")
+        return await store(self, key, value)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "set", failing)
+    with pytest.raises(AtlasError, match=r"a.zarr: could not write: .*the disk refused"):
+        explain(toys, classifier, generator, batch_size=4, on_batch=atlas.write)
+    monkeypatch.undo()
+
+    left = Atlas(tmp_path / "a.zarr")
+    missing = torch.tensor(left.missing())
+    assert missing.tolist() == [8, 9]
+    assert_same(tensors(left.read()), tensors(whole[:8]), tolerance=0)
+    generator.rows = 0
+    explain(toys[missing], classifier, generator, row=missing, on_batch=left.write)
+    assert generator.rows == whole.nfe_forward[missing].sum()
+    assert_same(tensors(left.read()), tensors(whole))

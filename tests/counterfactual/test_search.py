@@ -1,0 +1,154 @@
+"""The search finds the least strength, row by row, whatever else is in the batch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cfx.counterfactual.search import least_strength
+
+PLENTY = 60
+
+
+class Curves:
+    """One margin curve a row, as a trial; the image tried is the strength itself. Counts the trials of every row."""
+
+    def __init__(self, *curves):
+        self.curves = curves
+        self.calls = torch.zeros(len(curves), dtype=torch.long)
+        self.tried = [[] for _ in curves]
+
+    def __call__(self, rows, strength):
+        assert len(rows) == len(set(rows.tolist())) > 0
+        self.calls[rows] += 1
+        for r, s in zip(rows.tolist(), strength.tolist(), strict=True):
+            self.tried[r].append(s)
+        excess = [self.curves[r](s) for r, s in zip(rows.tolist(), strength.tolist(), strict=True)]
+        return strength.view(-1, 1, 1, 1), torch.tensor(excess)
+
+    def search(self, trials=PLENTY, tolerance=0.3):
+        excess = torch.tensor([float(curve(0.0)) for curve in self.curves])
+        return least_strength(self, torch.zeros(len(excess), 1, 1, 1), excess, trials=trials, tolerance=tolerance)
+
+
+def power(root, p, slope):
+    """Crosses zero at `root`."""
+    return lambda s: slope * ((s / root) ** p - 1)
+
+
+def root_by_brute_force(curve, low=0.0, high=1e4):
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (low, middle) if curve(middle) >= 0 else (middle, high)
+    return high
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.05, 30), st.floats(0.4, 3), st.floats(0.5, 20), st.floats(0.01, 1))
+def test_monotone_curves_are_solved_to_the_tolerance(root, p, slope, tolerance):
+    curve = power(root, p, slope)
+    found = Curves(curve).search(tolerance=tolerance)
+    least = root_by_brute_force(curve)
+    assert found.finite.all()
+    assert float(found.excess) >= 0
+    assert float(found.excess) == pytest.approx(curve(float(found.strength)), abs=1e-4)
+    near = float(found.excess) <= tolerance + 1e-5
+    assert least * (1 - 1e-5) <= float(found.strength)
+    assert near or float(found.strength) <= least / 0.98 * (1 + 1e-5)
+
+
+def test_a_smooth_curve_takes_few_trials():
+    roots = torch.linspace(0.3, 3.9, 40).tolist()
+    curves = Curves(*[power(r, p, 6) for r in roots for p in (0.7, 1, 1.5)])
+    found = curves.search(trials=8)
+    assert (found.excess >= 0).all()
+    assert (found.excess <= 0.3 + 1e-5).double().mean() > 0.95
+    assert found.trials.double().mean() < 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.02, 50))
+def test_a_step_is_found_to_two_percent(edge):
+    found = Curves(lambda s: 1.0 if s >= edge else -1.0).search()
+    assert edge * (1 - 1e-6) <= float(found.strength) <= edge / 0.98 * (1 + 1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.2, 8), st.floats(0, 6.3), st.floats(0.5, 3))
+def test_curves_that_turn_back_end_in_a_success_that_was_the_least_tried(rate, phase, height):
+    def curve(s):
+        return height * float(torch.sin(torch.tensor(rate * s + phase))) - 0.3 if s > 0 else -2.0
+
+    curves = Curves(curve)
+    found = curves.search(trials=20, tolerance=0.05)
+    tried = curves.tried[0]
+    good = [s for s in tried if curve(s) >= 0]
+    if good:
+        assert float(found.strength) == pytest.approx(min(good))
+        assert float(found.excess) >= 0
+    else:
+        assert float(found.excess) == pytest.approx(max([-2.0, *[curve(s) for s in tried]]), abs=1e-5)
+
+
+CURVES = {
+    "easy": power(0.8, 1.0, 4),
+    "late": power(7.0, 2.0, 2),
+    "never": lambda s: -1 - 1 / (1 + s),
+    "worse": lambda s: -1 - s,
+    "hump": lambda s: -1 + 0.9 * s * (4 - s) / 4,
+    "breaks": lambda s: float("nan") if s > 1.5 else -1.0,
+    "explodes": lambda s: float("inf") if s > 3 else -1.0,
+    "step": lambda s: 1.0 if s >= 2.3 else -1.0,
+}
+
+
+def test_a_row_does_not_depend_on_its_batch_or_place():
+    together = Curves(*CURVES.values()).search(trials=9)
+    backwards = Curves(*reversed(CURVES.values())).search(trials=9)
+    for i, curve in enumerate(CURVES.values()):
+        alone = Curves(curve).search(trials=9)
+        for field in ("image", "strength", "excess", "trials", "finite"):
+            assert torch.equal(getattr(together, field)[i], getattr(alone, field)[0])
+            assert torch.equal(getattr(backwards, field)[len(CURVES) - 1 - i], getattr(alone, field)[0])
+
+
+def test_rows_that_are_done_are_not_tried_again():
+    curves = Curves(*CURVES.values())
+    found = curves.search(trials=9)
+    assert torch.equal(curves.calls, found.trials)
+    spent = dict(zip(CURVES, found.trials.tolist(), strict=True))
+    assert spent["easy"] < 5
+    assert spent["never"] == spent["worse"] == 9
+    assert spent["breaks"] == 2  # strengths 1 and 2
+    assert spent["explodes"] == 3
+
+
+def test_out_of_reach_the_best_failure_is_returned():
+    names = list(CURVES)
+    curves = Curves(*CURVES.values())
+    found = curves.search(trials=6)
+    never, worse, hump = (names.index(n) for n in ("never", "worse", "hump"))
+    assert found.strength[never] == 32  # 1, 2, 4, 8, 16, 32: ever closer
+    assert found.excess[never] == pytest.approx(-1 - 1 / 33)
+    assert found.strength[worse] == 0  # nothing came closer than no edit
+    assert found.excess[worse] == -1
+    assert found.image[worse] == 0
+    assert found.strength[hump] == 2
+    assert found.excess[hump] == pytest.approx(-0.1)
+    assert found.image[hump] == 2
+    assert found.finite[[never, worse, hump]].all()
+
+
+def test_a_row_without_finite_margin_stops_and_says_so():
+    names = list(CURVES)
+    found = Curves(*CURVES.values()).search()
+    broken = [names.index("breaks"), names.index("explodes")]
+    assert (~found.finite).nonzero().flatten().tolist() == broken
+    assert torch.isfinite(found.excess).all()
+    assert torch.isfinite(found.image).all()
+
+
+def test_no_rows_and_no_trials():
+    assert len(Curves().search().strength) == 0
+    nothing = Curves(power(1.0, 1, 1)).search(trials=0)
+    assert (float(nothing.strength), float(nothing.excess), int(nothing.trials)) == (0, -1, 0)

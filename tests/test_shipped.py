@@ -1,0 +1,93 @@
+"""The shipped checkpoints do what the README says, on subjects nobody trained on."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from cfx.core.abduction import abduct, mean_of, replay
+from cfx.core.values import Cohort, Counterfactuals
+from cfx.counterfactual import Minimal, explain
+from cfx.counterfactual.metrics import evaluate
+from cfx.data import BrainConfig, load_cohort
+from cfx.models import load
+
+NAMES = ("brain64-classifier", "brain64-diffusion", "brain64-oracle", "brain64-vae")
+
+
+@pytest.fixture(scope="module")
+def models(root: Path) -> dict[str, torch.nn.Module]:
+    return {name: load(root / "checkpoints" / name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def cohort() -> Cohort:
+    return load_cohort(BrainConfig(n=12, seed=9))
+
+
+@pytest.fixture(scope="module")
+def reference() -> Cohort:
+    return load_cohort(BrainConfig(n=128, seed=1, start=100000))
+
+
+@pytest.fixture(scope="module")
+def result(models: dict[str, torch.nn.Module], cohort: Cohort, reference: Cohort) -> Counterfactuals:
+    return explain(
+        cohort.x, models["brain64-classifier"], models["brain64-diffusion"],
+        reference=reference, oracle=models["brain64-oracle"], batch_size=12,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["brain64-classifier", "brain64-oracle"])
+def test_classifiers_know_unseen_subjects(models: dict[str, torch.nn.Module], name: str) -> None:
+    unseen = load_cohort(BrainConfig(n=300, seed=11))
+    with torch.no_grad():
+        right = models[name](unseen.x).argmax(1) == unseen.y
+    assert right.double().mean() >= 0.97
+
+
+def test_the_autoencoder_reconstructs(models: dict[str, torch.nn.Module], cohort: Cohort) -> None:
+    with torch.no_grad():
+        again, *_ = models["brain64-vae"](cohort.x)
+    spread = (cohort.x - cohort.x.mean(0)).square().mean().sqrt()
+    assert (again - cohort.x).square().mean().sqrt() < 0.35 * spread
+
+
+def test_counterfactuals_flip_and_the_oracle_agrees(result: Counterfactuals, cohort: Cohort) -> None:
+    found = evaluate(result, cohort)
+    assert found["validity"] >= 0.9
+    assert found["oracle_validity"] >= 0.75  # twelve rows; the demo measures 48
+    assert found["nfe_unet_forward_max"] <= 120
+    assert found["nfe_unet_backward"] == 0
+    assert found["error_to_truth_ratio"] < 0.9
+    assert found["localisation_auprc"] > 5 * found["localisation_base_rate"]
+
+
+def test_outside_the_mask_nothing_changes(result: Counterfactuals) -> None:
+    outside = ~result.mask.expand_as(result.x)
+    assert outside.any()
+    assert torch.equal(result.x_cf[outside], result.x[outside])
+
+
+def test_a_null_edit_repeated_ten_times_returns_the_image(models: dict[str, torch.nn.Module], cohort: Cohort) -> None:
+    generator, x = models["brain64-diffusion"], cohort.x[:4]
+    label, row, again = cohort.y[:4], torch.arange(4), x
+    with torch.no_grad():
+        for _ in range(10):
+            maps = abduct(generator, again, Minimal().times(generator), seed=0, row=row, label=label)
+            again = replay(maps, mean_of(generator, label))
+            assert (again - x).abs().max() <= 1e-5
+
+
+def test_one_row_at_a_time_gives_the_same(
+    models: dict[str, torch.nn.Module], cohort: Cohort, reference: Cohort, result: Counterfactuals
+) -> None:
+    alone = explain(
+        cohort.x[:3], models["brain64-classifier"], models["brain64-diffusion"],
+        reference=reference, oracle=models["brain64-oracle"], batch_size=1,
+    )  # fmt: skip
+    for f in fields(Counterfactuals):
+        a, b = getattr(alone, f.name), getattr(result[:3], f.name)
+        if isinstance(a, torch.Tensor) and f.name not in ("mask",):
+            assert torch.allclose(a.double(), b.double(), atol=1e-5), f.name
