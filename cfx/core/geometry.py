@@ -61,13 +61,14 @@ def exponential(v: Float[Tensor, "b d *space"], *, largest_step: float = 0.25) -
     Raises:
         InputError: `v` has NaN or infinite values.
     """
-    longest = float(v.detach().square().sum(1).sqrt().max())
-    if not math.isfinite(longest):
+    longest = v.detach().square().sum(1).sqrt().flatten(1).amax(1)
+    if not torch.isfinite(longest).all():
         raise InputError("v: expected finite velocities, got NaN or infinite values")
-    n = max(0, math.ceil(math.log2(max(longest, 1e-12) / largest_step)))
-    u: Tensor = v / 2**n
-    for _ in range(n):
-        u = compose(u, u)
+    halvings = torch.ceil(torch.log2(longest.clamp_min(1e-12) / largest_step)).clamp_min(0)  # each row its own
+    halvings = halvings.view(-1, *[1] * (v.ndim - 1))
+    u = v / 2**halvings
+    for k in range(int(halvings.max())):
+        u = torch.where(halvings > k, compose(u, u), u)
     return u
 
 

@@ -46,14 +46,14 @@ class Minimal:
         least: Changes below this absolute value (range [-1, 1]) are not made.
     """
 
-    start: float = 0.7
-    steps: int = 10
-    trials: int = 5
+    start: float = 0.8
+    steps: int = 12
+    trials: int = 4
     tolerance: float = 0.3
     conditional: float = 1.0
-    gradient: float = 0.5
-    copies: int = 4
-    spread: float = 0.2
+    gradient: float = 1.0
+    copies: int = 8
+    spread: float = 0.4
     free_step: float = 0.05
     least: float = 0.03
 

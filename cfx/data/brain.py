@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from cfx.core import geometry
@@ -34,6 +34,7 @@ _ENLARGEMENT = 5.0  # mm by which the ventricle wall moves at severity 1
 _REACH = 10.0  # mm over which that displacement fades
 _SCALES = ((45.0, 2.4), (20.0, 1.2))  # anatomy: (mm between control points, mm standard deviation)
 _LESIONS = 5
+_LONGEST = 0.9  # most that the modes size and length may add, in standard deviations
 _CHUNK = 128  # subjects rendered at a time
 
 
@@ -67,7 +68,15 @@ class BrainConfig(BaseModel):
     dims: Literal[2, 3] = 2
     """2: axial slices; 3: volumes."""
     confounders: tuple[Confounder, ...] = ()
-    """Planted confounders."""
+    """Planted confounders, each kind at most once."""
+
+    @field_validator("confounders")
+    @classmethod
+    def _distinct(cls, value: tuple[Confounder, ...]) -> tuple[Confounder, ...]:
+        kinds = [c.kind for c in value]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"expected each kind at most once, got {kinds}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,7 @@ class Population:
             index=index,
             severity=self.severity(index, y),
             level=low + (high - low) * u[:, 0],
-            shape=self._normal((len(SHAPE_MODES),), index, 3).clamp(-2.0, 2.0),
+            shape=_inside(self._normal((len(SHAPE_MODES),), index, 3).clamp(-2.0, 2.0)),
             scanner=self._normal((6,), index, 4).clamp(-2.0, 2.0),
             planted=planted,
         )
@@ -228,6 +237,14 @@ class Population:
         image = torch.lerp(image, soft, _each(torch.sigmoid(blur - 1.0), image) * 0.6)
         grain = self._normal((1, *space), f.index, 7) * _each(0.012 * torch.exp(0.3 * noise), image)
         return image + grain * brain
+
+
+def _inside(shape: Float[Tensor, "n modes"]) -> Float[Tensor, "n modes"]:
+    """Shorten the few brains whose size and length together would leave the field of view."""
+    size, length = (SHAPE_MODES.index(k) for k in ("size", "length"))
+    out = shape.clone()
+    out[:, length] = torch.maximum(shape[:, length], -_LONGEST - shape[:, size])
+    return out
 
 
 def _each(value: Float[Tensor, " n"], like: Tensor) -> Tensor:

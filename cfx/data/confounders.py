@@ -36,7 +36,7 @@ def shape_velocity(
         v = v + _MODE_SIZE[k] * _each(modes[:, k], v) * _stack(a, b, p, with_height=k == 0)
     if planted is not None:
         bend = 1 - 2 * (s.square() + t.square()).clamp(max=1.5)
-        v = v + _PLANTED_SIZE * _each(planted, v) * _stack(along * bend * 0.5, across * (s + bend * 0.4), p)
+        v = v + _PLANTED_SIZE * _each(planted, v) * _stack(zero, across * (s + bend * 0.4), p)
     return v
 
 

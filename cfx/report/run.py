@@ -225,7 +225,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     s = summary
 
     def says(name: str, text: str, form: str = "{:.3f}") -> str:
-        value = f"{text:<34}" + form.format(s[name])
+        value = f"{text:<36}" + form.format(s[name])
         return value + (
             f"   [{form.format(s[name + '_low'])}, {form.format(s[name + '_high'])}]" if name + "_low" in s else ""
         )

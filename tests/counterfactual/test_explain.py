@@ -296,7 +296,7 @@ def volumes(conditional):
             if isinstance(module, torch.nn.Conv3d) and not module.weight.any():
                 module.reset_parameters()
         classifier = build("cnn", spatial_dims=3, in_channels=1, out_channels=1, channels=[4, 8])
-        x = torch.rand(3, 1, 32, 32, 32) * 1.8 - 0.9
+        x = torch.rand(2, 1, 32, 32, 32) * 1.8 - 0.9
     schedule = Schedule.from_diffusers({"prediction_type": "v_prediction", "timestep_spacing": "trailing"})
     return x, classifier, Denoiser(network, schedule, classes=classes, shape=(1, 32, 32, 32))
 
@@ -304,10 +304,9 @@ def volumes(conditional):
 @pytest.mark.parametrize("conditional", [True, False])
 def test_volumes_through_real_networks(conditional):
     x, classifier, generator = volumes(conditional)
-    result = explain(x, classifier, generator, method=Minimal(steps=4, trials=3), batch_size=2)
+    result = explain(x, classifier, generator, method=Minimal(steps=3, trials=2))
     assert_lawful(result)
-    assert len(result) == 3
-    assert result.mask.any()
+    assert result.mask.flatten(1).any(1).all()
     margin = Judge(classifier).margin(result.x_cf, result.target)
     torch.testing.assert_close(result.margin_after, margin.detach(), atol=1e-5, rtol=0)
 
@@ -315,7 +314,7 @@ def test_volumes_through_real_networks(conditional):
 def test_volumes_come_back_from_the_null_edit():
     x, classifier, generator = volumes(True)
     x, rows = x[:1], torch.arange(1)
-    method, original = Minimal(steps=5), x
+    method, original = Minimal(steps=3), x
     for _ in range(10):
         maps = abduct(generator, x, method.times(generator), seed=0, row=rows, label=rows)
         guide = Guidance(method, generator, Judge(classifier), 0, rows, rows, 1 - rows, 1 - rows)
@@ -327,5 +326,5 @@ def test_volumes_come_back_from_the_null_edit():
 
 def test_real_networks_give_the_same_rows_in_any_batch():
     x, classifier, generator = volumes(True)
-    runs = [explain(x, classifier, generator, method=Minimal(steps=2, trials=2), batch_size=n) for n in (1, 3)]
+    runs = [explain(x, classifier, generator, method=Minimal(steps=2, trials=2), batch_size=n) for n in (1, 2)]
     assert_same(tensors(runs[0]), tensors(runs[1]))
