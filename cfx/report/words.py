@@ -31,6 +31,7 @@ METRICS: Final[dict[str, str]] = {
     "localisation_auprc": "Area under the precision-recall curve of |change| against the true effect.",
     "localisation_base_rate": "What a random map would score there: the share of pixels with a true effect.",
     "nfe_unet_forward": "Evaluations of the generator's network per image, strength search included.",
+    "nfe_unet_forward_max": "The most evaluations any image took.",
     "nfe_unet_backward": "Back-propagations through the generator per image.",
     "nfe_classifier": "Classifier evaluations per image.",
     "nfe_classifier_backward": "Classifier gradients per image.",
