@@ -14,7 +14,7 @@ from cfx.core import geometry
 
 # Relative displacement of one standard deviation: size, length, trapezoid, shear.
 _MODE_SIZE = (0.03, 0.035, 0.05, 0.04)
-_PLANTED_SIZE = 0.10  # of the planted shape: a narrow front and a broad back, or the reverse
+_PLANTED_SIZE = 0.10  # of the planted shape: narrow in the middle and broad at the ends, or the reverse
 
 
 def shape_velocity(
@@ -35,8 +35,8 @@ def shape_velocity(
     for k, (a, b) in enumerate(fields):
         v = v + _MODE_SIZE[k] * _each(modes[:, k], v) * _stack(a, b, p, with_height=k == 0)
     if planted is not None:
-        bend = 1 - 2 * (s.square() + t.square()).clamp(max=1.5)
-        v = v + _PLANTED_SIZE * _each(planted, v) * _stack(zero, across * (s + bend * 0.4), p)
+        barrel = 1 - 3.5 * s.square().clamp(max=1)
+        v = v + _PLANTED_SIZE * _each(planted, v) * _stack(zero, across * barrel, p)
     return v
 
 

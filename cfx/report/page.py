@@ -119,7 +119,7 @@ def _tiles(result: Counterfactuals) -> list[tuple[str, str, str]]:
     edited = result.verdict == Verdict.FLIPPED
     change = (result.x_cf - result.x).abs().flatten(1).mean(1)
     return [
-        (f"{result.validity:.1%}", "validity", f"{round(result.validity * n)} of {n} rows flipped or already"),
+        (f"{result.validity:.1%}", "validity", f"{round(result.validity * n)} of {n} rows reach the margin"),
         (
             "-" if oracle is None else f"{oracle:.1%}",
             "oracle validity",

@@ -68,7 +68,7 @@ def make(n: int = 10, space: tuple[int, ...] = (12, 10), channels: int = 1) -> t
         probs_after=after,
         mask=mask,
         margin=torch.full((n,), 2.0),
-        margin_after=torch.full((n,), 2.5),
+        margin_after=torch.where((verdict == Verdict.BUDGET) | (verdict == Verdict.REFUSED), 1.5, 2.5),
         strength=torch.rand(n, generator=g),
         verdict=verdict,
         row=torch.arange(n) + 100,
@@ -133,10 +133,10 @@ def test_failures_come_first_and_doubted_before_agreed() -> None:
     assert [i for i in failures_first(result) if result.verdicts[i] == "flipped"] == [5, 0]
 
 
-def test_headline_counts_failures_in_the_shares(tmp_path: Path) -> None:
+def test_headline_counts_every_row_in_the_shares(tmp_path: Path) -> None:
     result, _ = make()
     said = " ".join("".join(page(tmp_path, result).text).split())
-    assert "40.0%validity4 of 10 rows flipped or already" in said.replace(" validity", "validity")
+    assert "60.0%validity6 of 10 rows reach the margin" in said.replace(" validity", "validity")
     assert "No true counterfactual is known" in said
     assert all(text in said for text in VERDICTS.values())
 
