@@ -28,7 +28,7 @@ def shape_velocity(
     p = geometry.identity(space, modes) - (torch.tensor(space).view(1, -1, *[1] * len(space)) - 1) / 2
     along, across = (p[:, 0:1], p[:, 1:2]) if len(space) == 2 else (-p[:, 1:2], p[:, 0:1])
     radius = 85.0 / spacing
-    s, t = along / radius, across / radius
+    s = along / radius
     zero = torch.zeros_like(s)
     fields = [(along, across), (along, -0.8 * across), (zero, across * s), (zero, 0.6 * along)]
     v = torch.zeros(len(modes), len(space), *space)
