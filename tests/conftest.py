@@ -7,11 +7,21 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# One thread, here and in the processes that tests start: sums in another number of parts differ in the last bit, so
+# "bit for bit" is a claim about equal thread counts.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Every annotated shape and type of cfx is checked while the tests run; this must come before cfx is imported.
 install_import_hook("cfx", "typecheck.check")
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure(config):
+    """Also where torch was imported before this file."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
