@@ -29,10 +29,12 @@ from zarr.core.array_spec import ArrayConfigParams
 from cfx.core.errors import InputError
 from cfx.core.values import Cohort, Counterfactuals, Verdict
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 # A chunk of zeros must exist on disk, or a lost file could not be told from a result of zeros.
 ALL_CHUNKS: Final[ArrayConfigParams] = {"write_empty_chunks": True}
-RESULT: Final = {f.name: f.name for f in fields(Counterfactuals) if f.name not in {"depth", "seed", "seconds"}} | {
+RESULT: Final = {
+    f.name: f.name for f in fields(Counterfactuals) if f.name not in {"depth", "seed", "seconds", "method"}
+} | {
     "x": "factual",
     "x_cf": "counterfactual",
 }

@@ -34,7 +34,8 @@ class Atlas:
     Attributes:
         path: The folder of the store.
         rows: Row number of every sample, ascending.
-        attributes: Root attributes: `cfx_schema`, `cfx_version`, `depth`, `seed`, `classes`, and the caller's own.
+        attributes: Root attributes: `cfx_schema`, `cfx_version`, `depth`, `seed`, `method`, `classes`, and
+            the caller's own.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -80,7 +81,7 @@ class Atlas:
             attributes: JSON values to keep at the root, such as `config` and `provenance`.
             shard: Samples a shard, the unit of concurrent writing.
             exists: What to do when `path` holds an atlas: `refuse`, `resume` it (it must be of the same rows, seed,
-                depth and shapes), or `overwrite` it. What is not an atlas is never overwritten.
+                depth, method and shapes), or `overwrite` it. What is not an atlas is never overwritten.
 
         Raises:
             AtlasError: `path` exists and must not be touched, does not fit, or cannot be written.
@@ -140,7 +141,8 @@ class Atlas:
         at = self._positions(rows)
         named: dict[str, Any] = {f: self._tensor(array, at) for f, array in RESULT.items() if array in self._arrays}
         seconds = float(self._read("seconds", at).sum())
-        return Counterfactuals(**named, depth=self.attributes["depth"], seed=self.attributes["seed"], seconds=seconds)
+        plain = {name: self.attributes[name] for name in ("depth", "seed", "method")}
+        return Counterfactuals(**named, **plain, seconds=seconds)
 
     def read_cohort(self, rows: Iterable[int] | None = None) -> Cohort:
         """The inputs of these rows (default: all complete rows), with the truth and geometry that were stored."""
@@ -221,7 +223,7 @@ class Atlas:
 
     def _check_same(self, rows: list[int], root: Mapping[str, Any], table: Mapping[str, NDArray[Any]]) -> Self:
         """This atlas, if it is one of the same run."""
-        for key in ("seed", "depth", "classes"):
+        for key in ("seed", "depth", "method", "classes"):
             if self.attributes[key] != root[key]:
                 stored = f"stored {self.attributes[key]!r}, now {root[key]!r}"
                 raise AtlasError(f"{self.path}: cannot resume an atlas of another {key}: {stored}")
@@ -339,6 +341,7 @@ def _attributes(like: Counterfactuals, cohort: Cohort | None, extra: Mapping[str
     except PackageNotFoundError:
         release = "unknown"
     ours = {"cfx_schema": SCHEMA, "cfx_version": release, "depth": like.depth, "seed": like.seed}
+    ours["method"] = like.method
     ours["classes"] = list(cohort.classes) if cohort is not None else []
     try:
         return dict(json.loads(json.dumps(dict(extra or {}), allow_nan=False))) | ours

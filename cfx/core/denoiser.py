@@ -54,6 +54,17 @@ class Generative(Protocol):
         """The posterior at time t in 1 .. T, under a class label or without one."""
 
 
+@runtime_checkable
+class Latent(Generative, Protocol):
+    """A generator that works on codes of images instead of images: x_t above is then a noised code z_t."""
+
+    def encode(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b z *coarse"]:
+        """The code of images."""
+
+    def decode(self, z: Float[Tensor, "b z *coarse"]) -> Float[Tensor, "b c *space"]:
+        """The images of codes, differentiably."""
+
+
 class Denoiser(nn.Module):
     """A network and its schedule as one posterior-valued function.
 

@@ -153,6 +153,12 @@ class Counterfactuals:
         seconds: Wall-clock seconds for all rows, summed over processes.
         oracle_probs_before: As `probs_before`, by an independent oracle, or None.
         oracle_probs_after: As `probs_after`, by an independent oracle, or None.
+        smaller: Margin of the next smaller change the method tried and rejected: where it is below `margin` the result
+            is a certified local minimum. NaN for rows, None for results, without one.
+        outside_share: Share of the margin's change that the mask cut off; NaN or None where there is no mask.
+        consent: How far the classifier agreed with the generator's class-conditional difference, 0 (it looks at
+            something else) to 1; NaN or None where the method does not ask.
+        method: Name of the method.
     """
 
     x: Float[Tensor, "n c *space"]
@@ -175,6 +181,10 @@ class Counterfactuals:
     seconds: float
     oracle_probs_before: Float[Tensor, "n k2"] | None = None
     oracle_probs_after: Float[Tensor, "n k2"] | None = None
+    smaller: Float[Tensor, " n"] | None = None
+    outside_share: Float[Tensor, " n"] | None = None
+    consent: Float[Tensor, " n"] | None = None
+    method: str = "minimal"
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -209,6 +219,13 @@ class Counterfactuals:
     def flipped(self) -> Bool[Tensor, " n"]:
         """Rows whose final image the classifier gives to the target (largest probability), whatever the verdict."""
         return self.probs_after.argmax(1) == self.target
+
+    @property
+    def certified(self) -> Bool[Tensor, " n"]:
+        """Rows whose next smaller change is on record as failing."""
+        if self.smaller is None:
+            return torch.zeros_like(self.flipped)
+        return self.smaller < self.margin
 
     @property
     def validity(self) -> float:

@@ -1,7 +1,12 @@
 """Counterfactual explanations: the smallest realistic change of an image that changes a classifier's mind."""
 
 from cfx.counterfactual.explain import Depth, explain
-from cfx.counterfactual.judge import Finding, Judge, typical_margins
+from cfx.counterfactual.judge import Finding, Judge, Near, typical_margins
+from cfx.counterfactual.method import Method
 from cfx.counterfactual.minimal import Minimal
+from cfx.counterfactual.registry import METHODS, build_method
 
-__all__ = ["Depth", "Finding", "Judge", "Minimal", "explain", "typical_margins"]
+__all__ = [
+    "METHODS", "Depth", "Finding", "Judge", "Method", "Minimal", "Near", "build_method", "explain",
+    "typical_margins",
+]  # fmt: skip

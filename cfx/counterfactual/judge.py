@@ -1,6 +1,6 @@
 """A user's classifier as the engine sees it: class probabilities, the margin of a target class, and its gradient."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -35,6 +35,40 @@ class Finding(nn.Module):
         if not 0 <= self.k < out.shape[1]:
             raise InputError(f"k: expected a finding in 0 .. {out.shape[1] - 1}, got {self.k}")
         return out[:, self.k : self.k + 1]
+
+
+class Near(nn.Module):
+    """A regressor as a classifier of whether its value is near one to be reached (no 0, yes 1).
+
+    The logit is (tolerance - |value(x) - goal|) / tolerance * 4, so it is positive exactly within the tolerance and 4
+    at the goal itself. Explain it with `target=1`.
+
+    Args:
+        regressor: Images to values `(b,)` or `(b, 1)`.
+        goal: Value to reach.
+        tolerance: How near is near enough, in the units of the value.
+
+    Raises:
+        InputError: a tolerance that is not positive.
+    """
+
+    def __init__(self, regressor: nn.Module, goal: float, tolerance: float) -> None:
+        """See the class."""
+        super().__init__()
+        if not tolerance > 0:
+            raise InputError(f"tolerance: expected a positive number, got {tolerance}")
+        self.regressor, self.goal, self.tolerance = regressor, goal, tolerance
+
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b 1"]:
+        """The logit of being near.
+
+        Raises:
+            InputError: the regressor does not return one value an image.
+        """
+        value: Tensor = self.regressor(x)
+        if value.numel() != len(x):
+            raise InputError(f"regressor: expected one value an image, got shape {tuple(value.shape)}")
+        return 4 * (1 - (value.reshape(-1, 1) - self.goal).abs() / self.tolerance)
 
 
 class Judge:
@@ -84,9 +118,16 @@ class Judge:
         Raises:
             InputError: the output does not depend on the image differentiably.
         """
+        return self._gradient(x, lambda logits: margin_of(logits, target))
+
+    def log_gradient(self, x: Float[Tensor, "b c *space"], target: Int[Tensor, " b"]) -> Float[Tensor, "b c *space"]:
+        """Gradient of log p(target) with respect to the image; errors as `gradient`."""
+        return self._gradient(x, lambda logits: logits.log_softmax(1).gather(1, target[:, None])[:, 0])
+
+    def _gradient(self, x: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
-            total = margin_of(self.logits(x), target).sum()
+            total = score(self.logits(x)).sum()
             if not total.requires_grad:
                 raise InputError(f"{self.name}: expected logits with a gradient to the image, got detached ones")
             (g,) = torch.autograd.grad(total, x, allow_unused=True)
@@ -129,7 +170,9 @@ def margin_of(logits: Float[Tensor, "b k"], target: Int[Tensor, " b"]) -> Float[
 def typical_margins(
     classifier: nn.Module, reference: Cohort, *, device: torch.device | None = None
 ) -> Float[Tensor, " k"]:
-    """How sure the classifier is of real images of each class: the median margin of those it recognises.
+    """How sure the classifier is of real images of each class: the lower decile of the margins it gives them.
+
+    Not the median: half of all real images are below it, so half of all true counterfactuals would not count as valid.
 
     Args:
         classifier: Images to logits.
@@ -149,5 +192,5 @@ def typical_margins(
         own = margin_of(logits, torch.full((len(logits),), k))[(reference.y == k) & (logits.argmax(1) == k)]
         if len(own) == 0:
             raise InputError(f"reference: expected images of class {k} that the classifier recognises, got none")
-        margins.append(own.median())
+        margins.append(own.quantile(0.1))
     return torch.stack(margins)

@@ -3,29 +3,42 @@
 The image x is abducted exactly (edit-friendly noise maps, `cfx.core.abduction`) under its present class. Replay at
 strength w moves the one-step estimate of the clean image at every time t to
 
-    x0 + w (d + |d| g / |g|),        x0 = D(x_t, t, source),   d = D(x_t, t, target) - x0,   g = grad_x margin(f)(x0)
+    x0 + w (k d + (k |d| + (1 - k) l) g / |g|),    x0 = D(x_t, t, source),    d = D(x_t, t, target) - x0
 
-d, the difference of the class-conditional scores, keeps the edit on the manifold; g, the gradient at the one-step
-estimate averaged over noisy copies, holds it to the classifier that is being explained. No back-propagation through
-the generator. An unconditional generator has no d: then the step along g has length `free_step` sigma_t / alpha_t.
-At w = 0 the replay returns x. Small changes are shrunk to exactly zero (`paste`), so x stays bit for bit outside.
+with g = grad_x margin(f) at the one-step estimate, averaged over noisy copies. d, the difference of the generator's
+class-conditional scores, keeps the edit on the manifold. But d explains the generator's labels; so it acts only as far
+as the classifier that is being explained agrees: k in [0, 1] is its **consent**, the share of the asked change of
+margin that d alone brings about at the first, noisiest step. (The angle between d and g would not do: at a saturated
+logit g points anywhere.) A classifier that looks at something else gives no consent; then, and for generators without
+classes (k = 0), the step follows g alone, with length l = `free_step` sigma_t / alpha_t. No back-propagation through
+the generator.
+
+At w = 0 the replay returns x. Changes below an absolute threshold are shrunk to exactly zero (`paste`), so x stays bit
+for bit outside the mask. Depth `boundary` takes the least w, then shrinks the edit (`cfx.counterfactual.shrink`) and
+leaves a certified local minimum. Depth `typical` wants a whole change: w = 1, the generator's own version of the target
+class, or more, until f is as sure as of real images.
 
 References: FastDiME (Weng et al. 2024) for the one-step gradient; classifier-free guidance (Ho and Salimans 2022) for
-d.
+d; Rombach et al. (2022) for latent generators, whose x0 is a code and whose gradient goes through the decoder.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cfx.core.abduction import NoiseMaps, replay
+from cfx.core.abduction import NoiseMaps, abduct, replay
 from cfx.core.denoiser import Generative
 from cfx.core.random import normal
-from cfx.counterfactual.judge import Judge
+from cfx.counterfactual.codes import Codes
+from cfx.counterfactual.method import Problem, Proposal, each, rms, unit
+from cfx.counterfactual.search import least_strength
+from cfx.counterfactual.shrink import paste, shrink
 
+_FAINT = 0.05
+_TOUCHES = (0.95, 1.05, 0.9, 1.1, 0.8, 1.2)
 _NOISY_COPIES = 1 << 20  # streams of the gradient's noise: beyond every time t, which abduction uses
 
 
@@ -35,105 +48,176 @@ class Minimal:
 
     Attributes:
         start: Noise level tau as a share of T from which the image is replayed.
-        steps: Steps of the replay.
+        steps: Steps of a replay at depth `typical`, where the first replay is mostly the last.
+        boundary_steps: Steps of a replay at depth `boundary`, where several strengths have to be tried.
         trials: Most strengths tried for a row.
         tolerance: A margin this far above the one asked for is near enough.
+        resolution: A bracket of strengths this narrow, relative to its upper end, ends the search.
         conditional: Weight of the conditional difference d.
         gradient: Weight of the classifier gradient.
         copies: Noisy copies the gradient is averaged over.
         spread: Standard deviation of their noise.
-        free_step: Length of a unit-strength step along g for generators without classes, in sigma_t / alpha_t.
+        free_step: Length of a unit-strength step along g alone, in sigma_t / alpha_t.
         least: Changes below this absolute value (range [-1, 1]) are not made.
     """
 
-    start: float = 0.8
-    steps: int = 12
+    name: ClassVar[str] = "minimal"
+
+    start: float = 0.9
+    steps: int = 14
+    boundary_steps: int = 6
     trials: int = 4
     tolerance: float = 0.3
+    resolution: float = 0.25
     conditional: float = 1.0
-    gradient: float = 1.0
+    gradient: float = 0.4
     copies: int = 8
-    spread: float = 0.4
+    spread: float = 0.8
     free_step: float = 0.05
     least: float = 0.03
 
-    def times(self, generator: Generative) -> list[int]:
-        """The grid of the replay, from tau down to 0."""
-        T = generator.schedule.T
-        return generator.schedule.times(self.steps, start=round(self.start * T))
+    def times(self, generator: Generative, *, typical: bool = True) -> list[int]:
+        """The grid of a replay, from tau down to 0."""
+        steps = self.steps if typical else self.boundary_steps
+        return generator.schedule.times(steps, start=round(self.start * generator.schedule.T))
 
-    def nfe(self, conditional: bool) -> int:
-        """Generator evaluations of one replay."""
-        return self.steps * (2 if conditional else 1)
+    def propose(self, problem: Problem) -> Proposal:
+        """The edit of least strength for every row; at depth `boundary` shrunk to a certified local minimum."""
+        guided = Guided.of(self, problem)
+        whole = problem.typical and problem.labelled
+        found = least_strength(
+            guided.trial, problem.x, problem.before - problem.margin,
+            trials=self.trials, tolerance=self.tolerance, resolution=self.resolution,
+            first=1.0 if problem.typical else 0.5, least=1.0 if whole else 0.0,
+        )  # fmt: skip
+        image = problem.restrict(problem.everyone, paste(problem.x, found.image, self.least))
+        smaller = found.failed + problem.margin
+        if not problem.typical:
+            image, smaller = shrink(problem, found.image, image, found.excess >= 0, self.least)
+        return Proposal(image, found.strength, found.finite, smaller, guided.outside(found.image), guided.consent)
 
 
 @dataclass(frozen=True)
-class Guidance:
-    """Everything one batch of replays needs; `edit` is its one use."""
+class Guided:
+    """The replays of one batch.
+
+    Attributes:
+        method: Settings.
+        problem: The batch.
+        codes: Its images as the generator sees them.
+        maps: Their abducted noise.
+        consent: How far the classifier agrees with the conditional difference, from 0 to 1; known once a row has been
+            replayed, 0 without classes.
+    """
 
     method: Minimal
-    generator: Generative
-    judge: Judge
-    seed: int
-    row: Int[Tensor, " b"]
-    source: Int[Tensor, " b"] | None
-    target: Int[Tensor, " b"]
-    label: Int[Tensor, " b"] | None
+    problem: Problem
+    codes: Codes
+    maps: NoiseMaps
+    consent: Float[Tensor, " b"]
 
-    def edit(self, maps: NoiseMaps, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]) -> Float[Tensor, "r c *space"]:
+    @classmethod
+    def of(cls, method: Minimal, problem: Problem) -> "Guided":
+        """Abduct the images of a problem under their present class."""
+        generator, source = problem.diffusion, problem.source if problem.labelled else None
+        times = method.times(generator, typical=problem.typical)
+        for _ in times[1:]:
+            problem.meter.count("unet_forward", problem.everyone)
+        codes = Codes.of(problem)
+        maps = abduct(generator, codes.z, times, seed=problem.seed, row=problem.row, label=source)
+        return cls(method, problem, codes, maps, torch.zeros_like(problem.margin))
+
+    def trial(self, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]) -> tuple[Tensor, Tensor]:
+        """The replayed images before pasting, and by how much each, once pasted, exceeds what is asked for."""
+        edited = self.edit(rows, w)
+        finite = edited.isfinite().flatten(1).all(1)
+        edited = torch.where(each(finite, edited), edited, self.problem.x[rows])
+        excess = self._judged(rows, edited)
+        if self.problem.typical and self.problem.labelled:
+            edited, excess = self._touched_up(rows, edited, excess)
+        return edited, excess.where(finite, torch.nan)
+
+    def _judged(self, rows: Int[Tensor, " r"], edited: Float[Tensor, "r c *space"]) -> Float[Tensor, " r"]:
+        """By how much replayed images, once pasted, exceed the margin."""
+        p = self.problem
+        return p.excess(rows, p.restrict(rows, paste(p.x[rows], edited, self.method.least)))
+
+    def _touched_up(self, rows: Tensor, edited: Tensor, excess: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale edits that miss the margin by little.
+
+        A trained classifier's logit is flat among images it is sure of, and not monotone there: a whole edit can miss
+        a typical margin by a hair. A somewhat smaller or larger copy of it, the nearest to the whole one that
+        convinces, costs no replay; going on to a larger strength would.
+        """
+        for s in _TOUCHES:
+            near = ((excess < 0) & (excess >= -self.method.tolerance)).nonzero().flatten()
+            if len(near) == 0:
+                break
+            x = self.problem.x[rows[near]]
+            scaled = x + s * (edited[near] - x)
+            again = self._judged(rows[near], scaled)
+            better = near[again >= 0]
+            edited[better], excess[better] = scaled[again >= 0], again[again >= 0]
+        return edited, excess
+
+    def edit(self, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]) -> Float[Tensor, "r c *space"]:
         """The images of these rows replayed at strengths `w`, before pasting."""
 
         def mean(x_t: Tensor, t: int, s: int) -> Tensor:
-            x0, d = self._means(x_t, t, rows)
-            g = self._gradient(x0 if d is None else x0 + _each(w, x0) * d, t, rows)
-            if d is None:
-                size = (
-                    self.method.free_step * self.generator.schedule.sigma(t, x0) / self.generator.schedule.alpha(t, x0)
-                )
-                return x0 + _each(w, x0) * size * g / _rms(g)
-            step = self.method.conditional * d + self.method.gradient * _rms(d) * g / _rms(g)
-            return x0 + _each(w, x0) * step
+            first = t == self.maps.times[0]
+            x0, d = self._means(x_t, t, rows, first)
+            if first and d is not None:
+                self.consent[rows] = self._agreement(x0, d, rows)
+            return x0 + each(w, x0) * self._step(x0, d, each(w, x0), t, rows)
 
         with torch.no_grad():
-            return replay(maps[rows], mean)
+            return self.codes.image(rows, replay(self.maps[rows], mean))
 
-    def _means(self, x_t: Tensor, t: int, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The estimate under the present class, and the conditional difference (None without classes)."""
-        if self.source is None or self.label is None:
-            return self.generator(x_t, t).mean, None
-        both = torch.cat([self.source[rows], self.label[rows]])
-        x0, towards = self.generator(torch.cat([x_t, x_t]), t, both).mean.chunk(2)
-        return x0, towards - x0
+    def outside(self, edited: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
+        """Share of the margin's change that pasting cut off: (m(edited) - m(pasted)) / (m(edited) - m(x))."""
+        p = self.problem
+        rows = p.everyone
+        pasted = p.restrict(rows, paste(p.x, edited.nan_to_num(0), self.method.least))
+        whole, kept = p.excess(rows, edited), p.excess(rows, pasted)
+        return (whole - kept) / (whole + p.margin - p.before)
+
+    def _means(self, x_t: Tensor, t: int, rows: Tensor, first: bool) -> tuple[Tensor, Tensor | None]:
+        """The estimate under the present class, and the conditional difference (None without classes).
+
+        After the first step the difference is not evaluated, and left at 0, for rows without consent.
+        """
+        p = self.problem
+        if not p.labelled:
+            return p.posterior(rows, x_t, t).mean, None
+        some = ((self.consent[rows] > 0) | first).nonzero().flatten()
+        label = torch.cat([p.source[rows], p.target[rows[some]]])
+        mean = p.posterior(torch.cat([rows, rows[some]]), torch.cat([x_t, x_t[some]]), t, label).mean
+        x0, d = mean[: len(rows)], torch.zeros_like(x_t)
+        d[some] = mean[len(rows) :] - x0[some]
+        return x0, d
+
+    def _step(self, x0: Tensor, d: Tensor | None, w: Tensor, t: int, rows: Tensor) -> Tensor:
+        """The change of the estimate at strength 1."""
+        m, schedule = self.method, self.problem.diffusion.schedule
+        g = unit(self._gradient(x0 if d is None else x0 + w * d, t, rows))
+        free = m.free_step * schedule.sigma(t, x0) / schedule.alpha(t, x0)
+        if d is None:
+            return free * g
+        k = each(self.consent[rows], x0)
+        return k * m.conditional * d + (k * m.gradient * rms(d) + (1 - k) * free) * g
+
+    def _agreement(self, x0: Tensor, d: Tensor, rows: Tensor) -> Float[Tensor, " r"]:
+        """Share of the asked change of margin that d alone brings about, clipped to 0 .. 1; less than `_FAINT` is 0."""
+        p = self.problem
+        without, with_ = (p.excess(rows, self.codes.image(rows, v)) for v in (x0, x0 + d))
+        share = ((with_ - without) / (p.margin - p.before)[rows]).clamp(0, 1).nan_to_num(0)
+        return share.where(share >= _FAINT, 0.0)
 
     def _gradient(self, x0: Tensor, t: int, rows: Tensor) -> Tensor:
         """Classifier gradient at the clean estimate, averaged over noisy copies."""
-        k = self.method.copies
-        noise = normal((k, *x0.shape[1:]), seed=self.seed, row=self.row[rows], stream=_NOISY_COPIES + t).to(x0)
-        copies = x0.clamp(-1, 1)[:, None] + self.method.spread * noise
-        g = self.judge.gradient(copies.flatten(0, 1), self.target[rows].repeat_interleave(k))
+        p, k = self.problem, self.method.copies
+        noise = normal((k, *x0.shape[1:]), seed=p.seed, row=p.row[rows], stream=_NOISY_COPIES + t).to(x0)
+        clean = x0.clamp(-1, 1) if self.codes.left is None else x0
+        copies = clean[:, None] + self.method.spread * noise
+        g = self.codes.gradient(rows.repeat_interleave(k), copies.flatten(0, 1))
         return g.view(len(rows), k, *x0.shape[1:]).mean(1)
-
-
-def paste(
-    x: Float[Tensor, "b c *space"], edited: Float[Tensor, "b c *space"], least: float
-) -> Float[Tensor, "b c *space"]:
-    """Keep only real changes: those whose local size exceeds `least`; elsewhere `x` bit for bit.
-
-    The local size is the mean absolute change over 3 voxels a side. The weight rises from 0 at `least` to 1 at twice
-    it, continuously, so a rounding difference between batches cannot switch a voxel on or off.
-    """
-    change = edited.clamp(-1, 1) - x
-    size = change.abs().amax(1, keepdim=True)
-    pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
-    local = pool(size, kernel_size=3, stride=1, padding=1, count_include_pad=False)
-    weight = (local / least - 1).clamp(0, 1)
-    return torch.where(weight > 0, x + weight * change, x)
-
-
-def _each(value: Tensor, like: Tensor) -> Tensor:
-    return value.view(-1, *[1] * (like.ndim - 1))
-
-
-def _rms(x: Tensor) -> Tensor:
-    """Root mean square of every row, never 0."""
-    return _each(x.flatten(1).square().mean(1).sqrt().clamp_min(1e-12), x)

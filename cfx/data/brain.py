@@ -12,12 +12,12 @@ The idea of planted bias on a template with stationary velocity fields follows S
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from cfx.core import geometry
@@ -26,6 +26,7 @@ from cfx.core.values import Cohort
 from cfx.data import confounders, template
 
 CLASSES = ["healthy", "diseased"]
+_SIGNED = ("shape", "scanner")  # planted as -strength or +strength; the others are absent or present
 HEALTHY_SEVERITY = (0.0, 0.15)
 DISEASED_SEVERITY = (0.7, 1.2)
 SHAPE_MODES = ("size", "length", "trapezoid", "shear", "ventricles")
@@ -34,21 +35,25 @@ _ENLARGEMENT = 5.0  # mm by which the ventricle wall moves at severity 1
 _REACH = 10.0  # mm over which that displacement fades
 _SCALES = ((45.0, 2.4), (20.0, 1.2))  # anatomy: (mm between control points, mm standard deviation)
 _LESIONS = 5
+_SITE = 2.0  # standard deviations by which the planted scanner moves contrast and shading
 _LONGEST = 0.9  # most that the modes size and length may add, in standard deviations
 _CHUNK = 128  # subjects rendered at a time
 
 
 class Confounder(BaseModel):
-    """A planted confounder: present in a row (c = 1) with P(c = y) = q."""
+    """A planted confounder: among the subjects that can have it, present in a row (c = 1) with P(c = y) = q."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    kind: Literal["shape", "tag", "implant", "ruler"]
-    """`shape`: global brain shape; `tag`: letter in a corner; `implant`: bright disc; `ruler`: ticks at the edge."""
+    kind: Literal["shape", "scanner", "tag", "implant", "ruler"]
+    """`shape`: global brain shape; `scanner`: contrast and shading of a site; `tag`: letter in a corner; `implant`:
+    bright disc; `ruler`: ticks at the edge."""
     strength: float = Field(default=1.0, ge=0)
     """1 is plainly visible; 0 removes it."""
     q: float = Field(default=0.5, ge=0, le=1)
     """Probability that the confounder equals the label; 0.5 is no confounding, 1 a perfect shortcut."""
+    share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the subjects that can have it at all; the others are free of it (amplitude 0)."""
 
 
 class BrainConfig(BaseModel):
@@ -69,6 +74,9 @@ class BrainConfig(BaseModel):
     """2: axial slices; 3: volumes."""
     confounders: tuple[Confounder, ...] = ()
     """Planted confounders, each kind at most once."""
+    label: Literal["disease", "shape", "scanner", "tag", "implant", "ruler"] = "disease"
+    """The factor that is the class: disease, or the presence of a planted confounder. The true counterfactual changes
+    this factor alone."""
 
     @field_validator("confounders")
     @classmethod
@@ -77,6 +85,16 @@ class BrainConfig(BaseModel):
         if len(set(kinds)) != len(kinds):
             raise ValueError(f"expected each kind at most once, got {kinds}")
         return value
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Self:
+        """A factor that is the label must be planted, and be one thing or the other in every subject."""
+        planted: dict[str, Confounder] = {c.kind: c for c in self.confounders}
+        if self.label != "disease" and self.label not in planted:
+            raise ValueError(f"label: expected disease or one of the confounders {sorted(planted)}, got {self.label!r}")
+        if self.label in _SIGNED and planted[self.label].share < 1:
+            raise ValueError(f"label: {self.label} as the class expects its share to be 1")
+        return self
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,8 @@ class Factors:
         level: Axial slice level in mm (ignored in 3D).
         shape: Amplitudes of `SHAPE_MODES`, standard normal.
         scanner: Bias field (3), gamma, blur and noise amplitudes, standard normal.
-        planted: Amplitude of each planted confounder by kind: 0 absent; `shape` is -strength or +strength.
+        planted: Amplitude of each planted confounder by kind: 0 absent; `shape` and `scanner` are -strength or
+            +strength.
     """
 
     index: Int[Tensor, " n"]
@@ -135,10 +154,12 @@ class Population:
         y = self.labels(index)
         low, high = template.LEVELS
         u = self._uniform((1 + len(self.config.confounders),), index, 2)
+        can = self._uniform((len(self.config.confounders),), index, 8)
         planted: dict[str, Tensor] = {}
         for k, c in enumerate(self.config.confounders):
             present = torch.where(u[:, 1 + k] < c.q, y, 1 - y).float()
-            planted[c.kind] = c.strength * (2 * present - 1 if c.kind == "shape" else present)
+            amplitude = c.strength * (2 * present - 1 if c.kind in _SIGNED else present)
+            planted[c.kind] = amplitude * (can[:, k] < c.share)
         return Factors(
             index=index,
             severity=self.severity(index, y),
@@ -147,6 +168,16 @@ class Population:
             scanner=self._normal((6,), index, 4).clamp(-2.0, 2.0),
             planted=planted,
         )
+
+    def twins(self, factors: Factors) -> Factors:
+        """The same subjects with the factor that is the label, and nothing else, as in the other class."""
+        kind = self.config.label
+        if kind == "disease":
+            y = self.labels(factors.index)
+            return replace(factors, severity=self.severity(factors.index, 1 - y))
+        now = factors.planted[kind]
+        strength = next(c.strength for c in self.config.confounders if c.kind == kind)
+        return replace(factors, planted={**factors.planted, kind: -now if kind in _SIGNED else strength - now})
 
     def render(self, factors: Factors) -> Rendered:
         """Images of these factors; a few thousand 64 x 64 slices take seconds on one core."""
@@ -228,6 +259,9 @@ class Population:
         """Scanner: gamma, smooth multiplicative bias, blur, noise inside the brain."""
         space, spacing = image.shape[2:], self._template.spacing
         bias, (gamma, blur, noise) = f.scanner[:, :3], f.scanner[:, 3:].unbind(1)
+        site = f.planted.get("scanner")
+        if site is not None:
+            gamma, bias = gamma + _SITE * site, bias + _SITE * site[:, None]
         p = geometry.identity(tuple(space), image) / (torch.tensor(space).view(1, -1, *[1] * len(space)) - 1) * 2 - 1
         waves = torch.zeros_like(image)
         for k in range(len(space)):
@@ -266,14 +300,15 @@ def load_brain(config: BrainConfig) -> Cohort:
     """Render a cohort with all its ground truth.
 
     Returns:
-        A cohort with `x_true` (the subject in the other class), `lesion`, brain `mask`, affines, and covariates
-        `severity`, `severity_true`, `level`, one column a shape mode and one a planted confounder (`planted_<kind>`).
+        A cohort with `x_true` (the subject with the label's factor as in the other class), `lesion`, brain `mask`,
+        affines, and covariates `severity`, `severity_true`, `level`, one column a shape mode and one a planted
+        confounder (`planted_<kind>`).
     """
     people = Population(config)
     index = torch.arange(config.start, config.start + config.n)
     y = people.labels(index)
     f = people.factors(index)
-    other = replace(f, severity=people.severity(index, 1 - y))
+    other = people.twins(f)
     image, twin = people.render(f), people.render(other)
     columns = {"severity": f.severity, "severity_true": other.severity, "level": f.level}
     columns |= {f"shape_{name}": f.shape[:, k] for k, name in enumerate(SHAPE_MODES)}
@@ -281,7 +316,7 @@ def load_brain(config: BrainConfig) -> Cohort:
     affines = torch.stack([template.affine(config.size, config.dims, float(z)) for z in f.level])
     return Cohort(
         x=image.x,
-        y=y,
+        y=y if config.label == "disease" else (f.planted[config.label] > 0).long(),
         ids=tuple(f"brain-{config.seed}-{i}" for i in index.tolist()),
         affine=affines,
         spacing=torch.full((config.n, config.dims), template.FIELD_OF_VIEW / config.size),
@@ -289,5 +324,5 @@ def load_brain(config: BrainConfig) -> Cohort:
         mask=image.brain,
         x_true=twin.x,
         lesion=image.lesion,
-        classes=CLASSES,
+        classes=CLASSES if config.label == "disease" else [f"no {config.label}", config.label],
     )

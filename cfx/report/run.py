@@ -52,6 +52,8 @@ class ExplainConfig(Frozen):
     """Checkpoint folder of an independent classifier."""
     depths: tuple[Literal["typical", "boundary"], ...] = ("typical",)
     """Depths to run; the first is the one in the atlas and the report, others are printed beside it."""
+    method: str = "minimal"
+    """Name of the method (`cfx.counterfactual.METHODS`)."""
     target: int | None = None
     """Class to reach; by default the most probable one besides the predicted."""
     rows: int | None = Field(default=None, ge=1)
@@ -151,6 +153,7 @@ class _Objects:
                 depth=depth,
                 reference=self.reference,
                 oracle=self.oracle,
+                method=config.method,
                 seed=config.seed,
                 batch_size=config.batch_size,
                 row=torch.tensor(mine),
@@ -195,6 +198,10 @@ class _Objects:
             margin=none,
             margin_after=none,
             strength=none,
+            smaller=none,
+            outside_share=none,
+            consent=none,
+            method=self.config.method,
             depth=depth,
             seed=self.config.seed,
             seconds=0.0,

@@ -125,6 +125,8 @@ class TrainConfig(Frozen):
     """Held-out cohort, or the share of the training cohort to hold out."""
     network: Network
     """The network to train."""
+    init: str | None = None
+    """Checkpoint folder whose weights the network starts from; None draws them at random."""
     objective: Objective
     """What the network learns."""
     optimizer: Optimizer = Field(default_factory=Optimizer)

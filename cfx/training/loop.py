@@ -25,10 +25,11 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.core.values import Cohort
 from cfx.data import load_cohort
-from cfx.models import save
+from cfx.models import load, save
 from cfx.training.config import TrainConfig
 from cfx.training.distributed import make_accelerator
 from cfx.training.ema import Ema
@@ -106,6 +107,20 @@ def _cohorts(config: TrainConfig, cohort: Cohort | None, validation: Cohort | No
     return cohort[kept], cohort[out]
 
 
+def start_from(network: nn.Module, path: str) -> None:
+    """Copy the weights of a checkpoint into a network of the same architecture.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or of another architecture.
+    """
+    loaded = load(path)
+    source = loaded.network if isinstance(loaded, Denoiser) else loaded
+    try:
+        network.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(f"init {path}: expected the weights of the configured network: {error}") from error
+
+
 class Trainer:
     """One run: networks, optimizers, averaged weights, and where they stand."""
 
@@ -125,6 +140,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.objective: Objective = make_objective(config, cohort)
         bare = self.objective.players()
+        if config.init is not None:
+            start_from(bare[MAIN], config.init)
         self.ema = Ema(bare[MAIN].to(accelerator.device), config.ema) if config.ema else None
         self.players = {name: self._player(net) for name, net in bare.items()}
         self.step, self.seconds, self.stop = 0, 0.0, False

@@ -9,13 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cfx.core.abduction import abduct
 from cfx.core.denoiser import Denoiser
+from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule
 from cfx.core.values import Counterfactuals
 from cfx.counterfactual import Minimal, explain, typical_margins
 from cfx.counterfactual.judge import Judge
-from cfx.counterfactual.minimal import Guidance, paste
+from cfx.counterfactual.method import Meter, Problem
+from cfx.counterfactual.minimal import Guided
+from cfx.counterfactual.shrink import paste
 from cfx.models import build
 from tests.counterfactual.toys import (
     BlowsUp,
@@ -314,11 +316,13 @@ def test_volumes_through_real_networks(conditional):
 def test_volumes_come_back_from_the_null_edit():
     x, classifier, generator = volumes(True)
     x, rows = x[:1], torch.arange(1)
-    method, original = Minimal(steps=3), x
+    method, original, zero = Minimal(steps=3), x, torch.zeros(1)
     for _ in range(10):
-        maps = abduct(generator, x, method.times(generator), seed=0, row=rows, label=rows)
-        guide = Guidance(method, generator, Judge(classifier), 0, rows, rows, 1 - rows, 1 - rows)
-        edited = guide.edit(maps, rows, torch.zeros(1))
+        problem = Problem(
+            x=x, source=rows, target=1 - rows, margin=zero, before=zero, row=rows, seed=0, judge=Judge(classifier),
+            generator=generator, meter=Meter(1), labelled=True,
+        )  # fmt: skip
+        edited = Guided.of(method, problem).edit(rows, zero)
         assert torch.equal(paste(x, edited, method.least), x)
         x = edited
         assert (x - original).abs().max() <= 1e-5
@@ -328,3 +332,23 @@ def test_real_networks_give_the_same_rows_in_any_batch():
     x, classifier, generator = volumes(True)
     runs = [explain(x, classifier, generator, method=Minimal(steps=2, trials=2), batch_size=n) for n in (1, 2)]
     assert_same(tensors(runs[0]), tensors(runs[1]))
+
+
+@pytest.mark.parametrize("method", ["minimal", "morph", "gradient-attack"])
+def test_forbidden_voxels_stay_bit_for_bit(method):
+    means = class_means((8, 8))
+    data = cohort(means, 4)
+    edit, keep = torch.zeros(4, 1, 8, 8, dtype=torch.bool), torch.zeros(4, 1, 8, 8, dtype=torch.bool)
+    edit[..., 1:6], keep[..., 3, :] = True, True
+    run = (data, Linear((8, 8)), ClassGaussian(means), 1 - data.y)
+    result = explain(*run, depth="boundary", edit=edit, keep=keep, method=method)
+    assert result.validity == 1.0
+    assert torch.equal(result.x_cf[~(edit & ~keep)], result.x[~(edit & ~keep)])
+    assert (result.x_cf != result.x).flatten(1).any(1).all()
+
+
+def test_masks_of_another_kind_are_refused():
+    means = class_means((8, 8))
+    data = cohort(means, 4)
+    with pytest.raises(InputError, match=r"keep: expected a boolean mask \(4, 1, 8, 8\), got torch.float32"):
+        explain(data, Linear((8, 8)), ClassGaussian(means), keep=torch.zeros(4, 1, 8, 8))

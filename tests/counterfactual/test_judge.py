@@ -6,7 +6,9 @@ from torch import nn
 
 from cfx.core.errors import InputError
 from cfx.core.values import Cohort
-from cfx.counterfactual.judge import Finding, Judge, at_rest, margin_of, typical_margins
+from cfx.counterfactual import explain
+from cfx.counterfactual.judge import Finding, Judge, Near, at_rest, margin_of, typical_margins
+from tests.counterfactual.toys import ClassGaussian, class_means, cohort
 
 W = torch.tensor([[0.5, -1.0, 2.0, 0.1], [1.5, 0.3, -0.7, 0.2], [-0.4, 0.9, 0.6, -1.2]])
 
@@ -162,3 +164,31 @@ def test_typical_margins_are_medians_over_recognised_images():
 def test_a_reference_without_some_class_is_refused(y, message):
     with pytest.raises(InputError, match=message):
         typical_margins(FirstPixel(), reference([-0.5, 0.2, 0.3], y))
+
+
+class Mean(torch.nn.Module):
+    """A regressor: the mean pixel."""
+
+    def forward(self, x):
+        return x.flatten(1).mean(1)
+
+
+def test_a_value_is_near_exactly_within_its_tolerance():
+    x = torch.tensor([0.0, 0.2, 0.3, 0.4, 0.6]).view(5, 1, 1, 1).expand(5, 1, 4, 4)
+    logit = Near(Mean(), 0.3, 0.15)(x)[:, 0]
+    torch.testing.assert_close(logit, torch.tensor([-4.0, 4 / 3, 4.0, 4 / 3, -4.0]))
+
+
+@pytest.mark.parametrize("goal", [-0.2, 0.25])
+def test_a_value_is_reached_from_either_side(goal):
+    means = class_means((8, 8))
+    result = explain(cohort(means, 4), Near(Mean(), goal, 0.02), ClassGaussian(means, False), 1, depth="boundary")
+    assert result.validity == 1.0
+    assert ((Mean()(result.x_cf) - goal).abs() <= 0.02).all()
+
+
+def test_what_is_no_value_or_no_tolerance_is_refused():
+    with pytest.raises(InputError, match="tolerance: expected a positive number, got 0"):
+        Near(Mean(), 0.3, 0.0)
+    with pytest.raises(InputError, match=r"regressor: expected one value an image, got shape \(2, 16\)"):
+        Near(torch.nn.Flatten(), 0.3, 0.1)(torch.zeros(2, 1, 4, 4))

@@ -209,7 +209,7 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 1
     assert a.keys() == b.keys()
     for name in a.keys() - {"mask"}:
         torch.testing.assert_close(
-            a[name], b[name], atol=tolerance, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+            a[name], b[name], atol=tolerance, rtol=0, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}"
         )
     differ = (a["mask"] != b["mask"]).expand_as(a["x"])
     assert ((a["x_cf"] - a["x"])[differ].abs() <= tolerance).all()

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 
 from cfx.core import geometry
 from cfx.data.brain import (
@@ -294,3 +295,41 @@ class TestCohort:
         assert cohort.ids[0] == "brain-0-3"
         assert cohort.classes == ["healthy", "diseased"]
         assert torch.equal(cohort.lesion, group.render(factors).lesion)
+
+
+class TestLabelledByAPlantedFactor:
+    """The class is the factor, and the true counterfactual changes it alone."""
+
+    @pytest.mark.parametrize("kind", ["tag", "implant", "ruler", "scanner", "shape"])
+    def test_the_truth_changes_the_factor_and_nothing_else(self, kind):
+        config = BrainConfig(n=12, seed=4, confounders=(Confounder(kind=kind),), label=kind)
+        cohort = load_brain(config)
+        present = cohort.covariates[f"planted_{kind}"] > 0
+        assert torch.equal(cohort.y, present.long())
+        assert 0 < int(cohort.y.sum()) < 12
+        assert cohort.classes == [f"no {kind}", kind]
+        assert (cohort.x_true != cohort.x).flatten(1).any(1).all()
+        assert torch.equal(cohort.covariates["severity"], cohort.covariates["severity_true"])
+
+    def test_changing_a_tag_twice_returns_the_image(self):
+        people = Population(BrainConfig(n=4, seed=4, confounders=(Confounder(kind="tag", strength=0.5),), label="tag"))
+        factors = people.factors(torch.arange(4))
+        twice = people.twins(people.twins(factors))
+        assert torch.equal(twice.planted["tag"], factors.planted["tag"])
+
+    def test_a_share_of_the_subjects_is_free_of_it(self):
+        config = BrainConfig(n=400, seed=4, size=16, confounders=(Confounder(kind="scanner", share=0.25),))
+        amplitude = Population(config).factors(torch.arange(400)).planted["scanner"]
+        assert set(amplitude.tolist()) == {-1.0, 0.0, 1.0}
+        assert abs(float((amplitude != 0).double().mean()) - 0.25) < 0.08
+
+    @pytest.mark.parametrize(
+        ("confounders", "label", "text"),
+        [
+            ((), "tag", "expected disease or one of the confounders"),
+            ((Confounder(kind="shape", share=0.5),), "shape", "expects its share to be 1"),
+        ],
+    )
+    def test_labels_that_make_no_sense(self, confounders, label, text):
+        with pytest.raises(ValidationError, match=text):
+            BrainConfig(confounders=confounders, label=label)

@@ -1,4 +1,4 @@
-"""Known answers of the metrics on hand-made results."""
+"""Known answers of the means on hand-made results."""
 
 from dataclasses import replace
 
@@ -6,34 +6,9 @@ import pytest
 import torch
 
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, Counterfactuals, Verdict
-from cfx.counterfactual.metrics import TRUE_EFFECT, evaluate
-
-
-def result_of(x: torch.Tensor, x_cf: torch.Tensor, reached: list[bool]) -> Counterfactuals:
-    n = len(x)
-    zero, ones = torch.zeros(n, dtype=torch.long), torch.ones(n)
-    probs = torch.tensor([0.2, 0.8]).expand(n, 2)
-    return Counterfactuals(
-        x=x,
-        x_cf=x_cf,
-        target=zero + 1,
-        probs_before=probs.flip(1),
-        probs_after=probs,
-        mask=(x != x_cf),
-        margin=ones,
-        margin_after=torch.tensor([1.5 if r else 0.5 for r in reached]),
-        strength=ones,
-        verdict=torch.tensor([int(Verdict.FLIPPED if r else Verdict.BUDGET) for r in reached]),
-        row=torch.arange(n),
-        nfe_forward=zero + 10,
-        nfe_backward=zero,
-        nfe_classifier=zero + 3,
-        nfe_classifier_backward=zero + 4,
-        depth="typical",
-        seed=0,
-        seconds=2.0,
-    )
+from cfx.core.values import Cohort
+from cfx.counterfactual.metrics import TRUE_EFFECT, against_truth, evaluate, means
+from tests.counterfactual.metrics.hand_made import result_of
 
 
 @pytest.fixture
@@ -89,3 +64,42 @@ def test_other_truth_is_refused(truth: tuple) -> None:
     x, x_true = truth
     with pytest.raises(InputError, match="x_true"):
         evaluate(result_of(x, x_true, [True] * 4), Cohort(x[:2], x_true=x_true[:2]))
+
+
+def test_the_names_that_scripts_read_are_there(truth: tuple) -> None:
+    x, x_true = truth
+    found = evaluate(result_of(x, x_true), Cohort(x, x_true=x_true), distance=_Gap())
+    with_interval = {
+        "validity", "stable", "l1", "l2", "edited_share", "feature_distance", "nfe_unet_forward", "error_to_truth",
+        "error_to_truth_ratio", "localisation_auprc",
+    }  # fmt: skip
+    alone = {
+        "n", "nfe_unet_forward_max", "nfe_unet_backward", "nfe_classifier", "nfe_classifier_backward",
+        "seconds_per_image", "error_to_truth_no_edit", "localisation_base_rate",
+    }  # fmt: skip
+    assert with_interval | alone | {f"{k}{end}" for k in with_interval for end in ("_low", "_high")} <= found.keys()
+    assert found["nfe_classifier_backward"] == 4
+    truths = against_truth(result_of(x, x_true), x_true)
+    assert truths == {k: found[k] for k in truths}
+
+
+def test_a_cohort_whose_truth_is_no_change_has_no_ratio(truth: tuple) -> None:
+    x, x_true = truth
+    found = evaluate(result_of(x, x_true), Cohort(x, x_true=x))
+    assert found["error_to_truth"] > 0
+    assert "error_to_truth_ratio" not in found
+
+
+def test_means_pass_over_rows_without_a_meaning() -> None:
+    nan = torch.nan
+    found = means({"a": torch.tensor([1.0, nan, 3.0]), "b": torch.tensor([nan, nan, nan])})
+    assert found["a"] == 2
+    assert (found["a_low"], found["a_high"]) == (1, 3)
+    assert "b" not in found
+
+
+class _Gap(torch.nn.Module):
+    name = "gap"
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).abs().flatten(1).amax(1)

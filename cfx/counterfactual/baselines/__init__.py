@@ -1,0 +1,1 @@
+"""Published methods of visual counterfactual explanation, each in its own file."""

@@ -1,0 +1,145 @@
+"""One batch of an explanation: hand the rows that must change to the method, then judge what it returns."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cfx.core.denoiser import Generative, Latent
+from cfx.core.random import normal
+from cfx.core.values import Counterfactuals, Verdict
+from cfx.counterfactual.judge import Judge, margin_of
+from cfx.counterfactual.method import Meter, Method, Problem, Proposal
+
+_STABILITY_STREAM = 1 << 21
+_STABILITY_NOISE = 0.1  # standard deviation, in image units, of the re-noising that a decision must survive
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is the same for all batches of one call."""
+
+    judge: Judge
+    generator: object
+    reviewer: Generative | None
+    method: Method
+    margins: Float[Tensor, " k"]
+    depth: str
+    seed: int
+    device: torch.device
+    oracle: Judge | None
+
+    def batch(
+        self,
+        x: Float[Tensor, "n c *space"],
+        logits: Float[Tensor, "n k"],
+        target: Int[Tensor, " n"],
+        row: Int[Tensor, " n"],
+        allowed: Bool[Tensor, "n 1 *space"] | None,
+    ) -> Counterfactuals:
+        """Explain one batch and verify it; everything in and out lives on the CPU."""
+        began = time.perf_counter()
+        n, margin = len(x), self.margins[target]
+        before = margin_of(logits, target)
+        todo = (before < margin).nonzero().flatten()
+        x_cf, verdict = x.clone(), torch.full((n,), int(Verdict.ALREADY))
+        nothing = torch.full((n,), torch.nan)
+        strength, smaller, outside, consent = torch.zeros(n), nothing.clone(), nothing.clone(), nothing.clone()
+        meter = Meter(n)
+        if len(todo):
+            problem = self._problem(x, logits, target, row, allowed, todo)
+            found = self.method.propose(problem)
+            image = torch.where(found.finite.view(-1, *[1] * (x.ndim - 1)), found.image, problem.x)
+            x_cf[todo], verdict[todo] = image.cpu(), self._review(problem, found, image).cpu()
+            strength[todo] = found.strength.masked_fill(~found.finite, 0).cpu()
+            smaller[todo] = found.smaller.cpu()
+            if found.outside is not None:
+                outside[todo] = found.outside.cpu()
+            if found.consent is not None:
+                consent[todo] = found.consent.cpu()
+            for kind, counts in vars(problem.meter).items():
+                getattr(meter, kind)[todo] = counts.cpu()
+        after = self._verify(x_cf)
+        margin_after = margin_of(after, target)
+        reached = (verdict == Verdict.FLIPPED) | (verdict == Verdict.UNSTABLE)
+        missed = reached & ~(margin_after >= margin - 1e-5)  # the final image has the last word
+        seconds = time.perf_counter() - began
+        return Counterfactuals(
+            x=x,
+            x_cf=x_cf,
+            target=target,
+            probs_before=logits.softmax(1),
+            probs_after=after.softmax(1),
+            mask=(x_cf != x).any(1, keepdim=True),
+            margin=margin,
+            margin_after=margin_after,
+            strength=strength,
+            verdict=verdict.masked_fill(missed, int(Verdict.BUDGET)),
+            row=row,
+            nfe_forward=meter.unet_forward,
+            nfe_backward=meter.unet_backward,
+            nfe_classifier=meter.classifier + 2,
+            nfe_classifier_backward=meter.classifier_backward,
+            smaller=smaller,
+            outside_share=outside,
+            consent=consent,
+            depth=self.depth,
+            method=self.method.name,
+            seed=self.seed,
+            seconds=seconds,
+            oracle_probs_before=None if self.oracle is None else self.oracle.probabilities(x.to(self.device)).cpu(),
+            oracle_probs_after=None if self.oracle is None else self.oracle.probabilities(x_cf.to(self.device)).cpu(),
+        )
+
+    def _problem(
+        self, x: Tensor, logits: Tensor, target: Tensor, row: Tensor, allowed: Tensor | None, todo: Tensor
+    ) -> Problem:
+        """The rows that must change, on the device."""
+        # the best class but the target: the present one, also of an image that leans to the target already
+        source = logits[todo].scatter(1, target[todo, None], -torch.inf).argmax(1)
+        goal = target[todo]
+        return Problem(
+            x=x[todo].to(self.device),
+            source=source.to(self.device),
+            target=goal.to(self.device),
+            margin=self.margins[goal].to(self.device),
+            before=margin_of(logits[todo], goal).to(self.device),
+            row=row[todo].to(self.device),
+            seed=self.seed,
+            judge=self.judge,
+            generator=self.generator,
+            meter=Meter(len(todo), self.device),
+            typical=self.depth == "typical",
+            allowed=None if allowed is None else allowed[todo].to(self.device),
+            labelled=getattr(self.generator, "classes", None) == logits.shape[1],
+        )
+
+    def _review(self, problem: Problem, found: Proposal, image: Tensor) -> Int[Tensor, " b"]:
+        """The verdict of every row, before the last word of the classifier on the final image."""
+        reached = self.judge.margin(image, problem.target) >= problem.margin - 1e-5
+        problem.meter.count("classifier", problem.everyone)
+        verdict = torch.where(reached, int(Verdict.FLIPPED), int(Verdict.BUDGET))
+        if self.reviewer is not None:
+            problem.meter.count("unet_forward", problem.everyone)
+            problem.meter.count("classifier", problem.everyone)
+            stable = self._survives(self.reviewer, image, problem.target, problem.row)
+            verdict = torch.where(reached & ~stable, int(Verdict.UNSTABLE), verdict)
+        return torch.where(found.finite, verdict, int(Verdict.REFUSED))
+
+    @torch.no_grad()
+    def _survives(self, reviewer: Generative, x: Tensor, target: Tensor, row: Tensor) -> Bool[Tensor, " b"]:
+        """Does the decision outlive noise of a tenth of the range and one denoising step without label?"""
+        schedule = reviewer.schedule
+        t = next(t for t in range(1, schedule.T + 1) if float(schedule.sigma(t, x).max()) >= _STABILITY_NOISE)
+        z = reviewer.encode(x) if isinstance(reviewer, Latent) else x
+        noise = normal(z.shape[1:], seed=self.seed, row=row, stream=_STABILITY_STREAM).to(z)
+        again = reviewer(schedule.alpha(t, z) * z + schedule.sigma(t, z) * noise, t).mean
+        if isinstance(reviewer, Latent):
+            again = reviewer.decode(again) + x - reviewer.decode(z)
+        return self.judge.margin(again.clamp(-1, 1), target) > 0
+
+    @torch.no_grad()
+    def _verify(self, x_cf: Tensor) -> Tensor:
+        return self.judge.logits(x_cf.to(self.device)).cpu()

@@ -1,0 +1,45 @@
+"""What a set of counterfactuals is worth: every row counted, each figure with its bootstrap interval.
+
+`rows` has one number a row, `table` their means, `beside` the two trivial edits that belong in every table. `realism`,
+`faithful`, `consistency` and `latent` ask the questions that need more than the result itself.
+"""
+
+from cfx.counterfactual.metrics.beside import identity_edit, random_real
+from cfx.counterfactual.metrics.consistency import composition, reversibility
+from cfx.counterfactual.metrics.faithful import attribute_change, cout, diversity
+from cfx.counterfactual.metrics.latent import im1, im2, latent_divergence
+from cfx.counterfactual.metrics.realism import (
+    FeatureSpace,
+    distance_between,
+    frechet,
+    kernel,
+    penultimate,
+    split_distance,
+)
+from cfx.counterfactual.metrics.rows import CHANGED, TRUE_EFFECT, per_row
+from cfx.counterfactual.metrics.table import against_truth, evaluate, means
+
+__all__ = [
+    "CHANGED",
+    "TRUE_EFFECT",
+    "FeatureSpace",
+    "against_truth",
+    "attribute_change",
+    "composition",
+    "cout",
+    "distance_between",
+    "diversity",
+    "evaluate",
+    "frechet",
+    "identity_edit",
+    "im1",
+    "im2",
+    "kernel",
+    "latent_divergence",
+    "means",
+    "penultimate",
+    "per_row",
+    "random_real",
+    "reversibility",
+    "split_distance",
+]

@@ -1,0 +1,41 @@
+"""Methods of explanation by name; a method's module is imported when it is first asked for."""
+
+from dataclasses import fields
+from importlib import import_module
+
+from cfx.core.errors import InputError
+from cfx.counterfactual.method import Method
+
+METHODS = {
+    "minimal": "minimal:Minimal",
+    "morph": "morph:Morph",
+    "gradient-attack": "baselines.attack:GradientAttack",
+    "additive-map": "baselines.additive:AdditiveMap",
+    "latent-shift": "baselines.latent_shift:LatentShift",
+    "dime": "baselines.dime:Dime",
+    "fastdime": "baselines.fastdime:FastDime",
+    "fastdime-2": "baselines.fastdime:FastDime2",
+    "maskdime": "baselines.maskdime:MaskDime",
+    "ace": "baselines.ace:Ace",
+    "dvce": "baselines.dvce:Dvce",
+    "ddim-guidance": "baselines.ddim:DdimGuidance",
+}
+"""Name of each method, and where under `cfx.counterfactual` it is."""
+
+
+def build_method(name: str, **settings: object) -> Method:
+    """A method with its published settings, or these.
+
+    Raises:
+        InputError: an unknown name or setting.
+    """
+    if name not in METHODS:
+        raise InputError(f"method: expected one of {list(METHODS)}, got {name!r}")
+    module, kind = METHODS[name].split(":")
+    method = getattr(import_module(f"cfx.counterfactual.{module}"), kind)
+    known = [f.name for f in fields(method)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise InputError(f"{name}: expected settings among {known}, got {unknown}")
+    made: Method = method(**settings)
+    return made

@@ -1,0 +1,96 @@
+"""What an edit must not touch, and how much of a successful edit can be taken back.
+
+`paste` undoes small changes. `shrink` first raises that threshold, then scales the edit down, as far as the classifier
+stays convinced; both are searched for all rows at once by bisection, with the classifier alone. Every peer enforces
+minimality by the weight of a penalty; here the result is a certified local minimum: the next smaller edit was tried,
+and the record holds its margin.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cfx.counterfactual.method import Problem, each
+
+GRID = 16
+"""The edit is scaled in steps of 1 / GRID of itself."""
+_EROSIONS = 4  # bisections of the threshold
+
+
+def paste(
+    x: Float[Tensor, "b c *space"], edited: Float[Tensor, "b c *space"], least: float | Float[Tensor, "b ..."]
+) -> Float[Tensor, "b c *space"]:
+    """Keep only real changes: those whose local size exceeds `least`; elsewhere `x` bit for bit.
+
+    The local size is the mean absolute change over 3 voxels a side. The weight rises from 0 at `least` to 1 at twice
+    it, continuously, so a rounding difference between batches cannot switch a voxel on or off.
+    """
+    change = edited.clamp(-1, 1) - x
+    size = change.abs().amax(1, keepdim=True)
+    pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
+    local = pool(size, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    weight = (local / least - 1).clamp(0, 1)
+    return torch.where(weight > 0, x + weight * change, x)
+
+
+def shrink(
+    problem: Problem,
+    edited: Float[Tensor, "b c *space"],
+    image: Float[Tensor, "b c *space"],
+    done: Bool[Tensor, " b"],
+    least: float,
+) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, " b"]]:
+    """Take back as much of each successful edit as the classifier allows.
+
+    Args:
+        problem: The batch.
+        edited: Edits before pasting.
+        image: The same pasted with threshold `least`, which reach the margin where `done`.
+        done: Rows to shrink; the others stay as they are.
+        least: Threshold of `paste`.
+
+    Returns:
+        The images, and the margin at the next smaller scale, which was tried and failed (NaN where not `done`).
+    """
+    rows = done.nonzero().flatten()
+    out, smaller = image.clone(), torch.full((len(image),), torch.nan, device=image.device)
+    if len(rows):
+        eroded = _erode(problem, rows, edited[rows], image[rows], least)
+        out[rows], smaller[rows] = _scale(problem, rows, eroded)
+    return out, smaller
+
+
+def _erode(problem: Problem, rows: Tensor, edited: Tensor, image: Tensor, least: float) -> Tensor:
+    """Paste with the highest threshold that still convinces, bisected between `least` and the largest change."""
+    x = problem.x[rows]
+    top = (edited.clamp(-1, 1) - x).abs().flatten(1).amax(1).clamp_min(2 * least)
+    low, high = torch.full_like(top, least).log(), top.log()
+    for _ in range(_EROSIONS):
+        middle = (low + high) / 2
+        candidate = problem.restrict(rows, paste(x, edited, each(middle.exp(), x)))
+        good = problem.excess(rows, candidate) >= 0
+        image = torch.where(each(good, x), candidate, image)
+        low, high = torch.where(good, middle, low), torch.where(good, high, middle)
+    return image
+
+
+def _scale(problem: Problem, rows: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """The least multiple of 1 / GRID of the edit that convinces, and the margin one step below it."""
+    x = problem.x[rows]
+    change = image - x
+    low, high = torch.zeros(len(rows), device=x.device), torch.full((len(rows),), float(GRID), device=x.device)
+    failed = problem.before[rows].clone()
+    while bool((high - low > 1).any()):
+        middle = ((low + high) / 2).floor()
+        excess = problem.excess(rows, _scaled(x, change, middle / GRID))
+        good, open_ = excess >= 0, high - low > 1
+        high = torch.where(good & open_, middle, high)
+        failed = torch.where(~good & open_, excess + problem.margin[rows], failed)
+        low = torch.where(~good & open_, middle, low)
+    return _scaled(x, change, high / GRID).where(each(high < GRID, x), image), failed
+
+
+def _scaled(x: Tensor, change: Tensor, share: Tensor) -> Tensor:
+    """The image with a share of the change; bit for bit itself where there is none."""
+    return torch.where(change == 0, x, x + each(share, x) * change)
