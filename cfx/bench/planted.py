@@ -142,7 +142,8 @@ def inside_top(edit: Float[Tensor, "n c *space"], region: Bool[Tensor, "n c *spa
 def cosine(a: Float[Tensor, "n c *space"], b: Float[Tensor, "n c *space"]) -> Float[Tensor, " n"]:
     """Cosine of two maps, row by row; 0 where either is zero."""
     a, b = a.flatten(1).double(), b.flatten(1).double()
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)
+    found: Tensor = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)
+    return found
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -64,14 +64,14 @@ class Minimal:
     name: ClassVar[str] = "minimal"
 
     start: float = 0.9
-    steps: int = 14
+    steps: int = 12
     boundary_steps: int = 6
     trials: int = 4
     tolerance: float = 0.3
     resolution: float = 0.25
     conditional: float = 1.0
     gradient: float = 0.4
-    copies: int = 8
+    copies: int = 4
     spread: float = 0.8
     free_step: float = 0.05
     least: float = 0.03

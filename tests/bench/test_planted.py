@@ -29,23 +29,21 @@ def test_cosine_of_maps():
 
 def test_the_two_truths_change_one_factor_each():
     images, disease = planted_cohort("tag", 6, 3)
-    corner, middle = (..., slice(0, 12), slice(0, 12)), (..., slice(20, 44), slice(20, 44))
+    corner, middle = (..., slice(0, 10), slice(0, 10)), (..., slice(20, 44), slice(20, 44))
     assert (images.x_true[corner] != images.x[corner]).flatten(1).any(1).all()
     assert torch.equal(images.x_true[middle], images.x[middle])
     assert torch.equal(disease[corner], images.x[corner])
     assert (disease[middle] != images.x[middle]).flatten(1).any(1).all()
 
 
-def test_the_bench_writes_one_row_a_factor_and_method(tmp_path):
-    keys = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": [4, 8]}
-    save(tmp_path / "clf", build("cnn", **keys), name="cnn", config=keys, shape=(1, 64, 64))
+def test_the_bench_writes_one_row_a_factor_and_method(tmp_path, root):
     keys = {"spatial_dims": 2, "in_channels": 1, "channels": [8], "attention": [False], "features": 2, "classes": 2}
     schedule = Schedule.from_diffusers({"prediction_type": "v_prediction"})
     denoiser = Denoiser(build("patch-unet", **keys), schedule, classes=2, shape=(1, 64, 64))
     save(tmp_path / "gen", denoiser, name="patch-unet", config=keys)
     config = PlantedBench(
         name="toy", out=str(tmp_path / "out"), n=4, generator=str(tmp_path / "gen"),
-        classifiers={"tag": str(tmp_path / "clf")}, methods=("gradient-attack",),
+        classifiers={"tag": str(root / "checkpoints/brain64-tag-classifier")}, methods=("gradient-attack",),
     )  # fmt: skip
     rows = run_planted(config)
     assert [(r["factor"], r["method"]) for r in rows] == [("tag", "gradient-attack")]

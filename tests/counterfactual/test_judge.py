@@ -6,7 +6,7 @@ from torch import nn
 
 from cfx.core.errors import InputError
 from cfx.core.values import Cohort
-from cfx.counterfactual import explain
+from cfx.counterfactual import Minimal, explain
 from cfx.counterfactual.judge import Finding, Judge, Near, at_rest, margin_of, typical_margins
 from tests.counterfactual.toys import ClassGaussian, class_means, cohort
 
@@ -146,11 +146,11 @@ def reference(pixels, y):
     return Cohort(x, y=None if y is None else torch.tensor(y))
 
 
-def test_typical_margins_are_medians_over_recognised_images():
+def test_typical_margins_are_lower_deciles_over_recognised_images():
     # class 0 recognised with margins 0.1, 0.4, 0.9; class 1 with 0.2, 0.3, 0.8; the last of each class is mistaken
     pixels = [-0.1, -0.9, -0.4, 0.7, 0.2, 0.8, 0.3, -0.6]
     margins = typical_margins(FirstPixel(), reference(pixels, [0, 0, 0, 0, 1, 1, 1, 1]))
-    torch.testing.assert_close(margins, torch.tensor([0.4, 0.3]))
+    torch.testing.assert_close(margins, torch.tensor([0.16, 0.22]))
 
 
 @pytest.mark.parametrize(
@@ -179,12 +179,13 @@ def test_a_value_is_near_exactly_within_its_tolerance():
     torch.testing.assert_close(logit, torch.tensor([-4.0, 4 / 3, 4.0, 4 / 3, -4.0]))
 
 
-@pytest.mark.parametrize("goal", [-0.2, 0.25])
+@pytest.mark.parametrize("goal", [-0.1, 0.12])
 def test_a_value_is_reached_from_either_side(goal):
     means = class_means((8, 8))
-    result = explain(cohort(means, 4), Near(Mean(), goal, 0.02), ClassGaussian(means, False), 1, depth="boundary")
+    result = explain(cohort(means, 4), Near(Mean(), goal, 0.05), ClassGaussian(means, False), 1, depth="boundary",
+                     method=Minimal(trials=10))  # fmt: skip
     assert result.validity == 1.0
-    assert ((Mean()(result.x_cf) - goal).abs() <= 0.02).all()
+    assert ((Mean()(result.x_cf) - goal).abs() <= 0.05).all()
 
 
 def test_what_is_no_value_or_no_tolerance_is_refused():
