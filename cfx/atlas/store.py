@@ -267,12 +267,21 @@ def check_path(path: str | os.PathLike[str], exists: Exists = "refuse") -> None:
     if target.exists():
         if exists == "refuse":
             raise AtlasError(f"{target}: exists; choose another path, or ask to resume or overwrite it")
-        Atlas(target)  # never resume or overwrite what is not an atlas
+        if exists == "resume" or not _is_atlas(target):
+            Atlas(target)  # never resume or overwrite what is not an atlas; one of an older schema may be overwritten
     with _refusals(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         probe = _beside(target)
         probe.mkdir()
         probe.rmdir()
+
+
+def _is_atlas(path: Path) -> bool:
+    """Whether a folder says that it is an atlas, of whatever schema."""
+    try:
+        return "cfx_schema" in zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False).attrs
+    except _FAILURES:
+        return False
 
 
 def _runs(at: NDArray[np.int64]) -> list[slice]:

@@ -41,7 +41,8 @@ class Near(nn.Module):
     """A regressor as a classifier of whether its value is near one to be reached (no 0, yes 1).
 
     The logit is (tolerance - |value(x) - goal|) / tolerance * 4, so it is positive exactly within the tolerance and 4
-    at the goal itself. Explain it with `target=1`.
+    at the goal itself. Explain it with `target=1`. An edit that overshoots the tolerance counts as a miss, which the
+    search for a least strength cannot tell from one that falls short: give a tolerance that a step can hit.
 
     Args:
         regressor: Images to values `(b,)` or `(b, 1)`.

@@ -104,7 +104,7 @@ def test_round_trip_is_bit_for_bit(tmp_path: Path, space: tuple[int, ...], oracl
     atlas = write_atlas(tmp_path / "a.zarr", result, cohort, attributes={"config": {"lr": 1e-4}})
     assert_same(result, read_atlas(tmp_path / "a.zarr"))
     assert_same(cohort, Atlas(tmp_path / "a.zarr").read_cohort())
-    expected = {"cfx_schema": 1, "seed": 7, "depth": "typical", "classes": ["healthy", "ill"], "config": {"lr": 1e-4}}
+    expected = {"cfx_schema": 2, "seed": 7, "depth": "typical", "classes": ["healthy", "ill"], "config": {"lr": 1e-4}}
     assert expected.items() <= atlas.attributes.items()
 
 
@@ -321,3 +321,12 @@ def test_shard_rows_are_whole_shards(tmp_path: Path, result: Counterfactuals) ->
         atlas.shard_rows(2, 2)
     group = zarr.open_group(tmp_path / "a", mode="r")
     assert {(a.shards or a.chunks)[0] for _, a in group.arrays()} == {4}
+
+
+def test_an_atlas_of_an_older_schema_may_be_overwritten_but_not_resumed(tmp_path):
+    path = tmp_path / "old.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs["cfx_schema"] = 1
+    check_path(path, "overwrite")
+    with pytest.raises(AtlasError, match="expected a cfx atlas of schema 2, got schema 1"):
+        check_path(path, "resume")
