@@ -286,7 +286,7 @@ def test_a_generator_of_other_classes_serves_without_labels():
     assert result.flipped.all()
 
 
-def volumes(conditional):
+def volumes(conditional, side=32):
     """A tiny real 3D generator and classifier; convolutions that start at zero are drawn anew."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -299,14 +299,14 @@ def volumes(conditional):
             if isinstance(module, torch.nn.Conv3d) and not module.weight.any():
                 module.reset_parameters()
         classifier = build("cnn", spatial_dims=3, in_channels=1, out_channels=1, channels=[4, 8])
-        x = torch.rand(2, 1, 32, 32, 32) * 1.8 - 0.9
+        x = torch.rand(2, 1, side, side, side) * 1.8 - 0.9
     schedule = Schedule.from_diffusers({"prediction_type": "v_prediction", "timestep_spacing": "trailing"})
-    return x, classifier, Denoiser(network, schedule, classes=classes, shape=(1, 32, 32, 32))
+    return x, classifier, Denoiser(network, schedule, classes=classes, shape=(1, side, side, side))
 
 
-@pytest.mark.parametrize("conditional", [True, False])
-def test_volumes_through_real_networks(conditional):
-    x, classifier, generator = volumes(conditional)
+@pytest.mark.parametrize(("conditional", "side"), [(True, 32), (False, 32), (True, 48)])
+def test_volumes_through_real_networks(conditional, side):
+    x, classifier, generator = volumes(conditional, side)
     result = explain(x, classifier, generator, method=Minimal(steps=3, trials=2))
     assert_lawful(result)
     assert result.mask.flatten(1).any(1).all()
@@ -314,8 +314,9 @@ def test_volumes_through_real_networks(conditional):
     torch.testing.assert_close(result.margin_after, margin.detach(), atol=1e-5, rtol=0)
 
 
-def test_volumes_come_back_from_the_null_edit():
-    x, classifier, generator = volumes(True)
+@pytest.mark.parametrize("side", [32, 48])
+def test_volumes_come_back_from_the_null_edit(side):
+    x, classifier, generator = volumes(True, side)
     x, rows = x[:1], torch.arange(1)
     method, original, zero = Minimal(steps=3), x, torch.zeros(1)
     for _ in range(10):
