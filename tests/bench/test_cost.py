@@ -1,6 +1,7 @@
 """Memory and time of a block of work, against known amounts."""
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ def test_peak_memory_sees_what_was_freed_again():
         pass
     with peak_memory(CPU) as large:
         held = torch.ones(16 * 2**20)  # 64 MB
+        time.sleep(0.1)  # several looks of the thread that watches
         del held
     assert small.mb < 16
-    assert 56 < large.mb < 96
+    assert 40 < large.mb < 96  # pages that the process still held may be used again
 
 
 def test_peak_memory_of_a_failing_block_lets_the_error_through():
