@@ -7,7 +7,6 @@ that cannot run is a row with an `error`, not the end of the bench.
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -29,7 +28,7 @@ from cfx.data import DataConfig, load_cohort
 from cfx.models import load, read_manifest
 from cfx.models.autoencoder import Vae
 from cfx.models.files import digest
-from cfx.training.config import Frozen
+from cfx.training.config import Frozen, RunConfig
 from cfx.training.distributed import gather_rows, make_accelerator, my_rows
 
 if TYPE_CHECKING:
@@ -65,13 +64,9 @@ class Contender(Frozen):
         )
 
 
-class CounterfactualBench(Frozen):
+class CounterfactualBench(RunConfig):
     """Which methods to compare, on which images, for which classifier."""
 
-    name: str
-    """Name of the bench."""
-    out: str = ""
-    """Folder to write; `runs/<name>` by default."""
     data: DataConfig
     """Images to explain."""
     reference: DataConfig | None = None
@@ -99,11 +94,6 @@ class CounterfactualBench(Frozen):
         if double := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"methods: expected distinct labels other than {list(REFERENCES)}, got {double} twice")
         return self
-
-    @property
-    def folder(self) -> Path:
-        """Where the bench writes."""
-        return Path(self.out or f"runs/{self.name}")
 
 
 def run_bench(config: CounterfactualBench, command: str | None = None) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ known: that of the planted factor, e_k = x(factor changed) - x, and that of the 
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -30,7 +29,7 @@ from cfx.counterfactual.metrics import TRUE_EFFECT, evaluate, means
 from cfx.data import BrainConfig, load_cohort
 from cfx.data.brain import Confounder
 from cfx.models import load
-from cfx.training.config import Frozen
+from cfx.training.config import RunConfig
 from cfx.training.distributed import make_accelerator
 
 TOP = 0.05
@@ -40,13 +39,9 @@ _INSIDE = 0.9  # of the planted object, for it to lie inside
 Kind = Literal["tag", "implant", "ruler", "scanner", "shape"]
 
 
-class PlantedBench(Frozen):
+class PlantedBench(RunConfig):
     """Which planted factors to look for, with which classifiers."""
 
-    name: str
-    """Name of the bench."""
-    out: str = ""
-    """Folder to write; `runs/<name>` by default."""
     n: int = Field(default=256, ge=2)
     """Images for each classifier."""
     population: int = Field(default=21, ge=0)
@@ -61,11 +56,6 @@ class PlantedBench(Frozen):
     """Seed of all randomness."""
     batch_size: int = Field(default=32, ge=1)
     """Images worked on together."""
-
-    @property
-    def folder(self) -> Path:
-        """Where the bench writes."""
-        return Path(self.out or f"runs/{self.name}")
 
 
 def run_planted(config: PlantedBench) -> list[dict[str, Any]]:
@@ -84,13 +74,14 @@ def run_planted(config: PlantedBench) -> list[dict[str, Any]]:
     for kind, path in config.classifiers.items():
         classifier = load(path).to(accelerator.device)
         images, disease = planted_cohort(kind, config.n, config.population)
+        reference, _ = planted_cohort(kind, 128, config.population + 1)
         for name in config.methods:
             result = explain(
                 images,
                 classifier,
                 generator,
                 None if images.y is None else 1 - images.y,
-                reference=planted_cohort(kind, 128, config.population + 1)[0],
+                reference=reference,
                 method=build_method(name),
                 seed=config.seed,
                 batch_size=config.batch_size,

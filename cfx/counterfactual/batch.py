@@ -11,7 +11,7 @@ from cfx.core.denoiser import Generative, Latent
 from cfx.core.random import normal
 from cfx.core.values import Counterfactuals, Verdict
 from cfx.counterfactual.judge import Judge, margin_of
-from cfx.counterfactual.method import Meter, Method, Problem, Proposal
+from cfx.counterfactual.method import Meter, Method, Problem, Proposal, each
 
 _STABILITY_STREAM = 1 << 21
 _STABILITY_NOISE = 0.1  # standard deviation, in image units, of the re-noising that a decision must survive
@@ -51,7 +51,7 @@ class Run:
         if len(todo):
             problem = self._problem(x, logits, target, row, allowed, todo)
             found = self.method.propose(problem)
-            image = torch.where(found.finite.view(-1, *[1] * (x.ndim - 1)), found.image, problem.x)
+            image = torch.where(each(found.finite, x), found.image, problem.x)
             x_cf[todo], verdict[todo] = image.cpu(), self._review(problem, found, image).cpu()
             strength[todo] = found.strength.masked_fill(~found.finite, 0).cpu()
             smaller[todo] = found.smaller.cpu()

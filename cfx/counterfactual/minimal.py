@@ -37,8 +37,8 @@ from cfx.counterfactual.method import Problem, Proposal, each, rms, unit
 from cfx.counterfactual.search import least_strength
 from cfx.counterfactual.shrink import paste, shrink
 
-_FAINT = 0.05
-_TOUCHES = (0.95, 1.05, 0.9, 1.1, 0.8, 1.2)
+_FAINT = 0.05  # consent below this is noise and counts as none
+_TOUCHES = (0.95, 1.05, 0.9, 1.1, 0.8, 1.2)  # scales of a near miss, nearest to the whole edit first
 _NOISY_COPIES = 1 << 20  # streams of the gradient's noise: beyond every time t, which abduction uses
 
 

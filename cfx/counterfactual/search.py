@@ -83,7 +83,7 @@ def least_strength(
         # a success replaces failures and larger successes; a failure only replaces a worse failure
         better = torch.isfinite(h) & torch.where(h >= 0, s < high[r], (h > best[r]) & (best[r] < 0))
         image[r[better]], strength[r[better]], best[r[better]] = candidate[better], s[better], h[better]
-        failed[r] = torch.where((h < 0) & (s > low[r]), h, failed[r])
+        failed[r] = torch.where((h < 0) & (s >= low[r]), h, failed[r])
         _narrow(r, s, h, (low, high, h_low, h_high))
         guess[r] = _next_guess(low[r], high[r], h_low[r], h_high[r], (excess[r] / (excess[r] - h)).nan_to_num(2.0))
         close = (best[r] <= tolerance) | (high[r] - low[r] <= resolution * high[r])

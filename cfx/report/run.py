@@ -23,7 +23,7 @@ from cfx.models import load
 from cfx.models.perceptual import FeatureDistance
 from cfx.report.page import write_report
 from cfx.report.summary import write_summary
-from cfx.training.config import Frozen
+from cfx.training.config import RunConfig
 from cfx.training.distributed import gather_rows, make_accelerator
 
 if TYPE_CHECKING:
@@ -33,13 +33,9 @@ _log = logging.getLogger(__name__)
 _NULL_ROWS = 16  # rows on which the null edit is measured
 
 
-class ExplainConfig(Frozen):
+class ExplainConfig(RunConfig):
     """What to explain, with which classifier and generator."""
 
-    name: str
-    """Name of the run."""
-    out: str = ""
-    """Folder to write; `runs/<name>` by default."""
     data: DataConfig
     """Images to explain."""
     reference: DataConfig | None = None
@@ -64,11 +60,6 @@ class ExplainConfig(Frozen):
     """Images worked on together."""
     resume: bool = False
     """Go on with the atlas of an interrupted run instead of starting anew."""
-
-    @property
-    def folder(self) -> Path:
-        """Where the run writes."""
-        return Path(self.out or f"runs/{self.name}")
 
 
 def explain_run(config: ExplainConfig) -> dict[str, Any]:

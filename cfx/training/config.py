@@ -108,15 +108,25 @@ class Optimizer(Frozen):
     """Factor on the rate of class embeddings, which see few gradients and learn slowly otherwise."""
 
 
-class TrainConfig(Frozen):
-    """One training run."""
+class RunConfig(Frozen):
+    """What every run has: a name, and a folder for all that it leaves behind."""
 
     name: str
-    """Name of the run and of the checkpoint."""
+    """Name of the run."""
+    out: str = ""
+    """Folder to write; `runs/<name>` by default."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.out or f"runs/{self.name}")
+
+
+class TrainConfig(RunConfig):
+    """One training run; its name is that of the checkpoint, its folder holds state, logs and the checkpoint."""
+
     card: str = ""
     """Opening text of the model card: intended use, data, limits."""
-    out: str = ""
-    """Folder for state, logs and the checkpoint; `runs/<name>` by default."""
     seed: int = Field(default=0, ge=0)
     """Seed of all randomness."""
     data: DataConfig | None = None
@@ -158,11 +168,6 @@ class TrainConfig(Frozen):
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size: expected a multiple of accumulate={self.accumulate}, got {self.batch_size}")
         return self
-
-    @property
-    def folder(self) -> Path:
-        """Where the run writes."""
-        return Path(self.out or f"runs/{self.name}")
 
     def dump(self) -> dict[str, Any]:
         """Plain values, ready for YAML or JSON."""

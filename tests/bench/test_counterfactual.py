@@ -4,21 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
-from torch import nn
 from typer.testing import CliRunner
 
 from cfx.bench import counterfactual as bench
 from cfx.bench.counterfactual import CounterfactualBench, run_bench
 from cfx.cli import app
-from cfx.core.denoiser import Denoiser
 from cfx.core.errors import InputError
-from cfx.core.schedule import Schedule
-from cfx.models import build, save
 from cfx.training.config import read_as
+from tests.tiny import SIZE, checkpoints
 
-SIZE = 16
 QUICK = {"steps": 3}
 METHODS = [
     {"method": "minimal", "settings": QUICK},
@@ -28,29 +23,9 @@ METHODS = [
 ]
 
 
-def checkpoint(folder: Path, name: str, seed: int) -> str:
-    """A network of this registry name with random weights everywhere, saved."""
-    torch.manual_seed(seed)
-    config = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1 if name == "patch-unet" else 2}
-    if name == "patch-unet":
-        config |= {"patch": 4, "channels": [8, 8], "attention": [False, False], "features": 4, "classes": 2}
-    network: nn.Module = build(name, **config)
-    for p in network.parameters():
-        nn.init.normal_(p, std=0.1)
-    if name == "patch-unet":
-        network = Denoiser(network, Schedule.from_diffusers({"prediction_type": "v_prediction"}), 2, (1, SIZE, SIZE))
-    save(folder, network, name=name, config=config, shape=(1, SIZE, SIZE), classes=["healthy", "diseased"])
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return {
-        "classifier": checkpoint(folder / "classifier", "cnn", 1),
-        "generator": checkpoint(folder / "generator", "patch-unet", 2),
-        "oracle": checkpoint(folder / "oracle", "cnn", 3),
-    }
+    return checkpoints(tmp_path_factory.mktemp("checkpoints"))
 
 
 def config_of(trained: dict[str, str], out: Path, **more: object) -> CounterfactualBench:

@@ -153,3 +153,14 @@ def test_no_rows_and_no_trials():
     assert len(Curves().search().strength) == 0
     nothing = Curves(power(1.0, 1, 1)).search(trials=0)
     assert (float(nothing.strength), float(nothing.excess), int(nothing.trials)) == (0, -1, 0)
+
+
+def test_a_first_trial_that_fails_is_on_record():
+    """Also where it is the smallest strength worth trying."""
+    found = least_strength(
+        lambda rows, s: (s.view(-1, 1, 1, 1), s - 1.2), torch.zeros(2, 1, 1, 1), torch.full((2,), -1.2),
+        trials=6, tolerance=0.1, first=1.0, least=1.0,
+    )  # fmt: skip
+    assert (found.excess >= 0).all()
+    assert (found.failed < 0).all()
+    assert (found.failed >= -0.2 - 1e-6).all()
