@@ -26,7 +26,7 @@ from cfx.core.values import Cohort
 from cfx.data import confounders, template
 
 CLASSES = ["healthy", "diseased"]
-_SIGNED = ("shape", "scanner")  # planted as -strength or +strength; the others are absent or present
+SIGNED = ("shape", "scanner")  # planted as -strength or +strength; the others are absent or present
 HEALTHY_SEVERITY = (0.0, 0.15)
 DISEASED_SEVERITY = (0.7, 1.2)
 SHAPE_MODES = ("size", "length", "trapezoid", "shear", "ventricles")
@@ -92,7 +92,7 @@ class BrainConfig(BaseModel):
         planted: dict[str, Confounder] = {c.kind: c for c in self.confounders}
         if self.label != "disease" and self.label not in planted:
             raise ValueError(f"label: expected disease or one of the confounders {sorted(planted)}, got {self.label!r}")
-        if self.label in _SIGNED and planted[self.label].share < 1:
+        if self.label in SIGNED and planted[self.label].share < 1:
             raise ValueError(f"label: {self.label} as the class expects its share to be 1")
         return self
 
@@ -158,7 +158,7 @@ class Population:
         planted: dict[str, Tensor] = {}
         for k, c in enumerate(self.config.confounders):
             present = torch.where(u[:, 1 + k] < c.q, y, 1 - y).float()
-            amplitude = c.strength * (2 * present - 1 if c.kind in _SIGNED else present)
+            amplitude = c.strength * (2 * present - 1 if c.kind in SIGNED else present)
             planted[c.kind] = amplitude * (can[:, k] < c.share)
         return Factors(
             index=index,
@@ -177,7 +177,7 @@ class Population:
             return replace(factors, severity=self.severity(factors.index, 1 - y))
         now = factors.planted[kind]
         strength = next(c.strength for c in self.config.confounders if c.kind == kind)
-        return replace(factors, planted={**factors.planted, kind: -now if kind in _SIGNED else strength - now})
+        return replace(factors, planted={**factors.planted, kind: -now if kind in SIGNED else strength - now})
 
     def render(self, factors: Factors) -> Rendered:
         """Images of these factors; a few thousand 64 x 64 slices take seconds on one core."""

@@ -1,0 +1,49 @@
+"""The analysis plan: everything a verdict depends on, written and hashed before the first network is run."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Kind = Literal["shape", "tag", "implant", "ruler", "scanner"]
+Role = Literal["confounder", "mediator", "collider"]
+
+
+class Plan(BaseModel):
+    """Margins, arms and levels of one reliance test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    confounder: str
+    """What is suspected."""
+    role: Role = "confounder"
+    """Its causal role, which data cannot tell: a `mediator` (atrophy changes the shape of a brain) is a legitimate
+    reason of a classifier, and reliance on it is never called a fault."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Level of all tests and intervals."""
+    margin: float = Field(default=0.1, gt=0)
+    """Largest effect that counts as none, as a share of the mean |logit| on untouched images."""
+    artefact: float = Field(default=0.1, gt=0, lt=1)
+    """Largest share of the effect that a control arm (identity, round trip) may have."""
+    doses: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Steps between none (0) and all (1) of the change."""
+    seeds: int = Field(default=8, ge=2)
+    """Networks trained alike but for their seed; below 5 their variance is hardly known."""
+    flips: int = Field(default=9999, ge=99)
+    """Random sign flips of the confirming test."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of donors, flips and permutations."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if list(self.doses) != sorted(set(self.doses)) or not all(0 < t < 1 for t in self.doses):
+            raise ValueError(f"doses: expected increasing numbers in (0, 1), got {list(self.doses)}")
+        return self
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values in canonical JSON: two plans of one digest are the same plan."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

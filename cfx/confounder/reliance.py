@@ -1,0 +1,177 @@
+"""The reliance test: does a classifier use a confounder, by how much, and may its absence be claimed?
+
+Effect of image i on network k: e[k, i] = score(opposite) - score(same), in logits; positive where the other class's
+confounder moves the decision towards that class. Networks, images and donors are random samples (`core.crossed`), so
+the verdict speaks of the way of training, not of one network on these images.
+
+    artefact        the effect differs from none, but a control arm (identity, round trip) has 10 % of it or more; or
+                    a control alone is larger than the margin where no reliance would be claimed
+    no reliance     the effect lies within (-m, m): two one-sided tests (Schuirmann 1987), m fixed beforehand
+    relies          the effect differs from 0, confirmed by sign flips over images and over networks
+    inconclusive    neither: more networks or images are needed
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from cfx.confounder.arms import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Scores, dose_arm
+from cfx.confounder.plan import Plan
+from cfx.core.crossed import Effect, crossed_effect, sign_flip
+from cfx.core.errors import InputError
+
+
+class Verdict(StrEnum):
+    """What may be said."""
+
+    RELIES = "relies"
+    NONE = "no reliance"
+    INCONCLUSIVE = "inconclusive"
+    ARTEFACT = "artefact"
+
+
+@dataclass(frozen=True)
+class Reliance:
+    """Outcome of a reliance test.
+
+    Attributes:
+        plan: What was fixed beforehand.
+        verdict: What may be said.
+        effect: score(opposite) - score(same), logits.
+        margin: Largest effect that counts as none, logits.
+        p_sign_flip: The larger p of sign flips over images and over networks.
+        p_equivalence: p of the two one-sided tests against the margin.
+        arms: What each arm does to the score of the untouched image, logits.
+        slope: Effect of a whole dose by the regression on all doses, logits; None where doses are not in the arms.
+        accuracy: Balanced accuracy of the networks' mean score in every arm.
+        p_mcnemar: Exact McNemar test of right decisions, `same` against `opposite`.
+        flipped: Share of images that `opposite` decides otherwise than `same`.
+        explained: Share of the accuracy above chance that goes with the confounder, (BA_same - BA_opposite) /
+            (BA_same - 0.5); NaN where `same` is at chance.
+        by_seed: Mean effect of every network.
+        by_row: Mean effect of every image that took part.
+        n: Images that took part.
+        excluded: Images left out because their change did not come out as it should.
+        quality: Mean of every quality number over the images that took part.
+    """
+
+    plan: Plan
+    verdict: Verdict
+    effect: Effect
+    margin: float
+    p_sign_flip: float
+    p_equivalence: float
+    arms: Mapping[str, Effect]
+    slope: Effect | None
+    accuracy: Mapping[str, float]
+    p_mcnemar: float
+    flipped: float
+    explained: float
+    by_seed: Float[Tensor, " k"]
+    by_row: Float[Tensor, " n"]
+    n: int
+    excluded: int
+    quality: Mapping[str, float]
+
+    @property
+    def fault(self) -> bool:
+        """Whether the classifier is right for a wrong reason: it relies on what was declared a confounder."""
+        return self.verdict is Verdict.RELIES and self.plan.role == "confounder"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        what, e = self.plan.confounder, self.effect
+        size = f"{e.value:+.2f} logits [{e.low:+.2f}, {e.high:+.2f}], p = {e.p_value:.2g}"
+        match self.verdict:
+            case Verdict.RELIES if self.plan.role == "confounder":
+                return f"The classifier relies on {what}, a confounder: {size}."
+            case Verdict.RELIES if self.plan.role == "mediator":
+                return f"The classifier uses {what}, by which the disease acts; that is no fault: {size}."
+            case Verdict.RELIES:
+                return f"The classifier relies on {what}, a collider: its data were selected by it: {size}."
+            case Verdict.NONE:
+                return f"No reliance on {what} beyond {self.margin:.2f} logits: {size}."
+            case Verdict.ARTEFACT:
+                return f"The change of {what} itself moves the classifier; nothing can be said: {size}."
+            case _:
+                return f"Inconclusive: more networks or images are needed to judge {what}: {size}."
+
+
+def decide(scores: Scores, plan: Plan) -> Reliance:
+    """Judge measured scores by a plan.
+
+    Raises:
+        InputError: fewer than two networks, or than two rows of each class whose change came out as it should.
+    """
+    ok = scores.ok
+    y = scores.y[ok]
+    if len(y.unique()) < 2 or int(y.unique(return_counts=True)[1].min()) < 2:
+        raise InputError(f"scores: expected two usable rows of two classes, got {int(ok.sum())} of {len(ok)}")
+    s = {name: score[:, ok].double() for name, score in scores.score.items()}
+    e = s[OPPOSITE] - s[SAME]
+    parts = []
+    if scores.donors is not None:
+        other, own = (d[ok] for d in scores.donors)
+        parts = [(s[OPPOSITE] - s[IDENTITY], other), (s[IDENTITY] - s[SAME], own)]
+    effect = crossed_effect(e, donors=parts, alpha=plan.alpha)
+    margin = plan.margin * float(s[UNTOUCHED].abs().mean())
+    arms = {k: crossed_effect(v - s[UNTOUCHED], alpha=plan.alpha) for k, v in s.items() if k != UNTOUCHED}
+    flips = [sign_flip(values, draws=plan.flips, seed=plan.seed) for values in (e.mean(0), e.mean(1))]
+    right = {name: score.mean(0) < 0 for name, score in s.items()}
+    accuracy = {name: _balanced(r, y) for name, r in right.items()}
+    lost, won = int((right[SAME] & ~right[OPPOSITE]).sum()), int((right[OPPOSITE] & ~right[SAME]).sum())
+    return Reliance(
+        plan=plan,
+        verdict=_verdict(effect, margin, arms, max(flips), plan),
+        effect=effect,
+        margin=margin,
+        arms=arms,
+        p_sign_flip=max(flips),
+        p_equivalence=effect.p_equivalence(margin),
+        slope=_slope(s, scores.start, plan),
+        accuracy=accuracy,
+        p_mcnemar=float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0,
+        flipped=float((right[SAME] != right[OPPOSITE]).double().mean()),
+        explained=_explained(accuracy),
+        by_seed=e.mean(1),
+        by_row=e.mean(0),
+        n=int(ok.sum()),
+        excluded=int((~ok).sum()),
+        quality={name: float(q[ok].mean()) for name, q in scores.quality.items()},
+    )
+
+
+def _verdict(effect: Effect, margin: float, arms: Mapping[str, Effect], p_flip: float, plan: Plan) -> Verdict:
+    control = max(abs(arms[name].value) for name in (IDENTITY, ROUND_TRIP))
+    if effect.p_equivalence(margin) < plan.alpha:
+        return Verdict.NONE if control < margin else Verdict.ARTEFACT
+    if max(effect.p_value, p_flip) < plan.alpha:
+        return Verdict.RELIES if control < plan.artefact * abs(effect.value) else Verdict.ARTEFACT
+    return Verdict.INCONCLUSIVE
+
+
+def _balanced(right: Tensor, y: Tensor) -> float:
+    """Balanced accuracy: mean over classes of the share that is right."""
+    return float(torch.stack([right[y == c].double().mean() for c in y.unique()]).mean())
+
+
+def _explained(accuracy: Mapping[str, float]) -> float:
+    above = accuracy[SAME] - 0.5
+    return (accuracy[SAME] - accuracy[OPPOSITE]) / above if above > 0 else float("nan")
+
+
+def _slope(s: Mapping[str, Tensor], start: str, plan: Plan) -> Effect | None:
+    """Least-squares slope of the score on the dose, 0 to 1, of every network and image."""
+    doses = [t for t in plan.doses if dose_arm(t) in s]
+    if not doses:
+        return None
+    t = torch.tensor([0.0, *doses, 1.0], dtype=torch.float64)
+    curve = torch.stack([s[start], *[s[dose_arm(d)] for d in doses], s[OPPOSITE]])
+    weight = (t - t.mean()) / (t - t.mean()).square().sum()
+    return crossed_effect(torch.tensordot(weight, curve, 1), alpha=plan.alpha)

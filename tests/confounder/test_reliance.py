@@ -1,0 +1,165 @@
+"""The reliance test on networks whose answers are known in closed form."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cfx.confounder.arms import Shown, measure
+from cfx.confounder.plan import Plan, digest
+from cfx.confounder.planted import Toggle
+from cfx.confounder.reliance import Reliance, Verdict, decide
+from cfx.core.errors import InputError
+
+N = 40
+
+
+class Linear(nn.Module):
+    """Logits of two classes: `signal` times the first pixel plus `cheat` times the last one."""
+
+    def __init__(self, signal: float, cheat: float, bias: float = 0.0) -> None:
+        super().__init__()
+        self.signal, self.cheat, self.bias = signal, cheat, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        logit = self.signal * flat[:, 0] + self.cheat * flat[:, -1] + self.bias
+        return torch.stack([torch.zeros_like(logit), logit], 1)
+
+
+def toggle(back: float = 0.0) -> Toggle:
+    """Images whose first pixel is the class, and whose last pixel is the confounder."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(N) % 2
+    x = 0.1 * torch.randn(N, 1, 4, 4, generator=g)
+    x[:, 0, 0, 0] = (y - 0.5) + 0.2 * torch.randn(N, generator=g)
+    absent, present, changed = x.clone(), x.clone(), x.clone()
+    absent[:, 0, -1, -1], present[:, 0, -1, -1] = -0.25, 0.25
+    half = x.clone()
+    half[:, 0, -1, -1] = 0.0
+    changed[:, 0, -1, -1] = x[:, 0, -1, -1] + back * (0.5 - y)
+    return Toggle(y, x.clamp(-1, 1), absent.clamp(-1, 1), present.clamp(-1, 1), changed.clamp(-1, 1), {0.5: half})
+
+
+def networks(cheat: float, spread: float = 0.1, k: int = 8) -> list[nn.Module]:
+    g = torch.Generator().manual_seed(1)
+    return [Linear(4.0, cheat + spread * float(torch.randn(1, generator=g))) for _ in range(k)]
+
+
+def judged(cheat: float, *, back: float = 0.0, spread: float = 0.1, k: int = 8, role: str = "confounder") -> Reliance:
+    plan = Plan(confounder="pixel", seeds=k, role=role, doses=(0.5,))  # type: ignore[arg-type]
+    return decide(measure(networks(cheat, spread, k), toggle(back)), plan)
+
+
+def test_the_effect_is_the_known_one() -> None:
+    found = judged(2.0, spread=0.0)
+    assert found.effect.value == pytest.approx(2.0 * 0.5, abs=1e-5)  # cheat times the change of the pixel
+    assert found.by_seed.tolist() == pytest.approx([1.0] * 8, abs=1e-5)
+    assert found.slope is not None
+    assert found.slope.value == pytest.approx(1.0, abs=1e-5)
+
+
+def test_reliance_is_found_and_its_absence_claimed() -> None:
+    relies, none = judged(2.0), judged(0.0, spread=0.05)
+    assert relies.verdict is Verdict.RELIES
+    assert relies.fault
+    assert relies.effect.p_value < 1e-6
+    assert none.verdict is Verdict.NONE
+    assert none.p_equivalence < 0.05
+    assert not none.fault
+
+
+def test_a_classifier_against_the_confounder_has_the_other_sign() -> None:
+    found = judged(-2.0)
+    assert found.verdict is Verdict.RELIES
+    assert found.effect.value < 0
+
+
+def test_two_networks_that_disagree_settle_nothing() -> None:
+    assert judged(0.3, spread=3.0, k=3).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_round_trip_with_a_tenth_of_the_effect_is_an_artefact() -> None:
+    assert judged(2.0, back=0.08).verdict is Verdict.RELIES
+    assert judged(2.0, back=0.12).verdict is Verdict.ARTEFACT
+
+
+def test_a_round_trip_beyond_the_margin_forbids_to_claim_absence() -> None:
+    class Odd(Toggle):
+        def show(self, rows: Tensor) -> Shown:
+            shown = super().show(rows)
+            arms: Mapping[str, Tensor] = {**shown.arms, "round_trip": -shown.arms["untouched"]}
+            return Shown(arms, shown.ok, shown.quality)
+
+    odd = Odd(**vars(toggle()))
+    plan = Plan(confounder="pixel", doses=())
+    assert decide(measure(networks(0.0, 0.01), odd), plan).verdict is Verdict.ARTEFACT
+
+
+def test_a_mediator_is_never_called_a_fault() -> None:
+    found = judged(2.0, role="mediator")
+    assert found.verdict is Verdict.RELIES
+    assert not found.fault
+    assert "no fault" in found.sentence
+
+
+def test_accuracy_falls_by_what_the_confounder_holds_up() -> None:
+    found = judged(12.0)
+    assert found.accuracy["same"] == 1.0
+    assert found.accuracy["opposite"] < 0.3
+    assert found.explained > 1
+    assert found.p_mcnemar < 1e-6
+    assert found.flipped >= 0.8
+
+
+def test_batch_size_does_not_matter() -> None:
+    one, all_ = (measure(networks(1.0), toggle(), batch_size=b) for b in (1, N))
+    assert all(torch.allclose(one.score[k], all_.score[k], atol=1e-6) for k in one.score)
+
+
+def test_rows_that_failed_are_left_out_and_counted() -> None:
+    class Failing(Toggle):
+        def show(self, rows: Tensor) -> Shown:
+            shown = super().show(rows)
+            return Shown(shown.arms, rows >= 4, {"dice": rows.float()})
+
+    failing = Failing(**vars(toggle()))
+    found = decide(measure(networks(2.0), failing), Plan(confounder="pixel", doses=()))
+    assert (found.n, found.excluded) == (N - 4, 4)
+    assert found.quality["dice"] == pytest.approx((4 + N - 1) / 2)
+
+
+def test_one_logit_and_two_logits_agree() -> None:
+    class OneLogit(nn.Module):
+        def __init__(self, two: nn.Module) -> None:
+            super().__init__()
+            self.two = two
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.two(x)
+            return out[:, 1:]
+
+    two = networks(1.0)
+    a, b = measure(two, toggle()), measure([OneLogit(f) for f in two], toggle())
+    assert all(torch.allclose(a.score[k], b.score[k], atol=1e-4) for k in a.score)
+
+
+def test_the_plan_has_one_digest_for_one_content() -> None:
+    a, b, c = (digest(Plan(confounder="tag", **k).model_dump(mode="json")) for k in ({}, {"alpha": 0.05}, {"alpha": 0.01}))
+    assert a == b
+    assert a != c
+    with pytest.raises(ValueError, match="doses"):
+        Plan(confounder="tag", doses=(0.5, 0.25))
+
+
+def test_bad_input_is_named() -> None:
+    t = toggle()
+    with pytest.raises(InputError, match="classifiers: expected at least one"):
+        measure([], t)
+    with pytest.raises(InputError, match="network 0 returned NaN"):
+        measure([Linear(float("nan"), 0.0)], t)
+    with pytest.raises(InputError, match="y: expected both classes"):
+        Toggle(torch.zeros(N, dtype=torch.long), t.untouched, t.absent, t.present)
+    with pytest.raises(InputError, match="present: expected values in"):
+        Toggle(t.y, t.untouched, t.absent, t.present + 2)
