@@ -41,6 +41,18 @@ def explain(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
+def audit(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Right for the right reason? Writes plan.json, report.html, summary.json and config.yaml into the run's folder."""
+    from cfx.report.audit.run import AuditConfig, audit_run
+
+    def show(run: AuditConfig) -> str:
+        reliance = audit_run(run).reliance
+        return f"{reliance.verdict}: {reliance.sentence}\n\nwrote {run.folder}/report.html, summary.json, plan.json"
+
+    _run(AuditConfig, config, overrides, show)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
 def demo(overrides: Overrides = None) -> None:
     """Explain 48 unseen simulated brains with the shipped checkpoints; run it from a checkout of the project."""
     explain(Path("configs/brain64-demo.yaml"), overrides)
@@ -68,6 +80,30 @@ def planted(config: ConfigFile, overrides: Overrides = None) -> None:
         return f"{_table(run.folder)}\nwrote {run.folder}/results.json, table.md, config.yaml"
 
     _run(PlantedBench, config, overrides, show)
+
+
+@bench.command(context_settings={"ignore_unknown_options": True})
+def reliance(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check the reliance test itself: type I error and power; writes results.json, table.md, figure.png."""
+    from cfx.bench.reliance import RelianceBench, run_reliance
+
+    def show(run: RelianceBench) -> str:
+        run_reliance(run)
+        return f"{_table(run.folder)}\nwrote {run.folder}/results.json, table.md, figure.png, config.yaml"
+
+    _run(RelianceBench, config, overrides, show)
+
+
+@bench.command(context_settings={"ignore_unknown_options": True})
+def remedies(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train classifiers with every remedy against a planted confounder; writes results.json and table.md."""
+    from cfx.bench.remedies import RemediesBench, run_remedies
+
+    def show(run: RemediesBench) -> str:
+        run_remedies(run)
+        return f"{_table(run.folder)}\nwrote {run.folder}/results.json, table.md, config.yaml"
+
+    _run(RemediesBench, config, overrides, show)
 
 
 def _table(folder: Path) -> str:

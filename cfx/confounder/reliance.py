@@ -44,10 +44,11 @@ class Reliance:
         verdict: What may be said.
         effect: score(opposite) - score(same), logits.
         margin: Largest effect that counts as none, logits.
-        p_sign_flip: The larger p of sign flips over images and over networks.
+        p_sign_flip: The larger p of sign flips over images and over networks (images alone with one network).
         p_equivalence: p of the two one-sided tests against the margin.
         arms: What each arm does to the score of the untouched image, logits.
-        slope: Effect of a whole dose by the regression on all doses, logits; None where doses are not in the arms.
+        doses: Change of the score at every dose, 1 (`opposite`) the last, logits.
+        slope: The same for a whole dose, by regression on all doses.
         accuracy: Balanced accuracy of the networks' mean score in every arm.
         p_mcnemar: Exact McNemar test of right decisions, `same` against `opposite`.
         flipped: Share of images that `opposite` decides otherwise than `same`.
@@ -67,7 +68,8 @@ class Reliance:
     p_sign_flip: float
     p_equivalence: float
     arms: Mapping[str, Effect]
-    slope: Effect | None
+    doses: Mapping[float, Effect]
+    slope: Effect
     accuracy: Mapping[str, float]
     p_mcnemar: float
     flipped: float
@@ -88,6 +90,7 @@ class Reliance:
         """The verdict in words."""
         what, e = self.plan.confounder, self.effect
         size = f"{e.value:+.2f} logits [{e.low:+.2f}, {e.high:+.2f}], p = {e.p_value:.2g}"
+        size += "" if len(self.by_seed) > 1 else " (one network; others trained alike may differ)"
         match self.verdict:
             case Verdict.RELIES if self.plan.role == "confounder":
                 return f"The classifier relies on {what}, a confounder: {size}."
@@ -107,22 +110,24 @@ def decide(scores: Scores, plan: Plan) -> Reliance:
     """Judge measured scores by a plan.
 
     Raises:
-        InputError: fewer than two networks, or than two rows of each class whose change came out as it should.
+        InputError: fewer than two rows of each class whose change came out as it should, or a dose of the plan that no
+            arm shows.
     """
+    absent = [t for t in plan.doses if dose_arm(t) not in scores.score]
+    if absent:
+        raise InputError(f"plan.doses: expected doses among the arms {list(scores.score)}, got {absent}")
     ok = scores.ok
     y = scores.y[ok]
     if len(y.unique()) < 2 or int(y.unique(return_counts=True)[1].min()) < 2:
         raise InputError(f"scores: expected two usable rows of two classes, got {int(ok.sum())} of {len(ok)}")
     s = {name: score[:, ok].double() for name, score in scores.score.items()}
-    e = s[OPPOSITE] - s[SAME]
-    parts = []
-    if scores.donors is not None:
-        other, own = (d[ok] for d in scores.donors)
-        parts = [(s[OPPOSITE] - s[IDENTITY], other), (s[IDENTITY] - s[SAME], own)]
+    e, parts = effect_of(scores)
     effect = crossed_effect(e, donors=parts, alpha=plan.alpha)
     margin = plan.margin * float(s[UNTOUCHED].abs().mean())
     arms = {k: crossed_effect(v - s[UNTOUCHED], alpha=plan.alpha) for k, v in s.items() if k != UNTOUCHED}
-    flips = [sign_flip(values, draws=plan.flips, seed=plan.seed) for values in (e.mean(0), e.mean(1))]
+    curve = {t: s[dose_arm(t)] - s[scores.start] for t in plan.doses} | {1.0: s[OPPOSITE] - s[scores.start]}
+    flipped = [e.mean(0), e.mean(1)] if len(e) > 1 else [e[0]]
+    flips = [sign_flip(values, draws=plan.flips, seed=plan.seed) for values in flipped]
     right = {name: score.mean(0) < 0 for name, score in s.items()}
     accuracy = {name: _balanced(r, y) for name, r in right.items()}
     lost, won = int((right[SAME] & ~right[OPPOSITE]).sum()), int((right[OPPOSITE] & ~right[SAME]).sum())
@@ -134,7 +139,8 @@ def decide(scores: Scores, plan: Plan) -> Reliance:
         arms=arms,
         p_sign_flip=max(flips),
         p_equivalence=effect.p_equivalence(margin),
-        slope=_slope(s, scores.start, plan),
+        doses={t: crossed_effect(v, alpha=plan.alpha) for t, v in curve.items()},
+        slope=_slope(curve, plan.alpha),
         accuracy=accuracy,
         p_mcnemar=float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0,
         flipped=float((right[SAME] != right[OPPOSITE]).double().mean()),
@@ -145,6 +151,15 @@ def decide(scores: Scores, plan: Plan) -> Reliance:
         excluded=int((~ok).sum()),
         quality={name: float(q[ok].mean()) for name, q in scores.quality.items()},
     )
+
+
+def effect_of(scores: Scores) -> tuple[Float[Tensor, "k m"], list[tuple[Tensor, Tensor]]]:
+    """score(opposite) - score(same) of the rows that take part, and its two parts with their donors (if any)."""
+    s = {name: scores.score[name][:, scores.ok].double() for name in (IDENTITY, SAME, OPPOSITE)}
+    if scores.donors is None:
+        return s[OPPOSITE] - s[SAME], []
+    other, own = (donor[scores.ok] for donor in scores.donors)
+    return s[OPPOSITE] - s[SAME], [(s[OPPOSITE] - s[IDENTITY], other), (s[IDENTITY] - s[SAME], own)]
 
 
 def _verdict(effect: Effect, margin: float, arms: Mapping[str, Effect], p_flip: float, plan: Plan) -> Verdict:
@@ -166,12 +181,8 @@ def _explained(accuracy: Mapping[str, float]) -> float:
     return (accuracy[SAME] - accuracy[OPPOSITE]) / above if above > 0 else float("nan")
 
 
-def _slope(s: Mapping[str, Tensor], start: str, plan: Plan) -> Effect | None:
-    """Least-squares slope of the score on the dose, 0 to 1, of every network and image."""
-    doses = [t for t in plan.doses if dose_arm(t) in s]
-    if not doses:
-        return None
-    t = torch.tensor([0.0, *doses, 1.0], dtype=torch.float64)
-    curve = torch.stack([s[start], *[s[dose_arm(d)] for d in doses], s[OPPOSITE]])
+def _slope(curve: Mapping[float, Tensor], alpha: float) -> Effect:
+    """Least-squares slope of the score on the dose (0 at dose 0), of every network and image."""
+    t = torch.tensor([0.0, *curve], dtype=torch.float64)
     weight = (t - t.mean()) / (t - t.mean()).square().sum()
-    return crossed_effect(torch.tensordot(weight, curve, 1), alpha=plan.alpha)
+    return crossed_effect(torch.tensordot(weight[1:], torch.stack([*curve.values()]), 1), alpha=alpha)

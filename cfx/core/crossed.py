@@ -87,6 +87,8 @@ def crossed_effect(
 ) -> Effect:
     """Mean of e over networks and images, both random, and over donors where some are shared.
 
+    With one network the effect is that network's, and only images and donors are random.
+
     Args:
         e: Effect of every network (row) on every image (column).
         donors: Parts that add up to e (a difference of two arms has two), each with the donor it used: a donor's
@@ -94,14 +96,16 @@ def crossed_effect(
         alpha: Level of the interval.
 
     Raises:
-        InputError: fewer than two networks or images, other shapes, parts that do not add up, or non-finite values.
+        InputError: no network or fewer than two images, other shapes, parts that do not add up, or non-finite values.
     """
     _check(e, donors)
     k, n = e.shape
     parts = torch.stack([part for part, _ in donors] or [e]).double()  # (part, network, image)
     donor = torch.stack([d for _, d in donors]) if donors else None
-    v_seed = float(e.double().mean(1).var()) / k
     v_rows, spread = _rows_variance(parts.mean(1), donor)
+    if k == 1:
+        return Effect(float(e.double().mean()), v_rows**0.5, v_rows**2 / spread if spread > 0 else n - 1.0, alpha)
+    v_seed = float(e.double().mean(1).var()) / k
     inner = parts - parts.mean(1, keepdim=True) - parts.mean(2, keepdim=True) + parts.mean((1, 2), keepdim=True)
     shared = sum(_rows_variance(inner[:, i], donor)[0] for i in range(k)) / (k * (k - 1))
     variance = max(v_seed + v_rows - shared, v_seed, v_rows)  # neither alone can exceed the truth
@@ -124,8 +128,8 @@ def _rows_variance(parts: Float[Tensor, "p n"], donor: Int[Tensor, "p n"] | None
 
 
 def _check(e: Tensor, donors: Sequence[tuple[Tensor, Tensor]]) -> None:
-    if e.ndim != 2 or min(e.shape) < 2:
-        raise InputError(f"e: expected (networks, images) with at least two of each, got shape {tuple(e.shape)}")
+    if e.ndim != 2 or not len(e) or e.shape[1] < 2:
+        raise InputError(f"e: expected (networks, images) with at least two images, got shape {tuple(e.shape)}")
     if not bool(torch.isfinite(e).all()):
         raise InputError("e: expected finite effects, got NaN or infinite values")
     for part, donor in donors:

@@ -1,4 +1,4 @@
-"""Small statistics on per-row values: bootstrap intervals, paired comparisons and average precision."""
+"""Small statistics on per-row values: bootstrap intervals, paired comparisons, average precision, Holm's adjustment."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -137,3 +137,22 @@ def average_precision(score: Float[Tensor, "b n"], truth: Bool[Tensor, "b n"]) -
     at = torch.where(last, torch.arange(hit.shape[1]), hit.shape[1]).flip(1).cummin(1).values.flip(1)
     precision = (caught / seen).gather(1, at)
     return ((precision * hit).sum(1) / caught[:, -1]).float()
+
+
+def holm(p: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Adjusted p-values of a family of tests, whatever their dependence: Holm (1979).
+
+    The k-th smallest becomes max over j <= k of (n - j + 1) p_(j), at most 1. Rejecting where it is at most alpha keeps
+    the probability of any false rejection at alpha.
+
+    Args:
+        p: p-values in [0, 1], in any order.
+
+    Raises:
+        InputError: a value outside [0, 1] or NaN.
+    """
+    if not bool(((p >= 0) & (p <= 1)).all()):
+        raise InputError(f"p: expected p-values in [0, 1], got {p.tolist()[:8]}")
+    rising, order = p.sort()
+    adjusted = (rising * torch.arange(len(p), 0, -1)).clamp(max=1)
+    return torch.empty_like(p).index_copy_(0, order, adjusted.cummax(0).values)

@@ -3,11 +3,9 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from statistics import median
 
-from jinja2 import Environment, StrictUndefined, Template
 from torch import Tensor
 
 from cfx.core.errors import InputError
@@ -15,6 +13,7 @@ from cfx.core.values import Cohort, Counterfactuals, Verdict
 from cfx.report import images
 from cfx.report.cards import Line, Picture, check_cohort, failures_first, limit_of, lines, number, pictures
 from cfx.report.summary import Scalar, flatten, write_whole
+from cfx.report.templates import render
 from cfx.report.words import ORDER, VERDICTS, meaning
 
 
@@ -63,7 +62,8 @@ def write_report(
     if not len(result):
         raise InputError("result: expected at least one row, got none")
     check_cohort(result, cohort)
-    text = _template().render(
+    text = render(
+        "report.html.j2",
         title=title,
         notes=list(notes),
         result=result,
@@ -74,12 +74,6 @@ def write_report(
     )
     write_whole(Path(path), text.encode())
     return Path(path)
-
-
-def _template() -> Template:
-    source = resources.files("cfx.report").joinpath("report.html.j2").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source)
 
 
 def _cards(result: Counterfactuals, cohort: Cohort | None, max_rows: int) -> dict[str, object]:

@@ -38,6 +38,11 @@ def test_without_variance_between_images_it_is_the_t_test_on_networks() -> None:
     assert found.p_value == pytest.approx(float(stats.ttest_1samp(seeds[:, 0].numpy(), 0).pvalue), rel=1e-6)
 
 
+def test_one_network_is_the_t_test_on_its_images() -> None:
+    row = normals(1, 40, seed=7) + 0.2
+    assert crossed_effect(row).p_value == pytest.approx(float(stats.ttest_1samp(row[0].numpy(), 0).pvalue), rel=1e-6)
+
+
 def test_a_donor_of_all_images_counts_once() -> None:
     donor = torch.arange(60) // 10  # six donors, each of ten images
     part = normals(6, seed=5)[donor].expand(4, 60)
@@ -93,7 +98,7 @@ def test_sign_flips_of_few_values_are_counted_and_of_many_drawn() -> None:
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="e: expected"):
-        crossed_effect(torch.zeros(1, 5))
+        crossed_effect(torch.zeros(5, 1))
     with pytest.raises(InputError, match="e: expected finite"):
         crossed_effect(torch.full((2, 5), torch.nan))
     with pytest.raises(InputError, match="donors: expected parts that add up"):

@@ -6,7 +6,14 @@ from sklearn.metrics import average_precision_score
 
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
-from cfx.core.statistics import average_precision, bootstrap_interval, paired_difference, paired_ratio, row_weights
+from cfx.core.statistics import (
+    average_precision,
+    bootstrap_interval,
+    holm,
+    paired_difference,
+    paired_ratio,
+    row_weights,
+)
 
 
 def test_average_precision_equals_scikit_learn_with_ties() -> None:
@@ -118,3 +125,34 @@ def test_row_weights_are_flat_dirichlet() -> None:
     torch.testing.assert_close(w.mean(0), torch.ones(10, dtype=torch.float64), atol=0.06, rtol=0)
     # variance of n times a Dirichlet(1, ..., 1) share: (n - 1) / (n + 1)
     torch.testing.assert_close(w.var(0), torch.full((10,), 9 / 11, dtype=torch.float64), atol=0.12, rtol=0)
+
+
+def test_holm_of_a_worked_example_in_any_order() -> None:
+    p = torch.tensor([0.01, 0.04, 0.03, 0.005], dtype=torch.float64)
+    adjusted = torch.tensor([0.03, 0.06, 0.06, 0.02], dtype=torch.float64)
+    torch.testing.assert_close(holm(p), adjusted)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(holm(p[order]), adjusted[order])
+
+
+def test_holm_is_at_most_one_at_least_p_and_monotone() -> None:
+    p = uniform((30,), seed=9, row=torch.arange(1), stream=0)[0]
+    found = holm(p)
+    assert (found >= p).all()
+    assert (found <= 1).all()
+    assert (found[p.argsort()].diff() >= 0).all()
+    assert float(found.min()) == pytest.approx(min(1.0, 30 * float(p.min())))
+    assert holm(p[:1]) == p[:1]
+    assert len(holm(p[:0])) == 0
+
+
+def test_holm_keeps_the_family_at_its_level() -> None:
+    p = uniform((20,), seed=10, row=torch.arange(1000), stream=0)
+    any_false = sum(bool((holm(row) <= 0.05).any()) for row in p)
+    assert 32 <= any_false <= 68  # 1 - 0.9975^20 = 0.049 of 1000, 99 % binomial band
+
+
+@pytest.mark.parametrize("bad", [[0.1, 1.2], [-0.1], [math.nan]])
+def test_holm_refuses_what_is_no_probability(bad: list) -> None:
+    with pytest.raises(InputError, match="p: expected"):
+        holm(torch.tensor(bad))

@@ -1,0 +1,175 @@
+"""The page of an audit: the verdict, what it rests on, and what it does not say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfx.confounder.arms import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, SAME
+from cfx.confounder.reliance import Reliance, Verdict
+from cfx.core.crossed import Effect
+from cfx.report.audit import figures
+from cfx.report.summary import write_whole
+from cfx.report.templates import render
+
+if TYPE_CHECKING:
+    from cfx.report.audit.run import Audit
+
+MEANING = {
+    "untouched": "the images as they are",
+    IDENTITY: "through the same resampling, unchanged: what the machinery alone does",
+    ROUND_TRIP: "changed to the other class's and back: what changing alone does",
+    SAME: "with the confounder of another image of the same class",
+    OPPOSITE: "with the confounder of an image of the other class",
+    "random": "a random warp of the inside, as large as that of opposite, outline kept",
+    "normalised": "with the mean shape",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, paragraphs, figures and a table; `numbers` are the columns set as figures."""
+
+    title: str
+    text: Sequence[str] = ()
+    figures: Sequence[tuple[str, str]] = ()
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    numbers: Sequence[int] = ()
+
+
+def write_page(path: Path, found: "Audit", title: str) -> None:
+    """Write the page, self-contained.
+
+    Raises:
+        CfxError: the file cannot be written.
+    """
+    r = found.reliance
+    kind = "mediator" if r.verdict is Verdict.RELIES and not r.fault else str(r.verdict).replace(" ", "-")
+    text = render(
+        "audit.html.j2",
+        title=title,
+        subtitle=f"{r.n} images, {len(r.by_seed)} networks, role declared: {r.plan.role}",
+        kind=kind,
+        verdict=str(r.verdict).capitalize(),
+        sentence=r.sentence,
+        tiles=_tiles(r),
+        sections=_sections(found),
+    )
+    write_whole(path, text.encode())
+
+
+def _tiles(r: Reliance) -> list[tuple[str, str, str]]:
+    lost = r.accuracy[SAME] - r.accuracy[OPPOSITE]
+    return [
+        (f"{r.effect.value:+.2f}", "effect (logits)", f"{r.effect.low:+.2f} to {r.effect.high:+.2f}"),
+        (_p(r.effect.p_value), "p, crossed", f"by sign flips {_p(r.p_sign_flip)}"),
+        (_p(r.p_equivalence), "p, equivalence", f"margin {r.margin:.2f} logits"),
+        (f"{lost:+.1%}", "accuracy lost", f"{r.accuracy[SAME]:.1%} to {r.accuracy[OPPOSITE]:.1%}, balanced"),
+        (f"{r.flipped:.1%}", "decisions changed", f"exact McNemar p {_p(r.p_mcnemar)}"),
+        (str(r.excluded), "images left out", "their change did not come out as it should"),
+    ]
+
+
+def _sections(found: "Audit") -> list[Section]:
+    parts = [_arms(found.reliance), _doses(found.reliance), _examples(found)]
+    parts += [] if found.exact is None else [_exact(found.reliance, found.exact)]
+    parts += [_evidence(found), _balance(found), _groups(found), _plan(found), _limits(found.reliance)]
+    return parts
+
+
+def _arms(r: Reliance) -> Section:
+    rows = [
+        [name.replace("_", " "), _effect(e), f"{r.accuracy[name]:.3f}", MEANING.get(name, "a part of the way")]
+        for name, e in r.arms.items()
+    ]
+    text = [
+        "What each arm does to the score of the untouched image, its margin towards the other class. The effect is "
+        "opposite minus same: both arms are changed alike and differ only in whose confounder they show. The band is "
+        "the margin within which an effect counts as none; dots on the right are networks.",
+    ]
+    alt = "Forest plot of the effect and of every arm, with one dot a network"
+    header = ["Arm", "Change (logits)", "Balanced accuracy", "What it is"]
+    return Section("The intervention", text, [(figures.effects(r), alt)], header, rows, (1, 2))
+
+
+def _doses(r: Reliance) -> Section:
+    text = [f"A confounder that is used acts by degrees. Slope of a whole dose: {_effect(r.slope)} logits."]
+    return Section("Dose and response", text, [(figures.doses(r.doses), "Score against dose")])
+
+
+def _examples(found: "Audit") -> Section:
+    shown = {k: v for k, v in found.examples.items() if k in (*NEEDED, "random", "normalised")}
+    text = ["Two images of each class in every arm; red is brighter in opposite than in same, blue darker."]
+    return Section("What was shown", text, [(figures.gallery(shown, found.names), "Images in every arm")])
+
+
+def _exact(r: Reliance, exact: Reliance) -> Section:
+    rows = [
+        [name, _effect(v.effect), str(v.verdict)] for name, v in (("shape transfer", r), ("exact, rendered", exact))
+    ]
+    text = ["These images are simulated: the same subjects can be rendered with the other planted shape, exactly."]
+    return Section("Against the truth", text, (), ["Intervention", "Effect (logits)", "Verdict"], rows, (1,))
+
+
+def _evidence(found: "Audit") -> Section:
+    rows = [["reliance (intervention)", _effect(found.reliance.effect), _p(found.adjusted["reliance"])]]
+    for name, test in (("partial: predictions and confounder, given the class", found.partial),):
+        rows += [] if test is None else [[name, f"R² {test.statistic:.3f}", _p(found.adjusted["partial"])]]
+    if found.full is not None:
+        rows.append(["full: class and predictions, given the confounder", f"R² {found.full.statistic:.3f}", "-"])
+    for rung in () if found.ladder is None else found.ladder.rungs:
+        ba = rung.scores["ba"]
+        p = _p(found.adjusted["probe"]) if found.ladder and rung is found.ladder.rungs[-1] else "-"
+        rows.append([f"probe: class from the mask, {rung.name}", f"BA {ba.value:.3f} [{ba.low:.3f}, {ba.high:.3f}]", p])
+    text = [
+        "One question, several witnesses. The intervention speaks of the classifier, the partial test of how its "
+        "predictions go with the confounder, the probe of the data alone: what could be learned. The p-values "
+        "are adjusted by Holm over the tests that have one here.",
+    ]
+    return Section("All evidence", text, (), ["Evidence", "Size", "p (Holm)"], rows, (1, 2))
+
+
+def _balance(found: "Audit") -> Section:
+    b = found.balance
+    rows = [(c.name, c.difference, c.low, c.high, c.finding == "differs") for c in b.rows]
+    advice = f"Match the classes on {', '.join(b.matching)}." if b.matching else "No covariate calls for matching."
+    seen = b.two_sample["image"]
+    together = f"What is read off the images tells them apart with AUC {seen.auc:.2f} (p {_p(seen.p_value)})."
+    text = [f"Do the classes match in what should not tell them apart? Finding: {b.finding}. {together} {advice}"]
+    return Section("The data", text, [(figures.love(rows), "Love plot of standardised differences")])
+
+
+def _groups(found: "Audit") -> Section:
+    rows = [[a.name, f"{a.value:.3f}", a.measure, _p(a.p_holm)] for a in found.associations]
+    sizes = ", ".join(map(str, found.clusters.sizes))
+    text = [f"Sensitivity maps fall into {len(found.clusters.sizes)} group(s) of {sizes}. What goes with them:"]
+    header = ["Column", "Association", "Measure", "p (Holm)"]
+    return Section("Ways of deciding", text, (), header, rows if len(found.clusters.sizes) > 1 else (), (1, 3))
+
+
+def _plan(found: "Audit") -> Section:
+    rows = [[k, str(v)] for k, v in found.reliance.plan.model_dump().items()]
+    text = [f"Written before the first network ran. SHA-256 {found.plan_sha256}."]
+    return Section("The plan", text, (), ["Key", "Value"], rows)
+
+
+def _limits(r: Reliance) -> Section:
+    scope = "this way of training" if len(r.by_seed) > 1 else "this one network"
+    return Section(
+        "What is claimed, and what is not",
+        [
+            f"The verdict is about {scope}, on images like these, and about a change like the one shown above. "
+            "No reliance means an effect within the margin, not none at all.",
+            "Whether reliance is a fault depends on the causal role that was declared. A mediator, such as a shape "
+            "that the disease itself changes, is a legitimate reason. Data cannot tell the roles apart.",
+        ],
+    )
+
+
+def _effect(e: Effect) -> str:
+    return f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]"
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
