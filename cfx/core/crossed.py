@@ -102,28 +102,32 @@ def crossed_effect(
     k, n = e.shape
     parts = torch.stack([part for part, _ in donors] or [e]).double()  # (part, network, image)
     donor = torch.stack([d for _, d in donors]) if donors else None
-    v_rows, spread = _rows_variance(parts.mean(1), donor)
-    if k == 1:
-        return Effect(float(e.double().mean()), v_rows**0.5, v_rows**2 / spread if spread > 0 else n - 1.0, alpha)
-    v_seed = float(e.double().mean(1).var()) / k
     inner = parts - parts.mean(1, keepdim=True) - parts.mean(2, keepdim=True) + parts.mean((1, 2), keepdim=True)
-    shared = sum(_rows_variance(inner[:, i], donor)[0] for i in range(k)) / (k * (k - 1))
+    each, spreads = _rows_variance(torch.cat([parts.mean(1)[None], inner.movedim(1, 0)]), donor)
+    v_rows, spread = float(each[0]), float(spreads[0])
+    value = float(e.double().mean())
+    if k == 1:
+        return Effect(value, v_rows**0.5, v_rows**2 / spread if spread > 0 else n - 1.0, alpha)
+    v_seed = float(e.double().mean(1).var()) / k
+    shared = float(each[1:].sum()) / (k * (k - 1))
     variance = max(v_seed + v_rows - shared, v_seed, v_rows)  # neither alone can exceed the truth
     spread += v_seed**2 / (k - 1)
     df = variance**2 / spread if spread > 0 else float(min(k, n) - 1)
-    return Effect(float(e.double().mean()), variance**0.5, df, alpha)
+    return Effect(value, variance**0.5, df, alpha)
 
 
-def _rows_variance(parts: Float[Tensor, "p n"], donor: Int[Tensor, "p n"] | None) -> tuple[float, float]:
+def _rows_variance(
+    parts: Float[Tensor, "b p n"], donor: Int[Tensor, "p n"] | None
+) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Variance of the mean over images, some of which share donors, and the sum of V_g^2 / (G - 1)."""
-    psi = (parts - parts.mean(1, keepdim=True)) / parts.shape[1]
-    image = torch.arange(parts.shape[1]).expand(psi.shape)
+    psi = (parts - parts.mean(2, keepdim=True)) / parts.shape[2]
+    image = torch.arange(parts.shape[2]).expand(psi.shape[1:])
     v_image, n = _clustered(psi, image)
     if donor is None:
         return v_image, v_image**2 / (n - 1)
     v_donor, d = _clustered(psi, donor)
-    v_both, _ = _clustered(psi, donor * parts.shape[1] + image)
-    variance = max(v_image + v_donor - v_both, v_image, v_donor)
+    v_both, _ = _clustered(psi, donor * parts.shape[2] + image)
+    variance = torch.stack([v_image + v_donor - v_both, v_image, v_donor]).amax(0)
     return variance, v_image**2 / (n - 1) + v_donor**2 / max(d - 1, 1)
 
 
@@ -144,19 +148,18 @@ def _check(e: Tensor, donors: Sequence[tuple[Tensor, Tensor]]) -> None:
             raise InputError(f"donors: expected parts that add up to e, off by {float((total - e).abs().max()):.3g}")
 
 
-def _clustered(psi: Float[Tensor, "p n"], way: Int[Tensor, "p n"]) -> tuple[float, int]:
+def _clustered(psi: Float[Tensor, "b p n"], way: Int[Tensor, "p n"]) -> tuple[Float[Tensor, " b"], int]:
     """Jackknife variance of the sum over parts when clusters are left out in turn, and the number of clusters.
 
     With clusters of equal size this is G / (G - 1) times the sum of their squared sums.
     """
     _, place = way.flatten().unique(return_inverse=True)
-    groups = int(place.max()) + 1
-    parts = len(psi)
-    key = place.view(parts, -1) + groups * torch.arange(parts)[:, None]  # a cluster within one part
-    share = torch.bincount(key.flatten(), minlength=groups * parts).double() / psi[0].numel()
-    left = (1 - share[key.flatten()]).clamp_min(1 / psi[0].numel())
-    sums = torch.zeros(groups, dtype=psi.dtype).index_add_(0, place, psi.flatten() / left)
-    return float(sums.square().sum()) * (groups - 1) / groups, groups
+    groups, (parts, n) = int(place.max()) + 1, way.shape
+    key = (place.view(parts, n) + groups * torch.arange(parts)[:, None]).flatten()  # a cluster within one part
+    share = torch.bincount(key, minlength=groups * parts).double() / n
+    left = (1 - share[key]).clamp_min(1 / n)
+    sums = torch.zeros(len(psi), groups, dtype=psi.dtype).index_add_(1, place, psi.flatten(1) / left)
+    return sums.square().sum(1) * (groups - 1) / groups, groups
 
 
 def sign_flip(values: Float[Tensor, " n"], *, draws: int = 9999, seed: int = 0) -> float:
