@@ -1,4 +1,6 @@
-"""Make the README's picture from the last `make demo`, and print its table of the bench from docs/bench/results.json.
+"""Make the README's picture from the last `make demo`, and print its tables from docs/bench and docs/audit.
+
+Each file of docs/audit is the `summary.json` of `cfx audit configs/audit/<its name>.yaml`.
 
 `.venv/bin/python docs/figures.py`
 """
@@ -29,7 +31,21 @@ def bench_table() -> str:
     return "\n".join(lines)
 
 
+def audit_table() -> str:
+    """The rows of the README's audits."""
+    lines = []
+    for kind in ("shape", "tag", "implant", "ruler"):
+        for q in (90, 50):
+            r = json.loads((ROOT / f"docs/audit/brain64-{kind}-q{q}.json").read_text())
+            effect = f"{r['effect']:+.2f} [{r['effect_low']:+.2f}, {r['effect_high']:+.2f}]"
+            lost = f"{r['ba_same']:.2f} to {r['ba_opposite']:.2f}"
+            trip = f"{r['round_trip_arm']:+.3f}"
+            cells = [kind, f"{q} %", effect, f"{r['margin']:.2f}", trip, lost, f"**{r['verdict']}**"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(bench_table())
+    print(bench_table(), audit_table(), sep="\n\n")
     atlas = Atlas(ROOT / "runs/demo/atlas.zarr")
     panel(atlas.read(), atlas.read_cohort(), ROWS, ROOT / "docs/demo.png", dpi=110)

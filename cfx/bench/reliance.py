@@ -73,7 +73,7 @@ class RelianceBench(RunConfig):
     """Planted object of the power surface."""
     q: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     """Probabilities that it equals the label in training."""
-    strength: tuple[float, ...] = (0.25, 0.5, 1.0)
+    strength: tuple[float, ...] = (0.05, 0.1, 0.25, 1.0)
     """Its strengths."""
     pool: int = Field(default=10, ge=2)
     """Networks trained for a cell of the power surface."""

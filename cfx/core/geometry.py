@@ -89,13 +89,21 @@ def jacobian_determinant(u: Float[Tensor, "b d *space"]) -> Float[Tensor, "b *ce
     A value <= 0 is a fold. Central differences miss checkerboard folds (Liu et al. 2024), forward ones do not.
     """
     d = u.shape[1]
-    inner = (slice(None), slice(None), *[slice(0, -1)] * d)
     columns = [torch.diff(u, dim=2 + axis)[_shorten(d, axis)] for axis in range(d)]
-    jacobian = torch.stack(columns, dim=2)  # (b, component, axis, *cells)
-    eye = torch.eye(d, device=u.device, dtype=u.dtype).view(1, d, d, *[1] * d)
-    assert jacobian.shape[3:] == u[inner].shape[2:]
-    determinant: Tensor = torch.linalg.det((jacobian + eye).movedim((1, 2), (-2, -1)))
-    return determinant
+    j = [[columns[axis][:, i] + float(i == axis) for axis in range(d)] for i in range(d)]
+    if d == 2:
+        return j[0][0] * j[1][1] - j[0][1] * j[1][0]
+    minors = [j[1][a] * j[2][b] - j[1][b] * j[2][a] for a, b in ((1, 2), (2, 0), (0, 1))]
+    return j[0][0] * minors[0] + j[0][1] * minors[1] + j[0][2] * minors[2]
+
+
+def log_jacobian(u: Float[Tensor, "b d *space"]) -> Float[Tensor, "b 1 *space"]:
+    """Logarithm of the forward-difference determinant at every voxel; the last along an axis repeats the one before.
+
+    Folds, which have no logarithm, count as a volume of one thousandth.
+    """
+    j = jacobian_determinant(u)[:, None].clamp_min(1e-3).log()
+    return F.pad(j, [0, 1] * u.shape[1], mode="replicate")
 
 
 def _shorten(d: int, axis: int) -> tuple[slice, ...]:

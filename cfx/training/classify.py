@@ -1,4 +1,7 @@
-"""Training of classifiers: cross-entropy on one logit, K logits or K labels, with augmentations that keep the label."""
+"""Training of classifiers: cross-entropy on one logit, K logits or K labels, with augmentations that keep the label.
+
+A remedy (`cfx.training.remedies`) may weigh rows, reshape images, or add an adversary as second player.
+"""
 
 from typing import Any
 
@@ -11,8 +14,10 @@ from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 from cfx.core.values import Cohort
 from cfx.models import build
+from cfx.training.adversaries import pooled, staged
 from cfx.training.config import Classifier, TrainConfig
 from cfx.training.objectives import AUGMENT, NOISE, Batch, Networks, Scores, check_labels, data_keywords, whole_batch
+from cfx.training.remedies import make_remedy
 
 
 class ClassifierObjective:
@@ -28,17 +33,39 @@ class ClassifierObjective:
         self.shape = tuple(cohort.x.shape[1:])
         self.width = _width(objective, cohort)
         self.network_config = data_keywords(config, cohort) | {"out_channels": self.width}
+        self.remedy = make_remedy(objective.remedy, cohort, config.steps)
 
     def players(self) -> dict[str, nn.Module]:
-        """The classifier."""
-        return {"main": build(self.name, **self.network_config)}
+        """The classifier, and the adversary if the remedy has one."""
+        main = build(self.name, **self.network_config)
+        if self.remedy.adversary is None:
+            return {"main": main}
+        return {"main": main, "adversary": self.remedy.adversary.network(staged(main).head.in_features)}
 
     def loss(self, player: str, networks: Networks, batch: Batch) -> tuple[Tensor, Scores]:
-        """Mean cross-entropy (nats) of augmented images."""
+        """Mean cross-entropy (nats) of augmented images with what the remedy adds, or the adversary's loss."""
         assert batch.y is not None  # checked when the objective was made
-        logits = networks[player](augment(self.objective, batch))
-        right = self._right(logits.detach(), batch.y).float().mean()
-        return self._entropy(logits, batch.y, self.objective.label_smoothing).mean(), {"accuracy": right}
+        adversary = self.remedy.adversary
+        logits, features = self._look(networks["main"], batch)
+        if adversary is not None and player != "main":
+            return adversary.loss(networks[player], features, batch), {}
+        each = self._entropy(logits, batch.y, self.objective.label_smoothing)
+        loss = (self.remedy.weights(batch) * each).mean()
+        scores = {"accuracy": self._right(logits.detach(), batch.y).float().mean()}
+        if adversary is None:
+            return loss, scores
+
+        def look(other: Batch) -> Tensor:
+            return self._look(networks["main"], other)[1]
+
+        penalty, more = adversary.penalty(networks["adversary"], features, batch, look)
+        return loss + penalty, scores | more
+
+    def _look(self, network: nn.Module, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:
+        """Logits and pooled features of a batch as it is seen in training."""
+        with pooled(network) as features:
+            logits = network(augment(self.objective, self.remedy.shown(batch)))
+        return logits, features[0]
 
     def _entropy(self, logits: Float[Tensor, "b k"], y: Tensor, smoothing: float) -> Float[Tensor, " b"]:
         if logits.shape[1] > 1 and not self.objective.multilabel:

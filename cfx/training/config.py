@@ -67,6 +67,48 @@ class Vae(Frozen):
     """First step at which the autoencoder feels the discriminator."""
 
 
+class Reweigh(Frozen):
+    """Rows weighted so that class and confounder are independent."""
+
+    kind: Literal["reweigh"]
+    """Which remedy this is."""
+    confounder: str
+    """Name of the covariate; one of many values is cut into fifths."""
+
+
+class Reversal(Frozen):
+    """The features must not tell the confounder: gradient reversal, on all rows."""
+
+    kind: Literal["reversal"]
+    """Which remedy this is."""
+    confounder: str
+    """Name of the covariate; one of many values is cut into fifths."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the adversary's cross-entropy at the end; it rises from 0."""
+
+
+class Adversarial(Frozen):
+    """Nothing read from the features may correlate with the confounder within a class."""
+
+    kind: Literal["adversarial"]
+    """Which remedy this is."""
+    confounder: str
+    """Name of the covariate."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the squared correlation, relative to the cross-entropy."""
+
+
+class ShapeSwap(Frozen):
+    """Every image takes the brain shape of another row, of a class drawn at random; needs masks."""
+
+    kind: Literal["shape-swap"]
+    """Which remedy this is."""
+
+
+Remedy = Annotated[Reweigh | Reversal | Adversarial | ShapeSwap, Field(discriminator="kind")]
+"""How a classifier is kept from using a confounder."""
+
+
 class Classifier(Frozen):
     """Classification, with one logit, K logits or K independent labels."""
 
@@ -86,6 +128,8 @@ class Classifier(Frozen):
     """Augmentation: largest standard deviation of added normal noise; each row draws its own."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
     """Augmentation: largest relative change of contrast; each row draws its own factor."""
+    remedy: Remedy | None = None
+    """What keeps it from using a confounder; None for plain training."""
 
 
 Objective = Annotated[Diffusion | Vae | Classifier, Field(discriminator="kind")]

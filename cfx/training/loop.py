@@ -30,7 +30,7 @@ from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.core.values import Cohort
 from cfx.data import load_cohort
 from cfx.models import load, save
-from cfx.training.config import TrainConfig
+from cfx.training.config import TrainConfig, check_config
 from cfx.training.distributed import make_accelerator
 from cfx.training.ema import Ema
 from cfx.training.objectives import Batch, Objective, make_objective
@@ -241,7 +241,8 @@ class Trainer:
             rows = rows_at(slot, len(self.cohort), self.config.seed)
             device = self.accelerator.device
             y = None if self.cohort.y is None else self.cohort.y[rows].to(device)
-            yield Batch(self.cohort.x[rows].to(device), y, slot.to(device), self.config.seed, self.step)
+            x, slot = self.cohort.x[rows].to(device), slot.to(device)
+            yield Batch(x, y, slot, self.config.seed, self.step, rows.to(device))
 
     def _shipped(self) -> nn.Module:
         """The network to evaluate and ship."""
@@ -348,9 +349,10 @@ def check_resume(config: TrainConfig, saved: Mapping[str, Any], folder: Path) ->
 
     Raises:
         CheckpointError: naming every key that differs, with both values.
+        InputError: the saved configuration has keys that no longer exist.
     """
     free = _FREE if config.optimizer.cosine else (*_FREE, "steps")
-    mine = config.dump()
+    mine, saved = config.dump(), check_config(saved, str(folder)).dump()  # a key newer than the state has its default
     differ = [k for k in mine if k not in free and mine[k] != saved.get(k)]
     if differ:
         parts = [f"{k}: saved {saved.get(k)}, asked {mine[k]}" for k in differ]

@@ -20,7 +20,7 @@ from cfx.core.values import Cohort
 from cfx.models import build, kind
 from cfx.training.config import Classifier, Diffusion, TrainConfig, Vae
 
-ORDER, NOISE, TIME, LABEL, AUGMENT = range(5)
+ORDER, NOISE, TIME, LABEL, AUGMENT, REMEDY = range(6)
 """Streams of the counter-based generator; `ORDER` needs one an epoch and is keyed apart by the loop."""
 
 Networks = Mapping[str, nn.Module]
@@ -37,6 +37,7 @@ class Batch:
         slot: Position of every row in the run's sequence of rows; keys its randomness.
         seed: The run's seed.
         step: Optimizer step, from 0.
+        row: Row of the cohort that each is.
     """
 
     x: Float[Tensor, "b c *space"]
@@ -44,6 +45,7 @@ class Batch:
     slot: Int[Tensor, " b"]
     seed: int
     step: int
+    row: Int[Tensor, " b"]
 
 
 @runtime_checkable
@@ -180,7 +182,7 @@ def whole_batch(cohort: Cohort, seed: int, start: int, device: torch.device) -> 
     """A cohort as one batch whose slots count from `start`."""
     y = None if cohort.y is None else cohort.y.to(device)
     slots = torch.arange(start, start + len(cohort), device=device)
-    return Batch(cohort.x.to(device), y, slots, seed, 0)
+    return Batch(cohort.x.to(device), y, slots, seed, 0, slots)
 
 
 def check_labels(cohort: Cohort, classes: int) -> None:

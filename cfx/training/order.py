@@ -1,11 +1,12 @@
 """What is due at each step: which rows, at which learning rate, from which seed."""
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cfx.core.random import permutation
@@ -48,3 +49,33 @@ def split(n: int, held: int, seed: int) -> tuple[Tensor, Tensor]:
     """Rows 0 .. n-1 as those to train on and `held` rows to hold out, at random."""
     order = permutation(n, seed=seed ^ _ORDER_SEED, stream=2**32 - 1)  # no epoch reaches this stream
     return order[held:], order[:held]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The rows of each class of a cohort, to draw from.
+
+    Attributes:
+        order: All rows, class by class.
+        start: Place in `order` where each class begins.
+        count: Rows of each class.
+    """
+
+    order: Int[Tensor, " n"]
+    start: Int[Tensor, " k"]
+    count: Int[Tensor, " k"]
+
+    @classmethod
+    def of(cls, y: Int[Tensor, " n"]) -> Self:
+        """The classes that occur, in label order."""
+        _, count = y.unique(return_counts=True)
+        return cls(y.argsort(stable=True), count.cumsum(0) - count, count)
+
+    def draw(self, k: Int[Tensor, " b"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """The row of class number k at the part u in [0, 1) of its rows."""
+        return self.order[self.start[k] + (u.double() * self.count[k]).long()]
+
+
+def at(values: Tensor, row: Int[Tensor, " b"]) -> Tensor:
+    """The values of these rows, on the device of `row`."""
+    return values[row.cpu()].to(row.device)

@@ -12,6 +12,7 @@ SMALL = {
     "unet": {"channels": (8, 16), "attention": (False, True), "head_channels": 8},
     "patch-unet": {"channels": (8, 16), "attention": (False, True), "head_channels": 8, "patch": 2, "features": 4},
     "autoencoder-kl": {"channels": (8, 16), "attention": (False, False), "latent_channels": 2},
+    "shape-vae": {"space": (8, 8), "latent": 2, "modes": 4, "centres": 5},
     "cnn": {"channels": (8, 16), "out_channels": 3},
     "convnext": {"channels": (8, 16), "depth": 1, "kernel": 3, "out_channels": 3},
     "densenet": {"init_features": 8, "growth_rate": 4, "block_config": (2, 2), "out_channels": 3},

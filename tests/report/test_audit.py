@@ -85,7 +85,7 @@ def test_committed_audits_are_valid(name: Path) -> None:
 
 def test_what_cannot_be_audited_is_refused(networks: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected one of them"):
-        AuditConfig.model_validate(values([], tmp_path, classifiers=()))
+        AuditConfig.model_validate(values(networks, tmp_path, classifiers=()))
     with pytest.raises(ValueError, match="number of classifiers"):
         AuditConfig.model_validate(values(networks, tmp_path, classifiers=networks[:2]))
     other = values(networks, tmp_path)

@@ -111,7 +111,7 @@ def test_the_critic_is_heard_from_its_start_on(tmp_path):
     cohort = toy_cohort(6)
     objective = make_objective(toy_config(tmp_path, "vae", objective=settings), cohort)
     networks = objective.players()
-    early, late = (Batch(cohort.x, None, torch.arange(6), 0, step) for step in (2, 3))
+    early, late = (Batch(cohort.x, None, torch.arange(6), 0, step, torch.arange(6)) for step in (2, 3))
     before, _ = objective.loss("main", networks, early)
     after, scores = objective.loss("main", networks, late)
     assert (before - after).item() == pytest.approx(2 * float(scores["realism"]), rel=1e-4, abs=1e-6)

@@ -2,6 +2,7 @@
 
 import torch
 
+from cfx.core import geometry
 from cfx.core.values import Cohort
 from cfx.training import check_config
 
@@ -17,12 +18,20 @@ OBJECTIVES = {
 }
 
 
+def balls(radius, space):
+    """Balls of these radii in the middle of the grid."""
+    p = geometry.identity(space, radius) - (torch.tensor(space) - 1).view(1, -1, *[1] * len(space)) / 2
+    return p.square().sum(1, keepdim=True).sqrt() <= radius.view(-1, *[1] * (len(space) + 1))
+
+
 def toy_cohort(n=22, space=(8, 8), seed=0):
-    """Class 1 is brighter than class 0."""
+    """Class 1 is brighter than class 0; in two thirds of the rows it has `site` 1 and the larger mask."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 2
     x = 0.3 * torch.rand((n, 1, *space), generator=generator) + 0.4 * y.reshape(-1, 1, *[1] * len(space)) - 0.4
-    return Cohort(x=x, y=y, classes=["dark", "bright"])
+    site = torch.where(torch.arange(n) % 6 < 4, y, 1 - y).float()
+    mask = balls(1 + site, space)
+    return Cohort(x=x, y=y, classes=["dark", "bright"], covariates={"site": site}, mask=mask)
 
 
 def toy_config(out, kind="diffusion", **more):

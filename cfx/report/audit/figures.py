@@ -34,7 +34,7 @@ def blank(width: float, height: float) -> Figure:
 def effects(found: Reliance) -> str:
     """Forest plot of what every arm does, the effect itself on top, the margin as a band; and one dot a network."""
     rows: list[tuple[str, Effect]] = [("effect: opposite - same", found.effect), *found.arms.items()]
-    figure = blank(9, 0.8 + 0.34 * len(rows))
+    figure = blank(9.0, 0.8 + 0.34 * len(rows))
     left, right = figure.subplots(1, 2, width_ratios=(3, 1.1))
     left.axvspan(-found.margin, found.margin, color=BAND, linewidth=0, label="margin")
     for i, (_, e) in enumerate(rows):
@@ -54,7 +54,7 @@ def effects(found: Reliance) -> str:
 
 def doses(curve: Mapping[float, Effect]) -> str:
     """Score against the dose of the other class's confounder; 0 at dose 0, by definition."""
-    figure = blank(5, 3)
+    figure = blank(5.0, 3.0)
     axes = figure.subplots()
     t = [0.0, *curve]
     middle, low, high = ([0.0, *(getattr(e, k) for e in curve.values())] for k in ("value", "low", "high"))

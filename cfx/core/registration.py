@@ -1,0 +1,250 @@
+"""One shape into another: a stationary velocity field between two masks, and the image in its new shape.
+
+`match` finds v with mask_A o exp(v) ~ mask_B. Everything else follows from v: exp(-v) goes back, exp(t v) is the dose
+t. It starts from the closed form of `core.radial` and descends, coarse to fine, on
+
+    E(v) = 1/2 sum (clip(S_A o exp(v)) - clip(S_B))^2
+
+with S the signed distances, clipped to a band around the boundary: inside the band this is the distance between the
+surfaces, and clipped it is, up to scale, the soft mask whose overlap Dice measures. A step is that of log-domain demons
+(Vercauteren et al. 2008): the Gauss-Newton update on the right of exp(v), smoothed, added to v, and v smoothed.
+
+Where the Jacobian of exp(v) leaves [1/`LIMIT`, `LIMIT`], v is smoothed more, there alone: parts that the other shape
+does not have (a stump of the brain stem, a fissure) are given up instead of folded.
+
+`reshape` then interpolates the image once.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+from torch import Tensor
+
+from cfx.core import geometry, radial
+from cfx.core.distance import check_mask, signed_distance
+from cfx.core.errors import InputError
+
+LIMIT = 5.0
+"""Volumes change by no more than this factor either way: beyond it tissue would be squeezed out of being or made up."""
+
+
+EDGE = 2
+"""Voxels around a mask over which the body may fade out: partial volume and blur."""
+
+
+class _Level(NamedTuple):
+    """One scale of the refinement: voxels a cell, steps, band of the distances in voxels, smoothing in cells."""
+
+    cell: int
+    steps: int
+    band: float
+    sigma: float
+
+
+_LEVELS = (_Level(4, 8, 6.0, 1.0), _Level(2, 10, 4.0, 1.0), _Level(1, 5, 2.0, 1.0))
+_COARSEST = 16  # cells: no level has fewer along an axis
+_START = 2.0  # voxels by which the closed form, rough where rays graze the surface, is smoothed
+_GAIN = 1.5  # smoothing weakens a step: it is made longer by this factor
+_ELASTIC = 0.4  # smoothing of v itself at each step, in cells
+_WANTED = 3.0  # largest change of volume during the descent, stricter than the limit of the result
+_RELAXED = 2.0  # smoothing, in cells, where it is more
+_REACH = 1.5  # cells around a strained one that are smoothed with it
+_FADE = 5.0  # voxels from a rigid part to where the field is free again
+_REPAIRS = 16  # most rounds of local smoothing at the end
+
+
+def match(
+    mask_a: Bool[Tensor, "n 1 *space"],
+    mask_b: Bool[Tensor, "n 1 *space"],
+    *,
+    rigid: Bool[Tensor, "n 1 *space"] | None = None,
+) -> Float[Tensor, "n d *space"]:
+    """Velocity v in voxels such that u = exp(v) pulls each body A into the shape of body B.
+
+    Rows do not depend on each other. u = `geometry.exponential(v)` has no fold and, but for pairs that no smooth map
+    joins, a forward-difference Jacobian within [1/`LIMIT`, `LIMIT`]; check it with `geometry.jacobian_determinant`.
+
+    Args:
+        mask_a: Bodies to reshape: solid, one component (see `distance.solid`).
+        mask_b: Shapes wanted, as many.
+        rigid: Parts of A (lesions) that may move but not change: v is constant along the way of each component.
+
+    Raises:
+        InputError: see `radial.transfer`; or `rigid` of another shape.
+    """
+    if rigid is not None and rigid.shape != mask_a.shape:
+        raise InputError(f"rigid: expected the shape of mask_a {tuple(mask_a.shape)}, got {tuple(rigid.shape)}")
+    v = geometry.smooth(radial.transfer(mask_a, mask_b), _START)
+    s_a, s_b = signed_distance(mask_a), signed_distance(mask_b)
+    space = tuple(mask_a.shape[2:])
+    for level in _LEVELS:
+        grid = tuple(n // level.cell for n in space)
+        if level.cell > 1 and min(grid) < _COARSEST:
+            continue
+        v = _descend(_means(s_a, grid), _means(s_b, grid), _rescale(v, grid), level)
+        v = _rescale(v, space)
+        v = v if rigid is None else _hold(v, rigid)
+    return _repair(v)
+
+
+def _descend(s_a: Tensor, s_b: Tensor, v: Tensor, level: _Level) -> Tensor:
+    """All steps of one level, in its cells; distances stay in voxels."""
+    goal = s_b.clamp(-level.band, level.band) / level.cell
+    for _ in range(level.steps):
+        u = geometry.exponential(v, largest_step=1.0)
+        moved = geometry.warp(s_a, u)
+        miss = moved.clamp(-level.band, level.band) / level.cell - goal
+        slope = geometry.gradient(moved) / level.cell
+        force = -_GAIN * miss * slope / (slope.square().sum(1, keepdim=True) + miss.square() / 4 + 1e-3)
+        v = _relax(v + geometry.smooth(force, level.sigma), _strained(u, _WANTED))
+        v = geometry.smooth(v, _ELASTIC)
+    return v
+
+
+def _strained(u: Float[Tensor, "n d *space"], limit: float) -> Bool[Tensor, "n *cells"]:
+    """Cells whose volume u changes by more than a factor."""
+    j = geometry.jacobian_determinant(u)
+    return (j > limit) | (j < 1 / limit)
+
+
+def _relax(v: Tensor, where: Bool[Tensor, "n *cells"], wider: float = 1.0) -> Tensor:
+    """The field smoothed around some cells, unchanged away from them; `wider` scales both reach and smoothing."""
+    if not where.any():
+        return v
+    d, reach = v.shape[1], wider * _REACH
+    spread = geometry.smooth(F.pad(where[:, None].to(v), [0, 1] * d), reach)
+    near = (spread * (4 * reach) ** d).clamp(max=1)  # a single cell saturates to one and a half times the reach
+    return torch.lerp(v, geometry.smooth(v, wider * _RELAXED), near)
+
+
+def _repair(v: Tensor) -> Tensor:
+    """Relax, over wider and wider parts, until no cell of exp(v) is strained beyond the limit."""
+    for k in range(_REPAIRS):
+        strained = _strained(geometry.exponential(v), LIMIT)
+        if not strained.any():
+            break
+        v = _relax(v, strained, 1 + k / 4)
+    return v
+
+
+def _hold(v: Tensor, rigid: Bool[Tensor, "n 1 *space"]) -> Tensor:
+    """The field made constant on the way of every component, fading into v within `_FADE` voxels around it."""
+    way = [geometry.warp(rigid.to(v), geometry.exponential(t * v)) >= 0.5 for t in (0.25, 0.5, 0.75, 1.0)]
+    label, distance = _components(torch.stack([rigid, *way]).any(0))
+    count = torch.zeros(int(label.max()) + 1).to(v).index_add_(0, label.flatten(), (distance == 0).flatten().to(v))
+    held = torch.zeros_like(v)
+    for k in range(v.shape[1]):
+        total = torch.zeros_like(count).index_add_(0, label.flatten(), (v[:, k] * (distance == 0)).flatten())
+        held[:, k] = (total / count.clamp_min(1))[label]
+    weight = ((_FADE - distance) / (_FADE - 1)).clamp(0, 1) * (label > 0)
+    return torch.lerp(v, held, weight[:, None])
+
+
+def _components(mask: Bool[Tensor, "n 1 *space"]) -> tuple[Int[Tensor, "n *space"], Float[Tensor, "n *space"]]:
+    """Number of the nearest component, unique in the batch, 0 in rows without any; and the distance to it."""
+    labels, distances, used = np.zeros(mask[:, 0].shape, int), np.zeros(mask[:, 0].shape, np.float32), 0
+    for k, m in enumerate(mask[:, 0].cpu().numpy()):
+        if m.any():
+            label, count = ndimage.label(m)
+            distances[k], nearest = ndimage.distance_transform_edt(~m, return_indices=True)
+            labels[k] = label[tuple(nearest)] + used
+            used += count
+    return torch.from_numpy(labels).to(mask.device), torch.from_numpy(distances).to(mask.device)
+
+
+def _means(x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Means over the cells of a coarser grid."""
+    if tuple(x.shape[2:]) == grid:
+        return x
+    return F.interpolate(x, size=grid, mode="area")
+
+
+def _rescale(v: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """A velocity field on another grid, in its cells."""
+    space = tuple(v.shape[2:])
+    if space == grid:
+        return v
+    mode = "bilinear" if len(grid) == 2 else "trilinear"
+    out = _means(v, grid) if grid < space else F.interpolate(v, size=grid, mode=mode, align_corners=False)
+    ratio = torch.tensor([n / m for n, m in zip(grid, space, strict=True)]).to(v)
+    return out * ratio.view(1, -1, *[1] * len(grid))
+
+
+def background(x: Float[Tensor, "n c *space"], mask: Bool[Tensor, "n 1 *space"]) -> Float[Tensor, "n c"]:
+    """Each image's own background: the median outside its mask, channel by channel."""
+    return x.masked_fill(mask, torch.nan).flatten(2).nanmedian(2).values
+
+
+def fill(
+    x: Float[Tensor, "n c *space"], known: Bool[Tensor, "n 1 *space"], wanted: Bool[Tensor, "n 1 *space"]
+) -> Float[Tensor, "n c *space"]:
+    """Images extrapolated from the known pixels over the wanted ones, one layer of neighbours after another.
+
+    A new pixel is the mean of its known neighbours, so a rim continues what is beside it without streaks.
+
+    Raises:
+        InputError: a row of which nothing is known.
+    """
+    lost = (~known.flatten(1).any(1)).nonzero().flatten().tolist()
+    if lost:
+        raise InputError(f"known: expected known pixels in every row, got none in rows {lost[:8]}")
+    pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
+    x = x * known
+    while (wanted & ~known).any():
+        weight = pool(known.to(x), 3, stride=1, padding=1)
+        ring = ~known & (weight > 0)
+        x = torch.where(ring, pool(x, 3, stride=1, padding=1) / weight.clamp_min(1e-6), x)
+        known = known | ring
+    return x
+
+
+def reshape(
+    x: Float[Tensor, "n c *space"],
+    mask_a: Bool[Tensor, "n 1 *space"],
+    mask_b: Bool[Tensor, "n 1 *space"],
+    u: Float[Tensor, "n d *space"],
+) -> Float[Tensor, "n c *space"]:
+    """The images with the body A in the shape B, interpolated once.
+
+    Inside `mask_b` the image at p + u(p), linear between pixels of the body alone, so no background bleeds in; the rim
+    of `mask_b` that the warp leaves open continues the inside (`fill`). The `EDGE` voxels around `mask_b` are carried
+    likewise from those around `mask_a`: left behind, the soft edge of the body would draw its old outline. What was
+    body or edge takes the image's own background value. All other pixels are those of `x` bit for bit: tags and rulers
+    live there.
+
+    Args:
+        x: Images, in any units.
+        mask_a: The body in `x`.
+        mask_b: Its support in the result, exactly.
+        u: Displacement in voxels that pulls A into B, as from `match`: `geometry.exponential(v)`.
+
+    Raises:
+        InputError: masks that are empty or full, of other shapes than the images, or a u that carries nothing of
+            `mask_a` into `mask_b`.
+    """
+    for name, mask in (("mask_a", mask_a), ("mask_b", mask_b)):
+        check_mask(mask, name)
+        if mask.shape != (len(x), 1, *x.shape[2:]):
+            raise InputError(f"{name}: expected shape {(len(x), 1, *x.shape[2:])}, got {tuple(mask.shape)}")
+    (body_a, edge_a), (body_b, edge_b) = ((m, _edge(m)) for m in (mask_a, mask_b))
+    inside, edge = _carried(x, body_a, body_b, u), _carried(x, edge_a, edge_b, u)
+    level = background(x, body_a | edge_a).view(*x.shape[:2], *[1] * (x.ndim - 2))
+    rest = torch.where(body_a | edge_a, level, x)
+    return torch.where(body_b, inside, torch.where(edge_b, edge, rest))
+
+
+def _edge(mask: Tensor) -> Bool[Tensor, "n 1 *space"]:
+    """The voxels just outside a mask, where the body fades out."""
+    pool = F.max_pool2d if mask.ndim == 4 else F.max_pool3d
+    return (pool(mask.float(), 2 * EDGE + 1, stride=1, padding=EDGE) > 0) & ~mask
+
+
+def _carried(x: Tensor, part_a: Tensor, part_b: Tensor, u: Tensor) -> Tensor:
+    """The part A of the images pulled back by u, interpolated between pixels of the part alone, continued over B."""
+    part = part_a.to(x)
+    moved, share = geometry.warp(torch.cat([x * part, part], 1), u).split([x.shape[1], 1], 1)
+    return fill(moved / share.clamp_min(1e-6), part_b & (share > 1e-3), part_b)

@@ -1,0 +1,141 @@
+"""What brain masks alone know: of their source, and of dementia. Prints the tables of probe.md.
+
+Run from the repository: `.venv/bin/python docs/devdocs/probe.py ../shared/data [--cnn]`, about ten minutes on one core;
+with `--cnn` the last rung as well, which takes hours.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cfx.confounder.features import RUNGS, Features, features
+from cfx.confounder.matching import matched_probe, matchings
+from cfx.confounder.network import Network
+from cfx.confounder.probe import ProbeResult, gain, probe
+from cfx.confounder.probe import pairwise as by_pairs
+from cfx.core.statistics import Estimate
+
+FAILED = ("LJ-MS-1.5T", "patient19")  # 2431 ml: its skull was not stripped
+SOURCES = ("LJ-MS-3T", "LJ-MS-1.5T", "SynthSeg")
+OLD, CALIPERS = 60, {"age": 3.0, "sex": 0.0}
+
+
+def unpacked(file: Mapping[str, np.ndarray]) -> Tensor:
+    """Bit-packed masks `(n, 1, *space)`."""
+    shape = file["shape"]
+    bits = np.unpackbits(file["packed"], axis=1)[:, : int(np.prod(shape[1:]))]
+    return torch.from_numpy(bits.reshape(shape).astype(bool))[:, None]
+
+
+def written(e: Estimate) -> str:
+    """Value and interval."""
+    return f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]"
+
+
+def line(*cells: object) -> None:
+    """One row of a table."""
+    print("| " + " | ".join(str(c) for c in cells) + " |", flush=True)
+
+
+def head(*cells: str) -> None:
+    """First rows of a table."""
+    print()
+    line(*cells)
+    line(*["---"] * len(cells))
+
+
+def row(*first: object, result: ProbeResult) -> None:
+    """One probe."""
+    cells = [written(result.scores[k]) for k in ("tnr", "tpr", "ba", "auc", "bits")]
+    line(*first, result.name, *cells, f"{result.p_value:.3f}")
+
+
+def sources(folder: Path) -> None:
+    """Three sources, two by two."""
+    with np.load(folder / "brain_masks_2mm_70.npz") as file:
+        masks, meta = unpacked(file), json.loads(str(file["meta"]))
+    name = [next(s for s in SOURCES if m["dataset"].startswith(s)) for m in meta]
+    good = torch.tensor([(m["dataset"], m["subject"]) != FAILED for m in meta])
+    source = torch.tensor([SOURCES.index(s) for s in name])[good]
+    head("negative", "positive", "n", "rung", "TNR", "TPR", "BA", "AUC", "bits", "p")
+    for rung in RUNGS:
+        for (a, b), result in by_pairs(features(masks[good], rung), source).items():
+            row(SOURCES[a], SOURCES[b], result.groups, result=result)
+
+
+class Oasis:
+    """Masks of OASIS-1 with age, sex, diagnosis and subject."""
+
+    def __init__(self, folder: Path) -> None:
+        with np.load(folder / "oasis1" / "brainmasks_2mm_packed.npz") as file:
+            self.masks, ids = unpacked(file), [str(i) for i in file["ids"]]
+        with (folder / "oasis1" / "subjects.csv").open() as text:
+            rows = {r["ID"]: r for r in csv.DictReader(text)}
+        known = [rows[i] for i in ids]
+        self.case = torch.tensor([float(r["CDR"]) > 0 for r in known])
+        self.age = torch.tensor([float(r["Age"]) for r in known])
+        self.sex = torch.tensor([float(r["M/F"] == "F") for r in known])
+        self.subject = torch.tensor([int(i.split("_")[1]) for i in ids])
+        self.first = torch.tensor([i.endswith("_MR1") for i in ids])
+
+    def views(self, cnn: bool) -> list[Features]:
+        """Age, which is no view of the mask, and the rungs."""
+        return [Features("age", self.age[:, None], standardise=True), *[features(self.masks, rung) for rung in RUNGS]]
+
+
+def dementia(folder: Path, cnn: bool) -> None:
+    """CDR > 0 against CDR 0 among ever more similar people."""
+    data = Oasis(folder)
+    views = data.views(cnn)
+    head("controls", "n", "cases", "view", "TNR", "TPR", "BA", "AUC", "bits", "p")
+    rungs: dict[str, list[ProbeResult]] = {}
+    for who, rows in {"all": data.age > 0, f"from {OLD} years": data.case | (data.age >= OLD)}.items():
+        read: list[Features | Network] = [v[rows.nonzero().flatten()] for v in views]
+        read += [Network.of_mask(data.masks[rows], cells=16)] if cnn else []
+        for v in read:
+            slow = isinstance(v, Network)
+            result = probe(
+                v,
+                data.case[rows],
+                groups=data.subject[rows],
+                repeats=1 if slow else 5,
+                permutations=19 if slow else 999,
+            )
+            row(who, result.groups, int(result.held_out.target.sum()), result=result)
+            rungs.setdefault(who, []).append(result)
+    matched(data, views)
+    head("controls", "rung", "above", "gain in BA")
+    for who, results in rungs.items():
+        for a, b in pairwise(results[1:]):
+            line(who, b.name, a.name, written(gain(b, a)))
+
+
+def matched(data: Oasis, views: list[Features]) -> None:
+    """The last step: controls of the same sex and within three years."""
+    rows = data.first.nonzero().flatten()
+    case, covariates = data.case[rows], {"age": data.age[rows], "sex": data.sex[rows]}
+    found = matchings(case, covariates, CALIPERS, n=20)
+    for v in views:
+        result = matched_probe(v[rows], case, covariates, found)
+        cells = [written(result.scores[k]) for k in ("tnr", "tpr", "ba", "auc", "bits")]
+        line(f"matched, {len(found)} times", 2 * result.pairs, result.pairs, v.name, *cells, f"{result.p_value:.3f}")
+        single = [r.scores["ba"].value for r in result.results]
+        ps = sorted(r.p_value for r in result.results)
+        print(f"<!-- {v.name}: BA {min(single):.2f} .. {max(single):.2f}, p {ps[0]:.3f} .. {ps[-1]:.3f} -->")
+    head("covariate", "standardised difference before", "after, at most")
+    for name in covariates:
+        line(name, f"{result.before[name]:.2f}", f"{result.after[name]:.2f}")
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    where = Path(sys.argv[1])
+    sources(where)
+    dementia(where, "--cnn" in sys.argv)
