@@ -106,7 +106,7 @@ class ShapeModel:
         means = torch.stack([z[y == c].mean(0) for c in range(len(counts))])
         inner = (z - means[y]).double()
         covariance = inner.T @ inner / freedom
-        factor = torch.linalg.cholesky(covariance).float()
+        factor = torch.linalg.cholesky(covariance).float().contiguous()
         residuals = _left_out(distance, k, groups, mirror, seed).log()
         return cls(codec, means, factor, counts, residuals)
 

@@ -125,7 +125,7 @@ class SdfPca:
         if not rank:
             raise InputError(f"shape: expected shapes that differ, got {len(distance)} alike")
         keep = slice(0, rank if most is None else min(rank, most))
-        basis = torch.linalg.qr(x.T @ v[:, keep].float()).Q.T
+        basis = torch.linalg.qr(x.T @ v[:, keep].float()).Q.T.contiguous()
         grid = distance.shape[2:]
         return cls(mean.view(1, *grid), basis.reshape(-1, *grid), scale[keep].float(), clip)
 

@@ -4,23 +4,26 @@
 are kept in runs/normalise.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import yaml
+from torch import Tensor
 
 from cfx.confounder.arms import measure
 from cfx.confounder.features import view
 from cfx.confounder.normalise import Normaliser, mean_shape
 from cfx.confounder.plan import Plan
+from cfx.confounder.planted import Toggle
 from cfx.confounder.probe import equivalent, probe
 from cfx.confounder.reliance import Reliance, decide
 from cfx.confounder.residual import ShapeFree
-from cfx.confounder.swap import ShapeSwap
+from cfx.confounder.swap import ShapeSwap, Then
 from cfx.core.distance import solid
 from cfx.core.values import Cohort
 from cfx.data import BrainConfig, load_cohort
-from cfx.data.brain import Confounder
+from cfx.data.brain import Confounder, Population
 from cfx.training import check_config
 from cfx.training.repeats import train_seeds
 
@@ -57,13 +60,46 @@ def probes(free: ShapeFree) -> list[str]:
     return [*lines, "", f"Disease, from the last image but one: BA {kept.value:.3f} [{kept.low:.3f}, {kept.high:.3f}]."]
 
 
-def reliance(name: str, train: Cohort, free: ShapeFree | None) -> Reliance:
-    """Shape reliance of a whole pipeline, classifier and what comes before it."""
+def exact(then: Then | None) -> Toggle:
+    """The exact intervention: the same subjects rendered with either planted shape, then sent through the pipeline."""
+    config = BrainConfig(n=192, seed=SEED, confounders=(Confounder(kind="shape", q=0.9),))
+    people, index = Population(config), torch.arange(config.n)
+    factors = people.factors(index)
+
+    def image(amplitude: Tensor) -> Tensor:
+        shown = people.render(replace(factors, planted={"shape": amplitude}))
+        return shown.x if then is None else then(shown.x, shown.brain)
+
+    one = torch.ones(config.n)
+    return Toggle(people.labels(index), image(factors.planted["shape"]), image(-one), image(one))
+
+
+def reliance(name: str, train: Cohort, then: Then | None) -> tuple[Reliance, Reliance]:
+    """Shape reliance of a whole pipeline, classifier and what comes before it: by shape transfer, and exactly."""
     values = yaml.safe_load((ROOT / "configs/audit/brain64-shape-q90.yaml").read_text())["train"]
     values |= {"data": None, "out": str(ROOT / "runs/normalise" / name)}
-    networks = train_seeds(check_config(values), 8, train if free is None else free.cohort(train))
-    swap = ShapeSwap.of(brains(192, 0, 0.9), brains(512, 10_000, 0.9), then=free)
-    return decide(measure(networks, swap), Plan(confounder="shape", doses=()))
+    networks = train_seeds(check_config(values), 8, train)
+    plan = Plan(confounder="shape", doses=())
+    swap = ShapeSwap.of(brains(192, 0, 0.9), brains(512, 10_000, 0.9), then=then)
+    return decide(measure(networks, swap), plan), decide(measure(networks, exact(then)), plan)
+
+
+def classifiers(free: ShapeFree, train: Cohort) -> list[str]:
+    """How far classifiers of disease rely on shape behind each pipeline."""
+    pipelines: dict[str, tuple[Cohort, Then | None]] = {
+        "none": (train, None),
+        "normalised": (free.normaliser.cohort(train), lambda x, mask: free.normaliser(x, mask).x),
+        "normalised, shape regressed out": (free.cohort(train), free),
+    }
+    lines = ["| before the network | intervention | effect (logits) | margin | BA, own to other | verdict |"]
+    lines.append("|---" * 6 + "|")
+    for name, (cohort, then) in pipelines.items():
+        folder = {"none": "plain", "normalised": "normalised"}.get(name, "shape-free")
+        for how, r in zip(("transfer", "exact"), reliance(folder, cohort, then), strict=True):
+            effect = f"{r.effect.value:+.2f} [{r.effect.low:+.2f}, {r.effect.high:+.2f}]"
+            ba = f"{r.accuracy['same']:.3f} to {r.accuracy['opposite']:.3f}"
+            lines.append(f"| {name} | {how} | {effect} | {r.margin:.2f} | {ba} | {r.verdict} |")
+    return lines
 
 
 def main() -> None:
@@ -72,13 +108,8 @@ def main() -> None:
     assert train.mask is not None
     normaliser = Normaliser(mean_shape(solid(train.mask[:NETWORK_ROWS])))
     free = ShapeFree.fit(train, normaliser)
-    print("\n".join(probes(free)), flush=True)
-    print("\n| classifier of disease, q = 0.9 | effect of the other class's shape (logits) | margin | verdict |")
-    print("|---|---|---|---|")
-    for name, pipeline in (("plain", None), ("shape-free", free)):
-        r = reliance(name, train[:NETWORK_ROWS], pipeline)
-        effect = f"{r.effect.value:+.2f} [{r.effect.low:+.2f}, {r.effect.high:+.2f}]"
-        print(f"| {name} | {effect} | {r.margin:.2f} | {r.verdict} |", flush=True)
+    print("\n".join(classifiers(free, train[:NETWORK_ROWS])), flush=True)
+    print("\n" + "\n".join(probes(free)), flush=True)
 
 
 if __name__ == "__main__":

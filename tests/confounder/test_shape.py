@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scipy import ndimage
+from torch.nn.functional import avg_pool3d
 
 from cfx.confounder.shape import ShapeModel
 from cfx.confounder.shape_pca import DEPTH, Codec, SdfPca, as_distance
@@ -294,12 +295,13 @@ class TestVae:
 
 class TestDraws:
     def test_they_are_single_bodies_of_ordinary_volume(self, fitted, train_set):
-        mask = fitted.decode(torch.cat([fitted.draw(c, 50) for c in (0, 1)])) <= 0
+        """Of 600 other subjects 2.5 % lie outside the range of volumes of these 160; draws may do so as often."""
+        mask = fitted.decode(torch.cat([fitted.draw(c, 200) for c in (0, 1)])) <= 0
         assert all(ndimage.label(m)[1] == 1 for m in mask[:, 0].numpy())
-        volume, real = mask.flatten(1).sum(1).double(), (train_set[0] <= 0).flatten(1).sum(1).double()
-        spread = real.std()
-        assert volume.min() > real.min() - spread
-        assert volume.max() < real.max() + spread
+        volume, known = mask.flatten(1).sum(1), (train_set[0] <= 0).flatten(1).sum(1)
+        outside = ((volume < known.min()) | (volume > known.max())).double().mean()
+        assert float(outside) <= 0.05  # three standard errors above
+        assert float(volume.double().std()) == pytest.approx(float(known.double().std()), rel=0.15)
 
     def test_classes_differ_as_the_planted_shape_does(self, fitted):
         """The twin of a subject differs in the planted shape alone: its direction is the truth."""
@@ -319,10 +321,8 @@ class TestFiles:
         assert isinstance(again.codec, Codec)
         assert again.codec.kind == fitted.codec.kind
         d = train_set[0][:8]
-        assert torch.allclose(again.encode(d), fitted.encode(d), atol=5e-3)
-        assert torch.equal(again.draw(1, 4), fitted.draw(1, 4))
-        z = again.draw(1, 4)
-        assert torch.allclose(again.decode(z), fitted.decode(z), atol=1e-5)
+        assert torch.equal(again.encode(d), fitted.encode(d))
+        assert torch.equal(again.decode(again.draw(1, 4)), fitted.decode(fitted.draw(1, 4)))
         assert torch.equal(again.support(d).inside, fitted.support(d).inside)
         assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["model.safetensors", "shape.json"]
         assert load_file(tmp_path / "m" / "model.safetensors")
@@ -345,34 +345,34 @@ class TestFiles:
             ShapeModel.load(tmp_path)
 
 
-@pytest.mark.realdata
-def test_real_brains(realdata, tmp_path):
-    """Every fourth of 69 masks is left out; both models with 5 and with 20 numbers a shape."""
-    distance = real_distances(realdata)
-    out = torch.arange(len(distance)) % 4 == 0
-    truth = distance[out] <= 0
-    for k, least in ((5, 0.95), (20, 0.96)):
-        pca = SdfPca.fit(distance[~out], k, mirror=0)
-        vae = ShapeVae.fit(distance[~out], k, tmp_path / str(k), mirror=0, steps=40)
-        closed, trained = (dice(c.decode(c.encode(distance[out])) <= 0, truth) for c in (pca, vae))
-        assert float(closed.mean()) > least
-        assert float((trained - closed).mean()) > 0
-
-
-@pytest.mark.realdata
-def test_the_failed_skull_strip_is_outside(realdata):
-    distance, bad = real_distances(realdata), real_distances(realdata, bad=True)
-    model = ShapeModel.fit(SdfPca.fit(distance, 10), distance)
-    assert not bool(model.inside(bad))
-    assert model.inside(distance).double().mean() > 0.9
-
-
-def real_distances(realdata, bad=False):
-    """Signed distances of the masks of three sources without (or of) the failed skull strip, averaged to 8 mm."""
+@pytest.fixture(scope="module")
+def real(realdata):
+    """Signed distances of 70 masks of three sources at 4 mm, averaged to 8 mm, and which is the failed skull strip."""
     z = np.load(realdata / "brain_masks_2mm_70.npz")
-    meta = json.loads(str(z["meta"]))
-    failed = [m["dataset"] == "LJ-MS-1.5T" and m["subject"] == "patient19" for m in meta]
+    failed = [m["dataset"] == "LJ-MS-1.5T" and m["subject"] == "patient19" for m in json.loads(str(z["meta"]))]
     assert sum(failed) == 1
     flat = np.unpackbits(z["packed"], axis=1)[:, : np.prod(z["shape"][1:])]
-    mask = torch.from_numpy(flat.reshape(z["shape"]).astype(bool))[:, None][torch.tensor(failed) == bad]
-    return torch.nn.functional.avg_pool3d(signed_distance(solid(mask)), 4) / 4
+    mask = torch.from_numpy(flat.reshape(z["shape"]))[:, None]
+    coarse = torch.stack([avg_pool3d(m.float(), 2) >= 0.5 for m in mask])
+    return avg_pool3d(signed_distance(solid(coarse)), 2) / 2, torch.tensor(failed)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(("k", "least"), [(5, 0.95), (20, 0.96)])
+def test_real_brains(real, tmp_path, k, least):
+    """Every fourth of 69 masks is left out; both models with k numbers a shape."""
+    distance = real[0][~real[1]]
+    out = torch.arange(len(distance)) % 4 == 0
+    pca = SdfPca.fit(distance[~out], k)
+    vae = ShapeVae.fit(distance[~out], k, tmp_path / "run", steps=20)
+    closed, trained = (dice(c.decode(c.encode(distance[out])) <= 0, distance[out] <= 0) for c in (pca, vae))
+    assert float(closed.mean()) > least
+    assert float((trained - closed).mean()) > 0
+
+
+@pytest.mark.realdata
+def test_the_failed_skull_strip_is_outside(real):
+    distance, failed = real
+    model = ShapeModel.fit(SdfPca.fit(distance[~failed], 10), distance[~failed])
+    assert not bool(model.inside(distance[failed]))
+    assert model.inside(distance[~failed]).double().mean() > 0.9
