@@ -175,7 +175,14 @@ def _rescale(v: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def background(x: Float[Tensor, "n c *space"], mask: Bool[Tensor, "n 1 *space"]) -> Float[Tensor, "n c"]:
-    """Each image's own background: the median outside its mask, channel by channel."""
+    """Each image's own background: the median outside its mask, channel by channel.
+
+    Raises:
+        InputError: a mask that leaves no background.
+    """
+    full = mask.flatten(1).all(1).nonzero().flatten().tolist()
+    if full:
+        raise InputError(f"mask: expected pixels outside the body and its edge, got none in rows {full[:8]}")
     return x.masked_fill(mask, torch.nan).flatten(2).nanmedian(2).values
 
 

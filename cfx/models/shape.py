@@ -8,7 +8,7 @@ s_j and the mean shape x_0, the code z `(k,)` stands for
 
 and the posterior is N((I + E) c + e, diag(s_q^2)) with c the standardised coefficients of x on the first k modes. Where
 B, E and e are zero, as when built, this is principal component analysis with k modes. The modes above k come into play
-only as far as they follow from the first k: the kernel regression that `cfx.confounder.shape_vae` starts from. More
+only as far as they follow from the first k: the kernel regression that `cfx.confounder.shape.vae` starts from. More
 freedom (a full matrix from codes to modes, an encoder of all modes) fits the training shapes better and others worse.
 
 References: Leventon, Grimson and Faugeras (2000) for principal components of signed distances; Kingma and Welling

@@ -12,14 +12,14 @@ import yaml
 from torch import Tensor
 
 from cfx.confounder.arms import measure
-from cfx.confounder.features import view
-from cfx.confounder.normalise import Normaliser, mean_shape
 from cfx.confounder.plan import Plan
 from cfx.confounder.planted import Toggle
-from cfx.confounder.probe import equivalent, probe
 from cfx.confounder.reliance import Reliance, decide
-from cfx.confounder.residual import ShapeFree
+from cfx.confounder.shape.normalise import Normaliser, mean_shape
+from cfx.confounder.shape.residual import ShapeFree
 from cfx.confounder.swap import ShapeSwap, Then
+from cfx.confounder.views.features import view
+from cfx.confounder.views.probe import equivalent, probe
 from cfx.core.distance import solid
 from cfx.core.values import Cohort
 from cfx.data import BrainConfig, load_cohort

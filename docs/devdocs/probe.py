@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cfx.confounder.features import RUNGS, Features, features
-from cfx.confounder.matching import matched_probe, matchings
-from cfx.confounder.network import Network
-from cfx.confounder.probe import ProbeResult, gain, probe
-from cfx.confounder.probe import pairwise as by_pairs
+from cfx.confounder.views.features import RUNGS, Features, features
+from cfx.confounder.views.matching import matched_probe, matchings
+from cfx.confounder.views.network import Network
+from cfx.confounder.views.probe import ProbeResult, gain, probe
+from cfx.confounder.views.probe import pairwise as by_pairs
 from cfx.core.statistics import Estimate
 
 FAILED = ("LJ-MS-1.5T", "patient19")  # 2431 ml: its skull was not stripped

@@ -13,15 +13,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cfx.confounder.arms import Intervention, Scores, measure
-from cfx.confounder.balance import Balance, balance
-from cfx.confounder.clusters import Association, Clusters, associations, cluster
-from cfx.confounder.observational import Independence, full_confounder_test, partial_confounder_test
+from cfx.confounder.observed.balance import Balance, balance
+from cfx.confounder.observed.clusters import Association, Clusters, associations, cluster
+from cfx.confounder.observed.independence import Independence, full_confounder_test, partial_confounder_test
+from cfx.confounder.observed.sensitivity import smooth_gradients
 from cfx.confounder.plan import Plan
 from cfx.confounder.planted import simulated
-from cfx.confounder.probe import Ladder, ladder
 from cfx.confounder.reliance import Reliance, decide
-from cfx.confounder.sensitivity import smooth_gradients
 from cfx.confounder.swap import ShapeSwap
+from cfx.confounder.views.probe import Ladder, ladder
 from cfx.core.errors import InputError
 from cfx.core.statistics import holm
 from cfx.core.values import Cohort

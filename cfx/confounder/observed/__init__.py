@@ -1,0 +1,1 @@
+"""What data and predictions show without an intervention: tests of independence, balance, groups of maps."""

@@ -1,0 +1,1 @@
+"""The shape of brains: models of it, transfer from one brain to another, and taking it away."""
