@@ -33,6 +33,7 @@ from cfx.core.statistics import bootstrap_interval
 from cfx.data import BrainConfig, load_cohort
 from cfx.data.brain import Confounder
 from cfx.training.config import Frozen, RunConfig, TrainConfig
+from cfx.training.distributed import make_accelerator
 from cfx.training.repeats import train_seeds
 
 ALPHA = 0.05
@@ -90,16 +91,17 @@ def run_reliance(config: RelianceBench) -> list[dict[str, Any]]:
     Raises:
         InputError, CfxError: as `train_seeds`.
     """
-    folder = config.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    main, folder = make_accelerator().is_main_process, config.folder
     rows = [simulated_null(design, config.simulations, seed) for seed, design in enumerate(config.designs)]
     if config.trained:
         rows.append(trained_null(config))
     rows += [power(config, q, strength) for strength in config.strength for q in config.q]
-    whole(folder / "results.json", json.dumps(rows, indent=2) + "\n")
-    whole(folder / "table.md", _table(rows))
-    power_figure([row for row in rows if row["part"] == "power"], folder / "figure.png")
+    if main:
+        folder.mkdir(parents=True, exist_ok=True)
+        whole(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        whole(folder / "results.json", json.dumps(rows, indent=2) + "\n")
+        whole(folder / "table.md", _table(rows))
+        power_figure([row for row in rows if row["part"] == "power"], folder / "figure.png")
     return rows
 
 

@@ -1,7 +1,6 @@
 """One audit, whole: a plan written and hashed, then networks, interventions, tests, and a folder with the verdict."""
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +27,12 @@ from cfx.core.values import Cohort
 from cfx.data import BrainConfig, DataConfig, load_cohort
 from cfx.models import load
 from cfx.models.files import digest
+from cfx.report.audit.page import write_page
 from cfx.report.summary import write_summary, write_whole
 from cfx.training.config import RunConfig, TrainConfig
+from cfx.training.distributed import make_accelerator
 from cfx.training.repeats import train_seeds
 
-_log = logging.getLogger(__name__)
 _OUTCOMES = ("severity", "severity_true")  # of the simulated disease: what the classes are, not what they should share
 
 
@@ -100,22 +100,23 @@ class Audit:
 def audit_run(config: AuditConfig) -> Audit:
     """Audit classifiers for one confounder and write `plan.json`, `summary.json`, `report.html`, `config.yaml`.
 
+    Under `accelerate launch` the processes share the training; each then measures, and the main one writes.
+
     Raises:
         InputError: images without labels or needed masks, or a confounder that cannot be changed in them.
         CheckpointError, CfxError: a classifier cannot be read or trained.
     """
-    from cfx.report.audit.page import write_page
-
-    folder = config.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    main, folder = make_accelerator().is_main_process, config.folder
     values = config.model_dump(mode="json")
-    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     plan = {k: v for k, v in values.items() if k not in ("out", "batch_size")}
     sha = digest(plan)
-    write_whole(folder / "plan.json", (json.dumps({"sha256": sha, **plan}, indent=2) + "\n").encode())
+    if main:
+        write_whole(folder / "config.yaml", yaml.safe_dump(values, sort_keys=False).encode())
+        write_whole(folder / "plan.json", (json.dumps({"sha256": sha, **plan}, indent=2) + "\n").encode())
     found = audit(config, _classifiers(config), sha)
-    write_summary(folder / "summary.json", summary(found))
-    write_page(folder / "report.html", found, config.name)
+    if main:
+        write_summary(folder / "summary.json", summary(found))
+        write_page(folder / "report.html", found, config.name)
     return found
 
 
