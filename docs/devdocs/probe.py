@@ -1,25 +1,27 @@
-"""What brain masks alone know: of their source, and of dementia. Prints the tables of probe.md.
+"""What brain masks alone know: of their source, and of dementia; and whether the probe's p and intervals hold.
 
-Run from the repository: `.venv/bin/python docs/devdocs/probe.py ../shared/data [--cnn]`, about ten minutes on one core;
-with `--cnn` the last rung as well, which takes hours.
+Run from the repository: `.venv/bin/python docs/devdocs/probe.py ../shared/data [--cnn]` prints the tables of probe.md
+in about ten minutes on one core; with `--cnn` the last rung as well, which takes half an hour more.
 """
 
 import csv
 import json
 import sys
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from cfx.confounder.views.features import RUNGS, Features, features
 from cfx.confounder.views.matching import matched_probe, matchings
 from cfx.confounder.views.network import Network
-from cfx.confounder.views.probe import ProbeResult, gain, probe
+from cfx.confounder.views.probe import ProbeResult, equivalent, gain, probe
 from cfx.confounder.views.probe import pairwise as by_pairs
+from cfx.core.random import normal
 from cfx.core.statistics import Estimate
 
 FAILED = ("LJ-MS-1.5T", "patient19")  # 2431 ml: its skull was not stripped
@@ -57,17 +59,29 @@ def row(*first: object, result: ProbeResult) -> None:
     line(*first, result.name, *cells, f"{result.p_value:.3f}")
 
 
-def sources(folder: Path) -> None:
+def read(
+    view: Features | Network, target: Tensor, groups: Tensor | None = None, *, permutations: int = 999
+) -> ProbeResult:
+    """A probe; of a network one cross-validation and 19 permutations."""
+    slow = isinstance(view, Network)
+    return probe(view, target, groups=groups, repeats=1 if slow else 5, permutations=19 if slow else permutations)
+
+
+def sources(folder: Path, cnn: bool) -> None:
     """Three sources, two by two."""
     with np.load(folder / "brain_masks_2mm_70.npz") as file:
         masks, meta = unpacked(file), json.loads(str(file["meta"]))
     name = [next(s for s in SOURCES if m["dataset"].startswith(s)) for m in meta]
     good = torch.tensor([(m["dataset"], m["subject"]) != FAILED for m in meta])
     source = torch.tensor([SOURCES.index(s) for s in name])[good]
+    masks = masks[good]
     head("negative", "positive", "n", "rung", "TNR", "TPR", "BA", "AUC", "bits", "p")
     for rung in RUNGS:
-        for (a, b), result in by_pairs(features(masks[good], rung), source).items():
+        for (a, b), result in by_pairs(features(masks, rung), source).items():
             row(SOURCES[a], SOURCES[b], result.groups, result=result)
+    for a, b in combinations(range(3), 2) if cnn else ():
+        rows = (source == a) | (source == b)
+        row(SOURCES[a], SOURCES[b], int(rows.sum()), result=read(Network.of_mask(masks[rows], cells=16), source[rows]))
 
 
 class Oasis:
@@ -85,7 +99,7 @@ class Oasis:
         self.subject = torch.tensor([int(i.split("_")[1]) for i in ids])
         self.first = torch.tensor([i.endswith("_MR1") for i in ids])
 
-    def views(self, cnn: bool) -> list[Features]:
+    def views(self) -> list[Features]:
         """Age, which is no view of the mask, and the rungs."""
         return [Features("age", self.age[:, None], standardise=True), *[features(self.masks, rung) for rung in RUNGS]]
 
@@ -93,21 +107,14 @@ class Oasis:
 def dementia(folder: Path, cnn: bool) -> None:
     """CDR > 0 against CDR 0 among ever more similar people."""
     data = Oasis(folder)
-    views = data.views(cnn)
+    views = data.views()
     head("controls", "n", "cases", "view", "TNR", "TPR", "BA", "AUC", "bits", "p")
     rungs: dict[str, list[ProbeResult]] = {}
     for who, rows in {"all": data.age > 0, f"from {OLD} years": data.case | (data.age >= OLD)}.items():
-        read: list[Features | Network] = [v[rows.nonzero().flatten()] for v in views]
-        read += [Network.of_mask(data.masks[rows], cells=16)] if cnn else []
-        for v in read:
-            slow = isinstance(v, Network)
-            result = probe(
-                v,
-                data.case[rows],
-                groups=data.subject[rows],
-                repeats=1 if slow else 5,
-                permutations=19 if slow else 999,
-            )
+        held: list[Features | Network] = [v[rows.nonzero().flatten()] for v in views]
+        held += [Network.of_mask(data.masks[rows], cells=16)] if cnn else []
+        for v in held:
+            result = read(v, data.case[rows], data.subject[rows])
             row(who, result.groups, int(result.held_out.target.sum()), result=result)
             rungs.setdefault(who, []).append(result)
     matched(data, views)
@@ -134,8 +141,33 @@ def matched(data: Oasis, views: list[Features]) -> None:
         line(name, f"{result.before[name]:.2f}", f"{result.after[name]:.2f}")
 
 
+def drawn(n: int, columns: int, accuracy: float, seed: int) -> tuple[Features, Tensor]:
+    """Columns of which one tells two equally many classes apart, at best with this accuracy."""
+    y = torch.arange(n) % 2
+    x = normal((columns,), seed=seed, row=torch.arange(n), stream=0)
+    x[:, 0] += 2 * float(stats.norm.ppf(accuracy)) * y
+    return Features("drawn", x, standardise=True), y
+
+
+def chance(sets: int = 400) -> None:
+    """Simulated data: how often p is at most alpha, and how often the interval of BA holds the best accuracy."""
+    head("subjects", "columns", "best BA", "sets", "p <= 0.05", "p <= 0.1", "p <= 0.5", "mean BA", "in 95 % interval")
+    for n, columns, best in ((40, 8, 0.5), (100, 8, 0.5), (40, 1, 0.5), (40, 1, 0.8), (100, 1, 0.8)):
+        found = [read(*drawn(n, columns, best, 1000 + s), permutations=99) for s in range(sets)]
+        p = torch.tensor([r.p_value for r in found])
+        ba = [r.scores["ba"] for r in found]
+        inside = sum(e.low <= best <= e.high for e in ba) / sets
+        low = [f"{float((p <= a + 1e-6).float().mean()):.3f}" for a in (0.05, 0.1, 0.5)]
+        line(n, columns, best, sets, *low, f"{sum(e.value for e in ba) / sets:.3f}", f"{inside:.3f}")
+    head("subjects", "columns", "best BA", "sets", "called equivalent to chance, margin 0.05")
+    for n, best in ((1500, 0.5), (1500, 0.55)):
+        called = [equivalent(probe(*drawn(n, 1, best, s), repeats=1, permutations=19)) for s in range(sets // 2)]
+        line(n, 1, best, len(called), f"{sum(called) / len(called):.3f}")
+
+
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    where = Path(sys.argv[1])
-    sources(where)
-    dementia(where, "--cnn" in sys.argv)
+    where, cnn = Path(sys.argv[1]), "--cnn" in sys.argv
+    chance()
+    sources(where, cnn)
+    dementia(where, cnn)

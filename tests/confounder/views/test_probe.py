@@ -199,7 +199,7 @@ def test_the_gain_of_a_view_over_itself_is_nothing() -> None:
 
 def test_a_network_is_the_last_rung() -> None:
     masks, y = shapes(2)
-    network = replace(Network.of_mask(masks, cells=12), channels=(4, 8), steps=20, rate=0.03)
+    network = replace(Network.of_mask(masks, cells=8), channels=(4, 8), steps=15, rate=0.03)
     found = ladder(masks, y, network=network, folds=3, permutations=9, repeats=1)
     last = found.rungs[-1]
     assert (last.name, last.permutations, len(found.gains)) == ("cnn", 19, 4)
