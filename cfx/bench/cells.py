@@ -7,7 +7,7 @@ and the SHA-256 of the tensors, so a bench that was interrupted finds what is wh
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ class Cell:
         cost: What the bench measured around it: `peak_memory_mb` and, beside the first method, `ddim_seconds` (an
             image) and `ddim_nfe`; None where the machine cannot tell.
         hardware: Where it was measured.
+        laws: One number a row for each law of `cfx.counterfactual.metrics.consistency` that was measured.
     """
 
     result: Counterfactuals
     cost: Mapping[str, float | None]
     hardware: str
+    laws: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def fingerprint(cohort: Cohort | None) -> str:
@@ -50,7 +52,7 @@ def write_cell(folder: Path, name: str, key: str, cell: Cell) -> None:
     tensors, plain = _split(cell.result)
     record = folder / f"{name}.json"
     record.unlink(missing_ok=True)
-    write_tensors(folder / f"{name}.safetensors", tensors)
+    write_tensors(folder / f"{name}.safetensors", tensors | dict(cell.laws))
     values = {"key": key, "sha256": sha256(folder / f"{name}.safetensors"), "result": plain}
     whole(record, json.dumps(values | {"cost": dict(cell.cost), "hardware": cell.hardware}, indent=2) + "\n")
 
@@ -64,8 +66,10 @@ def read_cell(folder: Path, name: str, key: str) -> Cell | None:
         return None
     if values["key"] != key or not tensors.is_file() or sha256(tensors) != values["sha256"]:
         return None
-    parts: dict[str, Any] = values["result"] | read_tensors(tensors)
-    return Cell(Counterfactuals(**parts), values["cost"], values["hardware"])
+    known, kept = {f.name for f in fields(Counterfactuals)}, read_tensors(tensors)
+    parts: dict[str, Any] = values["result"] | {k: v for k, v in kept.items() if k in known}
+    laws = {k: v for k, v in kept.items() if k not in known}
+    return Cell(Counterfactuals(**parts), values["cost"], values["hardware"], laws)
 
 
 def _split(result: Counterfactuals) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -22,8 +22,11 @@ from cfx.bench.rows import REFERENCES, Measures, table_rows
 from cfx.bench.table import markdown
 from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CfxError, InputError
+from cfx.core.values import Cohort, Counterfactuals
 from cfx.counterfactual import Depth, Judge, Method, build_method, explain
 from cfx.counterfactual.judge import at_rest
+from cfx.counterfactual.metrics import Nullable, null_drift, reversibility
+from cfx.counterfactual.metrics.measure import source_class
 from cfx.data import DataConfig, load_cohort
 from cfx.models import load, read_manifest
 from cfx.models.autoencoder import Vae
@@ -51,6 +54,8 @@ class Contender(Frozen):
     """Settings of the method that differ from its defaults."""
     rows: int | None = Field(default=None, ge=1)
     """Explain this many of the first images only, where a method is too slow for all of them."""
+    reversible: bool = False
+    """Also measure `reversibility`, for which every counterfactual is explained back, and `composition`."""
 
     @property
     def name(self) -> str:
@@ -210,6 +215,7 @@ class _Bench:
         }  # fmt: skip
         what: dict[str, object] = {"version": cfx.__version__, "method": repr(self.methods[contender.name])}
         what |= {"depth": depth, "rows": contender.rows, "seed": config.seed, "batch_size": config.batch_size}
+        what |= {"reversible": True} if contender.reversible else {}
         first = contender == config.methods[0]  # timed beside a plain reconstruction
         return digest(what | self.prints | {"weights": weights, "first": first})
 
@@ -227,31 +233,51 @@ class _Bench:
 
     def measure(self, contender: Contender, depth: Depth) -> Cell:
         """Run a method on its images."""
-        path, device = self.generator_path(contender), self.accelerator.device
-        generator = cast(Denoiser | Vae | None, None if path is None else self.network(path))
-        images = self.cohort[: contender.rows]
+        generator, images = self.generator(contender), self.cohort[: contender.rows]
         self.warm_up()
-        with cost.peak_memory(device) as peak:
-            result = explain(
-                images,
-                self.classifier,
-                generator,
-                depth=depth,
-                reference=self.reference,
-                oracle=self.oracle,
-                method=self.methods[contender.name],
-                reviewer=None if isinstance(generator, Denoiser) else self.diffusion,
-                seed=self.config.seed,
-                batch_size=self.config.batch_size,
-                progress=self.accelerator.is_main_process,
-                accelerator=self.accelerator,
-            )
+        with cost.peak_memory(self.accelerator.device) as peak:
+            result = self.explain(contender, depth, images)
         seen = [mb for mb in gather_rows(peak.mb, self.accelerator) if mb is not None]
         spent: dict[str, float | None] = {"peak_memory_mb": max(seen) if seen else None}
         if contender == self.config.methods[0] and isinstance(generator, Denoiser):
             seconds, nfe = self.reconstruct(generator, images.x, float(result.nfe_forward.double().mean()))
             spent |= {"ddim_seconds": seconds / len(images), "ddim_nfe": nfe}
-        return Cell(result, spent, cost.hardware(self.accelerator.num_processes))
+        laws = self.laws(contender, result) if contender.reversible else {}
+        return Cell(result, spent, cost.hardware(self.accelerator.num_processes), laws)
+
+    def generator(self, contender: Contender) -> Denoiser | Vae | None:
+        """What a method generates with."""
+        path = self.generator_path(contender)
+        return cast(Denoiser | Vae | None, None if path is None else self.network(path))
+
+    def explain(
+        self,
+        contender: Contender,
+        depth: Depth,
+        x: Cohort | torch.Tensor,
+        target: torch.Tensor | None = None,
+        row: torch.Tensor | None = None,
+    ) -> Counterfactuals:
+        """The counterfactuals of a method, with what all methods share."""
+        generator = self.generator(contender)
+        return explain(
+            x, self.classifier, generator, target, row=row,
+            depth=depth, reference=self.reference, oracle=self.oracle, method=self.methods[contender.name],
+            reviewer=None if isinstance(generator, Denoiser) else self.diffusion,
+            seed=self.config.seed, batch_size=self.config.batch_size,
+            progress=self.accelerator.is_main_process, accelerator=self.accelerator,
+        )  # fmt: skip
+
+    def laws(self, contender: Contender, there: Counterfactuals) -> dict[str, torch.Tensor]:
+        """How far a method's results are from the laws of counterfactuals, one number a row for each."""
+        back = self.explain(contender, cast(Depth, there.depth), there.x_cf, source_class(there), there.row)
+        found, method = {"reversibility": reversibility(there, back)}, self.methods[contender.name]
+        if isinstance(method, Nullable):
+            share, size = my_rows(len(there), self.accelerator), self.config.batch_size
+            mine, generator = there[share.start : share.stop], self.generator(contender)
+            drift = null_drift(mine, self.classifier, generator, method, batch_size=size)
+            found["composition"] = torch.cat(gather_rows(drift, self.accelerator))
+        return found
 
     def warm_up(self) -> None:
         """Use both networks once before the first clock starts: what they set up then belongs to no method."""

@@ -114,6 +114,7 @@ def table_rows(depth: str, cells: Mapping[str, Cell | str], cohort: Cohort, meas
             rows.append(base | {"n": 0, "error": cell, "comparisons": {}, "directions": {}})
             continue
         row = base | measures.row(cell.result, cohort[: len(cell.result)]) | {"comparisons": {}}
+        row |= means(cell.laws)
         row["peak_memory_mb"] = cell.cost["peak_memory_mb"]
         if name != first and isinstance(against, Cell):
             row["comparisons"] = {first: compare(against.result, cell.result, cohort, measures)}

@@ -19,6 +19,8 @@ NAMES = {
     "localisation_auprc": "AUPRC",
     "cout": "COUT",
     "kernel": "kernel distance to real",
+    "composition": "composition",
+    "reversibility": "reversibility",
 }
 """Heading of each metric; the order is that of the columns."""
 COSTS = {
@@ -38,6 +40,12 @@ _NOTES = " ".join((
     "memory: on a GPU all that is allocated at the peak; on a CPU the growth of the process's resident memory.",
 ))  # fmt: skip
 
+_LAWS = " ".join((
+    "Composition: largest change of a pixel after ten null edits in a row, nothing pasted, for methods that have one.",
+    "Reversibility: root-mean-square distance between the image and the counterfactual of its counterfactual, back in",
+    "the class it came from; a method that changes nothing scores 0, so read it beside the validity.",
+))  # fmt: skip
+
 
 def markdown(title: str, rows: Sequence[Row], command: str, hardware: Sequence[str], notes: Sequence[str] = ()) -> str:
     """The whole page: for every depth the metrics, the paired comparisons and the directions.
@@ -53,7 +61,8 @@ def markdown(title: str, rows: Sequence[Row], command: str, hardware: Sequence[s
     for depth in dict.fromkeys(row["depth"] for row in rows):
         here = [row for row in rows if row["depth"] == depth]
         parts += [f"## Depth {depth}", _metrics(here), _failures(here), _comparisons(here), _directions(here)]
-    return "\n\n".join(part for part in [*parts, _NOTES] if part) + "\n"
+    notes_below = f"{_NOTES} {_LAWS}" if any("reversibility" in row for row in rows) else _NOTES
+    return "\n\n".join(part for part in [*parts, notes_below] if part) + "\n"
 
 
 def _metrics(rows: Sequence[Row]) -> str:

@@ -1,5 +1,6 @@
 """Counterfactual explanations: the smallest realistic change of an image that changes a classifier's mind."""
 
+from cfx.counterfactual.diverse import diverse
 from cfx.counterfactual.explain import Depth, explain
 from cfx.counterfactual.judge import Finding, Judge, Near, typical_margins
 from cfx.counterfactual.method import Method
@@ -7,6 +8,6 @@ from cfx.counterfactual.minimal import Minimal
 from cfx.counterfactual.registry import METHODS, build_method
 
 __all__ = [
-    "METHODS", "Depth", "Finding", "Judge", "Method", "Minimal", "Near", "build_method", "explain",
-    "typical_margins",
+    "METHODS", "Depth", "Finding", "Judge", "Method", "Minimal", "Near", "build_method", "diverse",
+    "explain", "typical_margins",
 ]  # fmt: skip

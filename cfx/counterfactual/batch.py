@@ -113,7 +113,7 @@ class Run:
             meter=Meter(len(todo), self.device),
             typical=self.depth == "typical",
             allowed=None if allowed is None else allowed[todo].to(self.device),
-            labelled=getattr(self.generator, "classes", None) == logits.shape[1],
+            labelled=self.judge.speaks(self.generator, logits.shape[1]),
         )
 
     def _review(self, problem: Problem, found: Proposal, image: Tensor) -> Int[Tensor, " b"]:
@@ -124,21 +124,25 @@ class Run:
         if self.reviewer is not None:
             problem.meter.count("unet_forward", problem.everyone)
             problem.meter.count("classifier", problem.everyone)
-            stable = self._survives(self.reviewer, image, problem.target, problem.row)
+            stable = self._survives(self.reviewer, image, problem)
             verdict = torch.where(reached & ~stable, int(Verdict.UNSTABLE), verdict)
         return torch.where(found.finite, verdict, int(Verdict.REFUSED))
 
     @torch.no_grad()
-    def _survives(self, reviewer: Generative, x: Tensor, target: Tensor, row: Tensor) -> Bool[Tensor, " b"]:
-        """Does the decision outlive noise of a tenth of the range and one denoising step without label?"""
+    def _survives(self, reviewer: Generative, x: Tensor, problem: Problem) -> Bool[Tensor, " b"]:
+        """Does the decision outlive noise of a tenth of the range and one denoising step without label?
+
+        A tolerance may be finer than what noise does to a value: with ordered classes, half of the way has to.
+        """
         schedule = reviewer.schedule
         t = next(t for t in range(1, schedule.T + 1) if float(schedule.sigma(t, x).max()) >= _STABILITY_NOISE)
         z = reviewer.encode(x) if isinstance(reviewer, Latent) else x
-        noise = normal(z.shape[1:], seed=self.seed, row=row, stream=_STABILITY_STREAM).to(z)
+        noise = normal(z.shape[1:], seed=self.seed, row=problem.row, stream=_STABILITY_STREAM).to(z)
         again = reviewer(schedule.alpha(t, z) * z + schedule.sigma(t, z) * noise, t).mean
         if isinstance(reviewer, Latent):
             again = reviewer.decode(again) + x - reviewer.decode(z)
-        return self.judge.margin(again.clamp(-1, 1), target) > 0
+        after = self.judge.margin(again.clamp(-1, 1), problem.target, problem.source)
+        return after > ((problem.before + problem.margin) / 2 if self.judge.ordered else 0)
 
     @torch.no_grad()
     def _verify(self, x_cf: Tensor) -> Tensor:

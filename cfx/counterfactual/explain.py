@@ -11,7 +11,7 @@ from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.core.values import Cohort, Counterfactuals, check_images
 from cfx.counterfactual.batch import Run
-from cfx.counterfactual.judge import Judge, at_rest, typical_margins
+from cfx.counterfactual.judge import Judge, Near, at_rest, typical_margins
 from cfx.counterfactual.method import Method
 from cfx.counterfactual.registry import build_method
 from cfx.models.autoencoder import Vae
@@ -59,9 +59,9 @@ def explain(
             autoencoder instead, or None.
         target: Class to reach, one for all or one a row; None takes the most probable class besides the predicted one.
         depth: `typical`: as sure as the classifier is of real images of the target class (the lower decile of
-            their margins over `reference`; without one, p = 0.95) and a whole change. `boundary`: the least change that
-            flips.
-        reference: Labelled validation cohort that sets the typical margins.
+            their margins over `reference`; without one, p = 0.95) and a whole change; with `Near`, within half the
+            tolerance. `boundary`: the least change that flips.
+        reference: Labelled validation cohort that sets the typical margins; not for `Near`.
         oracle: Independent classifier that judges the result; the search never sees it.
         method: Name of a method (`cfx.counterfactual.METHODS`), or one with settings of its own.
         edit: Where the image may change; None allows it everywhere.
@@ -81,7 +81,8 @@ def explain(
 
     Raises:
         InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier with
-            non-finite logits or without gradient; a target outside the classes; a reference without some class.
+            non-finite logits or without gradient; a target outside the classes; a reference without some class, or
+            one for `Near`.
     """
     images, row = _inputs(x, row)
     allowed = _allowed(images, edit, keep)
@@ -197,7 +198,7 @@ def _margins(depth: str, classifier: nn.Module, reference: Cohort | None, k: int
     if depth == "boundary":
         return torch.full((k,), _BOUNDARY_MARGIN)
     if reference is None:
-        return torch.full((k,), FALLBACK_MARGIN)
+        return torch.full((k,), Near.TYPICAL if isinstance(classifier, Near) else FALLBACK_MARGIN)
     return typical_margins(classifier, reference, device=device)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -38,11 +39,17 @@ class Finding(nn.Module):
 
 
 class Near(nn.Module):
-    """A regressor as a classifier of whether its value is near one to be reached (no 0, yes 1).
+    """A regressor as a classifier of whether its value is near one to be reached (below 0, near 1, above 2).
 
-    The logit is (tolerance - |value(x) - goal|) / tolerance * 4, so it is positive exactly within the tolerance and 4
-    at the goal itself. Explain it with `target=1`. An edit that overshoots the tolerance counts as a miss, which the
-    search for a least strength cannot tell from one that falls short: give a tolerance that a step can hit.
+    With u = (value - goal) / tolerance the logits are (-4 u, 4, 4 u): `near` wins exactly within the tolerance, by a
+    margin of 4 (1 - |u|). Explain it with `target=1`, whichever side of the goal the images are on; 0 and 2 ask for a
+    value that leaves the tolerance downwards or upwards. The classes are ordered, so a search measures an edit against
+    the side it came from only (4 (1 + u) from below), and one that overshoots is a success of too great a strength;
+    whether a result counts is decided by all three. A result is stable if half of the way outlives re-noising.
+
+    At depth `typical` the value has to come within half the tolerance of the goal (`Near.TYPICAL`, a margin of 2; for 0
+    and 2: leave the tolerance by half of it). No reference cohort is asked: how sure real images are of a class has no
+    counterpart for a value. A generator's classes never stand for these three.
 
     Args:
         regressor: Images to values `(b,)` or `(b, 1)`.
@@ -53,6 +60,9 @@ class Near(nn.Module):
         InputError: a tolerance that is not positive.
     """
 
+    TYPICAL: ClassVar[float] = 2.0
+    """Margin asked for at depth `typical`."""
+
     def __init__(self, regressor: nn.Module, goal: float, tolerance: float) -> None:
         """See the class."""
         super().__init__()
@@ -60,8 +70,8 @@ class Near(nn.Module):
             raise InputError(f"tolerance: expected a positive number, got {tolerance}")
         self.regressor, self.goal, self.tolerance = regressor, goal, tolerance
 
-    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b 1"]:
-        """The logit of being near.
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b 3"]:
+        """The logits of being below, near and above.
 
         Raises:
             InputError: the regressor does not return one value an image.
@@ -69,7 +79,8 @@ class Near(nn.Module):
         value: Tensor = self.regressor(x)
         if value.numel() != len(x):
             raise InputError(f"regressor: expected one value an image, got shape {tuple(value.shape)}")
-        return 4 * (1 - (value.reshape(-1, 1) - self.goal).abs() / self.tolerance)
+        u = (value.reshape(-1) - self.goal) / self.tolerance
+        return 4 * torch.stack([-u, torch.ones_like(u), u], 1)
 
 
 class Judge:
@@ -84,6 +95,11 @@ class Judge:
         """See the class."""
         self.classifier = classifier
         self.name = name
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the classes are ranges of one value, in order, so that an edit can go too far."""
+        return isinstance(self.classifier, Near)
 
     def logits(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k"]:
         """Logits with one column a class; a binary logit l becomes (0, l).
@@ -103,23 +119,42 @@ class Judge:
         out = out.as_subclass(Tensor).reshape(len(x), -1).float()
         return torch.cat([torch.zeros_like(out), out], 1) if out.shape[1] == 1 else out
 
+    def speaks(self, generator: object, classes: int) -> bool:
+        """Whether a generator's labels are this classifier's classes, of which there are so many."""
+        return getattr(generator, "classes", None) == classes and not self.ordered
+
     @torch.no_grad()
     def probabilities(self, x: Float[Tensor, "b c *space"], batch: int = 256) -> Float[Tensor, "b k"]:
         """Softmax of `logits`, computed `batch` images at a time."""
         return torch.cat([self.logits(part).softmax(1) for part in x.split(batch)])
 
     @torch.no_grad()
-    def margin(self, x: Float[Tensor, "b c *space"], target: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Target logit minus the best other: positive where the target wins."""
-        return margin_of(self.logits(x), target)
+    def margin(
+        self, x: Float[Tensor, "b c *space"], target: Int[Tensor, " b"], source: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, " b"]:
+        """Target logit minus the best other: positive where the target wins.
 
-    def gradient(self, x: Float[Tensor, "b c *space"], target: Int[Tensor, " b"]) -> Float[Tensor, "b c *space"]:
-        """Gradient of the margin with respect to the image.
+        With a source and ordered classes, only those on the source's side of the target count: positive where an edit
+        that came from there has gone far enough, or too far.
+        """
+        return self._margin(self.logits(x), target, source)
+
+    def gradient(
+        self, x: Float[Tensor, "b c *space"], target: Int[Tensor, " b"], source: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b c *space"]:
+        """Gradient of the margin, as in `margin`, with respect to the image.
 
         Raises:
             InputError: the output does not depend on the image differentiably.
         """
-        return self._gradient(x, lambda logits: margin_of(logits, target))
+        return self._gradient(x, lambda logits: self._margin(logits, target, source))
+
+    def _margin(self, logits: Tensor, target: Tensor, source: Tensor | None) -> Tensor:
+        if source is None or not self.ordered:
+            return margin_of(logits, target)
+        k = torch.arange(logits.shape[1], device=logits.device)
+        passed = (k - target[:, None]) * (source - target)[:, None] < 0
+        return margin_of(logits.masked_fill(passed, -torch.inf), target)
 
     def log_gradient(self, x: Float[Tensor, "b c *space"], target: Int[Tensor, " b"]) -> Float[Tensor, "b c *space"]:
         """Gradient of log p(target) with respect to the image; errors as `gradient`."""
@@ -181,8 +216,11 @@ def typical_margins(
         device: Where the classifier lives.
 
     Raises:
-        InputError: no class labels, or a class of which no reference image is recognised.
+        InputError: no class labels, a class of which no reference image is recognised, or a `Near`, whose typical
+            margin is `Near.TYPICAL`.
     """
+    if isinstance(classifier, Near):
+        raise InputError("reference: expected none with Near, whose typical margin is fixed, got a cohort")
     if reference.y is None or reference.y.ndim != 1:
         raise InputError("reference: expected a cohort with one class label an image, got none")
     judge = Judge(classifier)

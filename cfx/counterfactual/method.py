@@ -119,17 +119,22 @@ class Problem:
         return edited if self.allowed is None else torch.where(self.allowed[rows], edited, self.x[rows])
 
     def excess(self, rows: Int[Tensor, " m"], image: Float[Tensor, "m c *space"]) -> Float[Tensor, " m"]:
-        """Margin of these images beyond the one asked for; NaN where the image or the margin is not finite."""
+        """Margin of these images beyond the one asked for; NaN where the image or the margin is not finite.
+
+        With ordered classes the margin over those on the source's side: an edit that goes too far exceeds it all the
+        same, so that a search can come back; verification asks for both sides.
+        """
         self.meter.count("classifier", rows)
         good = image.isfinite().flatten(1).all(1)
-        found = self.judge.margin(image.nan_to_num(0).clamp(-1, 1), self.target[rows]) - self.margin[rows]
+        margin = self.judge.margin(image.nan_to_num(0).clamp(-1, 1), self.target[rows], self.source[rows])
+        found = margin - self.margin[rows]
         return found.where(good & found.isfinite(), torch.nan)
 
     def gradient(self, rows: Int[Tensor, " m"], image: Float[Tensor, "m c *space"]) -> Float[Tensor, "m c *space"]:
-        """Gradient of the margin with respect to the image."""
+        """Gradient of the margin that `excess` measures, with respect to the image."""
         self.meter.count("classifier", rows)
         self.meter.count("classifier_backward", rows)
-        return self.judge.gradient(image, self.target[rows])
+        return self.judge.gradient(image, self.target[rows], self.source[rows])
 
     def log_gradient(self, rows: Int[Tensor, " m"], image: Float[Tensor, "m c *space"]) -> Float[Tensor, "m c *space"]:
         """Gradient of log p(target) with respect to the image, the guidance of the published methods."""

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cfx.core.abduction import NoiseMaps, abduct, replay
+from cfx.core.abduction import NoiseMaps, abduct, mean_of, replay
 from cfx.core.denoiser import Generative
 from cfx.core.random import normal
 from cfx.counterfactual.codes import Codes
@@ -81,6 +81,13 @@ class Minimal:
         steps = self.steps if typical else self.boundary_steps
         return generator.schedule.times(steps, start=round(self.start * generator.schedule.T))
 
+    def null(self, problem: Problem) -> Float[Tensor, "b c *space"]:
+        """The replay of the abducted maps under the present class, nothing pasted."""
+        guided = Guided.of(self, problem)
+        label = problem.source if problem.labelled else None
+        with torch.no_grad():
+            return guided.codes.image(problem.everyone, replay(guided.maps, mean_of(problem.diffusion, label)))
+
     def propose(self, problem: Problem) -> Proposal:
         """The edit of least strength for every row; at depth `boundary` shrunk to a certified local minimum."""
         guided = Guided.of(self, problem)
@@ -92,7 +99,7 @@ class Minimal:
         )  # fmt: skip
         image = problem.restrict(problem.everyone, paste(problem.x, found.image, self.least))
         smaller = found.failed + problem.margin
-        if not problem.typical:
+        if not problem.typical or problem.judge.ordered:
             image, smaller = shrink(problem, found.image, image, found.excess >= 0, self.least)
         return Proposal(image, found.strength, found.finite, smaller, guided.outside(found.image), guided.consent)
 

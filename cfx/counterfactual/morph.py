@@ -48,6 +48,11 @@ class Morph:
     trials: int = 8
     guide: Minimal = field(default_factory=Minimal)
 
+    def null(self, problem: Problem) -> Float[Tensor, "b c *space"]:
+        """The image under the deformation of strength 0, nothing pasted."""
+        x = problem.x
+        return geometry.warp(x, geometry.exponential(x.new_zeros(len(x), x.ndim - 2, *x.shape[2:])))
+
     def propose(self, problem: Problem) -> Proposal:
         """Deform and correct every image as little as convinces the classifier."""
         everyone = problem.everyone
@@ -69,7 +74,7 @@ class Morph:
         )  # fmt: skip
         image = problem.restrict(everyone, paste(problem.x, found.image, self.guide.least))
         smaller = found.failed + problem.margin
-        if not problem.typical:
+        if not problem.typical or problem.judge.ordered:
             image, smaller = shrink(problem, found.image, image, found.excess >= 0, self.guide.least)
         return Proposal(image, found.strength, found.finite & finite, smaller)
 

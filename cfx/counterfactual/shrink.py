@@ -15,6 +15,8 @@ from cfx.counterfactual.method import Problem, each
 
 GRID = 16
 """The edit is scaled in steps of 1 / GRID of itself."""
+FINE = 4096
+"""As `GRID`, with ordered classes, where a coarse step could jump over the target."""
 _EROSIONS = 4  # bisections of the threshold
 
 
@@ -43,6 +45,9 @@ def shrink(
 ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, " b"]]:
     """Take back as much of each successful edit as the classifier allows.
 
+    At depth `boundary` the edit is eroded and scaled; at `typical`, where it should stay whole, it is only scaled (and
+    only to come back from too far, with ordered classes).
+
     Args:
         problem: The batch.
         edited: Edits before pasting.
@@ -56,8 +61,8 @@ def shrink(
     rows = done.nonzero().flatten()
     out, smaller = image.clone(), torch.full((len(image),), torch.nan, device=image.device)
     if len(rows):
-        eroded = _erode(problem, rows, edited[rows], image[rows], least)
-        out[rows], smaller[rows] = _scale(problem, rows, eroded)
+        image = image[rows] if problem.typical else _erode(problem, rows, edited[rows], image[rows], least)
+        out[rows], smaller[rows] = _scale(problem, rows, image, FINE if problem.judge.ordered else GRID)
     return out, smaller
 
 
@@ -75,20 +80,20 @@ def _erode(problem: Problem, rows: Tensor, edited: Tensor, image: Tensor, least:
     return image
 
 
-def _scale(problem: Problem, rows: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-    """The least multiple of 1 / GRID of the edit that convinces, and the margin one step below it."""
+def _scale(problem: Problem, rows: Tensor, image: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    """The least multiple of 1 / grid of the edit that convinces, and the margin one step below it."""
     x = problem.x[rows]
     change = image - x
-    low, high = torch.zeros(len(rows), device=x.device), torch.full((len(rows),), float(GRID), device=x.device)
+    low, high = torch.zeros(len(rows), device=x.device), torch.full((len(rows),), float(grid), device=x.device)
     failed = problem.before[rows].clone()
     while bool((high - low > 1).any()):
         middle = ((low + high) / 2).floor()
-        excess = problem.excess(rows, _scaled(x, change, middle / GRID))
+        excess = problem.excess(rows, _scaled(x, change, middle / grid))
         good, open_ = excess >= 0, high - low > 1
         high = torch.where(good & open_, middle, high)
         failed = torch.where(~good & open_, excess + problem.margin[rows], failed)
         low = torch.where(~good & open_, middle, low)
-    return _scaled(x, change, high / GRID).where(each(high < GRID, x), image), failed
+    return _scaled(x, change, high / grid).where(each(high < grid, x), image), failed
 
 
 def _scaled(x: Tensor, change: Tensor, share: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from cfx.bench import counterfactual as bench
 from cfx.bench.counterfactual import CounterfactualBench, run_bench
 from cfx.cli import app
 from cfx.core.errors import InputError
+from cfx.counterfactual import explain
+from cfx.models import load
 from cfx.training.config import read_as
 from tests.tiny import SIZE, checkpoints
 
@@ -38,7 +40,8 @@ def config_of(trained: dict[str, str], out: Path, **more: object) -> Counterfact
 def whole(trained: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[CounterfactualBench, list[dict]]:
     """One bench that is run once for all tests that only read it."""
     reference = {"kind": "brain", "n": 12, "seed": 9, "size": SIZE}
-    config = config_of(trained, tmp_path_factory.mktemp("bench") / "out", reference=reference)
+    methods = [METHODS[0] | {"reversible": True}, *METHODS[1:]]
+    config = config_of(trained, tmp_path_factory.mktemp("bench") / "out", reference=reference, methods=methods)
     return config, run_bench(config)
 
 
@@ -111,6 +114,55 @@ def test_directions_share_out_the_rows(whole) -> None:
     assert sum(part["n"] for part in row["directions"].values()) == row["n"]
     mean = sum(part["n"] * part["l1"] for part in row["directions"].values()) / row["n"]
     assert mean == pytest.approx(row["l1"])
+
+
+def test_the_laws_are_measured_where_asked_for(whole, trained) -> None:
+    config, rows = whole
+    row = row_of(rows, "minimal")
+    kept = load_file(config.folder / "rows/minimal-boundary.safetensors")
+    assert row["composition"] == pytest.approx(float(kept["composition"].mean()))
+    assert 0 < row["composition_high"] <= 1e-5  # rounding, and no more
+    back = explain(
+        kept["x_cf"], load(trained["classifier"]), load(trained["generator"]), 1 - kept["target"], depth="boundary",
+        method=config.methods[0].build(),
+    )  # fmt: skip
+    distance = (back.x_cf - kept["x"]).square().flatten(1).mean(1).sqrt()
+    assert distance.max() > 0
+    assert row["reversibility"] == pytest.approx(float(distance.mean()), abs=1e-5)
+    assert row["reversibility_low"] <= row["reversibility"] <= row["reversibility_high"]
+    assert row["nfe_unet_forward"] == pytest.approx(float(kept["nfe_forward"].double().mean()))  # the way there only
+    for other in rows:
+        assert other["method"] == "minimal" or not {"composition", "reversibility"} & other.keys()
+    head, line = (next(v for v in table_lines(config) if v.startswith(f"| {m} |")) for m in ("method", "minimal"))
+    columns = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert columns["composition"].startswith(f"{row['composition']:.2g} [")
+    assert columns["reversibility"] != "-"
+    assert "counterfactual of its counterfactual" in table_lines(config)[-1]
+
+
+def table_lines(config) -> list[str]:
+    return (config.folder / "table.md").read_text().splitlines()
+
+
+def test_laws_are_another_measurement_and_stay_with_it(
+    trained, undrawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, run = [], bench.explain
+
+    def counted(*args: object, **more: object) -> object:
+        calls.append(more["method"].name)
+        return run(*args, **more)
+
+    monkeypatch.setattr(bench, "explain", counted)
+    plain = [{"method": "gradient-attack", "rows": 2, "settings": {"steps": 2}}]
+    (before, *_) = run_bench(config_of(trained, tmp_path, methods=plain))
+    assert "counterfactual of its counterfactual" not in (tmp_path / "table.md").read_text()
+    asked = config_of(trained, tmp_path, methods=[plain[0] | {"reversible": True}])
+    (row, *_) = run_bench(asked)
+    assert len(calls) == 3
+    assert row.keys() - before.keys() == {f"reversibility{end}" for end in ("", "_low", "_high")}  # no null edit
+    assert run_bench(asked)[0] == row
+    assert len(calls) == 3
 
 
 def test_a_method_that_cannot_run_is_a_row(whole) -> None:

@@ -5,7 +5,7 @@
 """
 
 from cfx.counterfactual.metrics.beside import identity_edit, random_real
-from cfx.counterfactual.metrics.consistency import composition, reversibility
+from cfx.counterfactual.metrics.consistency import Nullable, composition, null_drift, reversibility
 from cfx.counterfactual.metrics.faithful import attribute_change, cout, diversity
 from cfx.counterfactual.metrics.latent import im1, im2, latent_divergence
 from cfx.counterfactual.metrics.realism import (
@@ -23,6 +23,7 @@ __all__ = [
     "CHANGED",
     "TRUE_EFFECT",
     "FeatureSpace",
+    "Nullable",
     "against_truth",
     "attribute_change",
     "composition",
@@ -37,6 +38,7 @@ __all__ = [
     "kernel",
     "latent_divergence",
     "means",
+    "null_drift",
     "penultimate",
     "per_row",
     "random_real",

@@ -8,14 +8,85 @@ counterfactual image models".
 """
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from cfx.core.errors import InputError
 from cfx.core.values import Counterfactuals
+from cfx.counterfactual.judge import Judge, at_rest, margin_of
+from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.metrics.measure import Distance, apart, source_class
+
+
+@runtime_checkable
+class Nullable(Protocol):
+    """A method with an exact null edit."""
+
+    def null(self, problem: Problem) -> Float[Tensor, "b c *space"]:
+        """The images of a problem after the method's edit of strength 0."""
+
+
+@torch.no_grad()
+def null_drift(
+    there: Counterfactuals,
+    classifier: nn.Module,
+    generator: object,
+    method: Nullable,
+    *,
+    cycles: int = 10,
+    batch_size: int = 32,
+) -> Float[Tensor, " n"]:
+    """Largest change of a pixel after some null edits in a row, each made as the method makes it in a run.
+
+    Args:
+        there: The run: its images, their classes, its depth, seed and counters are those of the edits.
+        classifier: The classifier that is explained.
+        generator: The generator of the run.
+        method: Its method.
+        cycles: How many edits.
+        batch_size: Images worked on together.
+
+    Raises:
+        InputError: fewer than one cycle.
+    """
+    judge = Judge(classifier)
+
+    def null(x: Tensor) -> Tensor:
+        out = x.clone()
+        for rows in torch.arange(len(x)).split(batch_size):
+            if len(rows):
+                out[rows] = method.null(_asked_for_nothing(x[rows], there[rows], judge, generator)).cpu()
+        return out
+
+    with judge.at_rest(), at_rest(generator):
+        return composition(there.x, null, cycles=cycles, distance=_largest)[:, -1]
+
+
+def _largest(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().flatten(1).amax(1)
+
+
+def _asked_for_nothing(x: Tensor, there: Counterfactuals, judge: Judge, generator: object) -> Problem:
+    """The problem of these rows, on the device of the generator."""
+    parameters = generator.parameters() if isinstance(generator, nn.Module) else iter(())
+    device = next((p.device for p in parameters), x.device)
+    return Problem(
+        x=x.to(device),
+        source=source_class(there).to(device),
+        target=there.target.to(device),
+        margin=there.margin.to(device),
+        before=margin_of(there.probs_before.log(), there.target).to(device),
+        row=there.row.to(device),
+        seed=there.seed,
+        judge=judge,
+        generator=generator,
+        meter=Meter(len(x), device),
+        typical=there.depth == "typical",
+        labelled=judge.speaks(generator, there.probs_before.shape[1]),
+    )
 
 
 def composition(
