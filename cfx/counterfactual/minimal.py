@@ -22,6 +22,7 @@ References: FastDiME (Weng et al. 2024) for the one-step gradient; classifier-fr
 d; Rombach et al. (2022) for latent generators, whose x0 is a code and whose gradient goes through the decoder.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +40,7 @@ from cfx.counterfactual.shrink import paste, shrink
 
 _FAINT = 0.05  # consent below this is noise and counts as none
 _TOUCHES = (0.95, 1.05, 0.9, 1.1, 0.8, 1.2)  # scales of a near miss, nearest to the whole edit first
+_NUDGES = (0.05, 0.1, 0.2)  # steps along the gradient that finish one, in units of the edit
 _NOISY_COPIES = 1 << 20  # streams of the gradient's noise: beyond every time t, which abduction uses
 
 
@@ -63,7 +65,7 @@ class Minimal:
 
     name: ClassVar[str] = "minimal"
 
-    start: float = 0.9
+    start: float = 0.95
     steps: int = 12
     boundary_steps: int = 6
     trials: int = 4
@@ -154,18 +156,32 @@ class Guided:
 
         A trained classifier's logit is flat among images it is sure of, and not monotone there: a whole edit can miss
         a typical margin by a hair. A somewhat smaller or larger copy of it, the nearest to the whole one that
-        convinces, costs no replay; going on to a larger strength would.
+        convinces, or else the least nudge along the averaged gradient, costs no replay; a larger strength would.
         """
+        edit = edited - self.problem.x[rows]
         for s in _TOUCHES:
-            near = ((excess < 0) & (excess >= -self.method.tolerance)).nonzero().flatten()
-            if len(near) == 0:
-                break
-            x = self.problem.x[rows[near]]
-            scaled = x + s * (edited[near] - x)
-            again = self._judged(rows[near], scaled)
-            better = near[again >= 0]
-            edited[better], excess[better] = scaled[again >= 0], again[again >= 0]
+            self._retouch(rows, edited, excess, s * edit)
+        near, step = self._near(excess), torch.zeros_like(edit)
+        if len(near):
+            g = self._averaged(self.problem.gradient, edited[near], 0, rows[near])
+            step[near] = rms(edit[near]) * unit(g)
+        for s in _NUDGES:
+            self._retouch(rows, edited, excess, edit + s * step)
         return edited, excess
+
+    def _near(self, excess: Float[Tensor, " r"]) -> Int[Tensor, " k"]:
+        """Which edits miss the margin by little."""
+        return ((excess < 0) & (excess >= -self.method.tolerance)).nonzero().flatten()
+
+    def _retouch(self, rows: Tensor, edited: Tensor, excess: Tensor, edit: Tensor) -> None:
+        """Put other edits in the place of those that nearly convince, where they do."""
+        near = self._near(excess)
+        if len(near) == 0:
+            return
+        again = self.problem.x[rows[near]] + edit[near]
+        found = self._judged(rows[near], again)
+        better = near[found >= 0]
+        edited[better], excess[better] = again[found >= 0], found[found >= 0]
 
     def edit(self, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]) -> Float[Tensor, "r c *space"]:
         """The images of these rows replayed at strengths `w`, before pasting."""
@@ -222,9 +238,12 @@ class Guided:
 
     def _gradient(self, x0: Tensor, t: int, rows: Tensor) -> Tensor:
         """Classifier gradient at the clean estimate, averaged over noisy copies."""
+        return self._averaged(self.codes.gradient, x0.clamp(-1, 1) if self.codes.left is None else x0, t, rows)
+
+    def _averaged(self, gradient: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: int, rows: Tensor) -> Tensor:
+        """Mean of a gradient over noisy copies of images or codes."""
         p, k = self.problem, self.method.copies
-        noise = normal((k, *x0.shape[1:]), seed=p.seed, row=p.row[rows], stream=_NOISY_COPIES + t).to(x0)
-        clean = x0.clamp(-1, 1) if self.codes.left is None else x0
-        copies = clean[:, None] + self.method.spread * noise
-        g = self.codes.gradient(rows.repeat_interleave(k), copies.flatten(0, 1))
-        return g.view(len(rows), k, *x0.shape[1:]).mean(1)
+        noise = normal((k, *x.shape[1:]), seed=p.seed, row=p.row[rows], stream=_NOISY_COPIES + t).to(x)
+        copies = x[:, None] + self.method.spread * noise
+        g = gradient(rows.repeat_interleave(k), copies.flatten(0, 1))
+        return g.view(len(rows), k, *x.shape[1:]).mean(1)

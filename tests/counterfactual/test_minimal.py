@@ -1,5 +1,7 @@
 """The replay under guidance: nothing at strength 0, more with more strength, and no more than the classifier backs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -124,3 +126,29 @@ def test_the_grid_begins_at_the_start_asked_for():
     generator = ClassGaussian(class_means((8, 8)))
     times = Minimal(start=0.5, steps=5).times(generator)
     assert (times[0], times[-1], len(times)) == (500, 0, 6)
+
+
+class Flat(torch.nn.Module):
+    """Saturated in how bright the image is at 2.9, and a little in favour of stripes."""
+
+    def forward(self, x):
+        stripes = torch.tensor([1.0, -1.0]).repeat(x.shape[-1] // 2)
+        return 2.9 * torch.tanh(9 * x.mean((1, 2, 3))) + 1.5 * (x * stripes).mean((1, 2, 3))
+
+
+def test_a_near_miss_that_no_scale_mends_is_nudged():
+    """The whole edit misses 3 by 0.1 on the flat: the least nudge along the gradient that is enough, and no replay."""
+    x = torch.zeros(4, 1, 8, 8)
+    _, guide = guided((8, 8), True, x, classifier=Flat())
+    guide = replace(guide, problem=replace(guide.problem, target=torch.ones(4).long(), source=torch.zeros(4).long()))
+    rows, edited, before = torch.tensor([2, 0]), torch.full((2, 1, 8, 8), 0.5), guide.problem.meter.unet_forward.clone()
+    edited[1] = 0.05  # far from convincing: not touched
+    excess = guide._judged(rows, edited)
+    assert -0.3 < excess[0] < 0
+    assert excess[1] < -0.3
+    again, found = guide._touched_up(rows, edited.clone(), excess.clone())
+    assert found[0] >= 0
+    assert 0 < (again[0] - edited[0]).square().mean().sqrt() <= 0.21 * 0.5
+    assert torch.equal(again[1], edited[1])
+    assert torch.equal(found[0], guide._judged(rows[:1], again[:1])[0])
+    assert torch.equal(guide.problem.meter.unet_forward, before)
