@@ -42,7 +42,8 @@ def brains(n: int, start: int, q: float, seed: int = SEED) -> Cohort:
 def probes(fits: Mapping[str, ShapeFree], normaliser: Normaliser) -> list[str]:
     """What each view of test images knows of the planted shape, where it is independent of the disease."""
     cohort = brains(1600, 200_000, 0.5)
-    assert cohort.mask is not None and cohort.y is not None
+    assert cohort.mask is not None
+    assert cohort.y is not None
     shape = (cohort.covariates["planted_shape"] > 0).long()
     parts = [normaliser(cohort.x[i : i + 100], cohort.mask[i : i + 100]) for i in range(0, len(cohort), 100)]
     warped, log_jacobian = torch.cat([p.x for p in parts]), torch.cat([p.log_jacobian for p in parts])
