@@ -45,7 +45,7 @@ def rms(v: Float[Tensor, "n c *space"]) -> float:
 
 def main() -> None:
     """Print the errors of healthy brains' counterfactuals."""
-    config = BrainConfig(n=256, seed=21)
+    config = BrainConfig(n=256, seed=51)
     people = Population(config)
     rows = (people.labels(torch.arange(config.n)) == 0).nonzero()[:, 0]
     factors = people.factors(rows)
