@@ -117,10 +117,8 @@ def _known(mask: Tensor, scores: int, products: int) -> Float[Tensor, "n k"]:
     n = len(mask)
     columns = sdf(solid(mask)).values.double()
     columns = columns - columns.mean(0)
-    gram = columns.T @ columns
-    variance, v = torch.linalg.eigh(gram / n)
-    variance, v = variance.flip(0), v.flip(1)
-    k = min(scores, n // 10, int((variance > _NONE * variance[0]).sum()))
+    variance, v = _principal(columns)
+    k = min(scores, n // 10, len(variance))
     z = columns @ (v[:, :k] / variance[:k].sqrt())
     while products * (products + 1) // 2 > n // 10:
         products -= 1
@@ -145,12 +143,9 @@ def _erase(x: Float[Tensor, "n p"], z: Float[Tensor, "n k"]) -> tuple[Float[Tens
 
 
 def _principal(x: Float[Tensor, "n p"]) -> tuple[Float[Tensor, " r"], Float[Tensor, "p r"]]:
-    """Variances and directions of the variation of centred rows, from the smaller of the two Gram matrices."""
+    """Variances, the largest first, and directions of centred rows, from the smaller of the two Gram matrices."""
     n, p = x.shape
-    if p <= n:
-        variance, v = torch.linalg.eigh(x.T @ x / n)
-        some = variance > _NONE * variance[-1]
-        return variance[some], v[:, some]
-    variance, u = torch.linalg.eigh(x @ x.T / n)
-    some = variance > _NONE * variance[-1]
-    return variance[some], x.T @ (u[:, some] / (variance[some] * n).sqrt())
+    variance, v = torch.linalg.eigh((x.T @ x if p <= n else x @ x.T) / n)
+    some = (variance > _NONE * variance[-1]).nonzero()[:, 0].flip(0)
+    variance, v = variance[some], v[:, some]
+    return variance, v if p <= n else x.T @ (v / (variance * n).sqrt())
