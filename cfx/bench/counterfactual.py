@@ -31,6 +31,7 @@ from cfx.data import DataConfig, load_cohort
 from cfx.models import load, read_manifest
 from cfx.models.autoencoder import Vae
 from cfx.models.files import digest
+from cfx.models.perceptual import Lpips
 from cfx.training.config import Frozen, RunConfig
 from cfx.training.distributed import gather_rows, make_accelerator, my_rows
 
@@ -84,6 +85,8 @@ class CounterfactualBench(RunConfig):
     """Checkpoint folder of the autoencoder, for methods that work on latents."""
     oracle: str | None = None
     """Checkpoint folder of an independent classifier: judges the results, its features measure distance and realism."""
+    lpips: str | None = None
+    """File of AlexNet's weights as torchvision publishes it: LPIPS is measured too (needs `cfx[perceptual]`)."""
     depths: tuple[Depth, ...] = ("typical",)
     """Depths to run."""
     methods: tuple[Contender, ...] = Field(min_length=1)
@@ -153,6 +156,7 @@ class _Bench:
         self.classifier = self.network(config.classifier)
         self.oracle = None if config.oracle is None else self.network(config.oracle)
         self.autoencoder = None if config.autoencoder is None else self.network(config.autoencoder)
+        self.lpips = None if config.lpips is None else Lpips(weights=config.lpips).to(self.accelerator.device)
         diffusion = self.network(config.generator)
         if not isinstance(diffusion, Denoiser):
             raise InputError(f"generator: expected a diffusion checkpoint, got {type(diffusion).__name__}")
@@ -163,7 +167,7 @@ class _Bench:
     @cached_property
     def measures(self) -> Measures:
         """What the results are measured with."""
-        return Measures.of(self.classifier, self.oracle, self.reference, self.autoencoder)
+        return Measures.of(self.classifier, self.oracle, self.reference, self.autoencoder, self.lpips)
 
     @property
     def notes(self) -> list[str]:

@@ -27,12 +27,12 @@ from cfx.counterfactual.metrics import (
 from cfx.counterfactual.metrics.realism import FeatureSpace
 from cfx.models.autoencoder import Vae
 from cfx.models.classifiers import Staged
-from cfx.models.perceptual import FeatureDistance
+from cfx.models.perceptual import FeatureDistance, Lpips
 
 Row = dict[str, Any]
 REFERENCES = ("identity", "random-real", "ddim-reconstruction")
 """Rows beside the methods: doing nothing, showing a real image of the target class, and plain reconstruction."""
-COMPARED = ("l1", "feature_distance", "error_to_truth", "localisation_auprc", "oracle_validity")
+COMPARED = ("l1", "lpips", "feature_distance", "error_to_truth", "localisation_auprc", "oracle_validity")
 """Metrics on which the first method is compared with the others, row by row."""
 DIRECTED = ("cosine_to_truth", "localisation_auprc", "validity", "oracle_validity", "l1")
 """Metrics given for each target class by itself, besides `error_to_truth_ratio`."""
@@ -46,7 +46,7 @@ class Measures:
     Attributes:
         classifier: The classifier that was explained.
         oracle: The independent one, or None.
-        distance: Perceptual distance in the oracle's features, or None.
+        distances: Perceptual distances: in the oracle's features, and LPIPS, as far as they are known.
         space: The oracle's pooled features, or None.
         reference: Labelled real images, or None.
         autoencoder: Autoencoder of such images, or None.
@@ -54,25 +54,32 @@ class Measures:
 
     classifier: nn.Module
     oracle: nn.Module | None = None
-    distance: FeatureDistance | None = None
+    distances: tuple[nn.Module, ...] = ()
     space: FeatureSpace | None = None
     reference: Cohort | None = None
     autoencoder: Vae | None = None
 
     @classmethod
     def of(
-        cls, classifier: nn.Module, oracle: nn.Module | None, reference: Cohort | None, autoencoder: object
+        cls,
+        classifier: nn.Module,
+        oracle: nn.Module | None,
+        reference: Cohort | None,
+        autoencoder: object,
+        lpips: Lpips | None = None,
     ) -> "Measures":
         """Everything these networks allow to measure; an oracle of another package lends no features."""
         vae = autoencoder if isinstance(autoencoder, Vae) else None
+        known = () if lpips is None else (lpips,)
         if not isinstance(oracle, Staged):
-            return cls(classifier, oracle, reference=reference, autoencoder=vae)
+            return cls(classifier, oracle, known, reference=reference, autoencoder=vae)
         name = "features of the oracle"
-        return cls(classifier, oracle, FeatureDistance(oracle, name), penultimate(oracle, name), reference, vae)
+        distances = (*known, FeatureDistance(oracle, name))
+        return cls(classifier, oracle, distances, penultimate(oracle, name), reference, vae)
 
     def row(self, result: Counterfactuals, cohort: Cohort) -> Row:
         """All metrics of a result under flat names."""
-        found: dict[str, Any] = evaluate(result, cohort, distance=self.distance)
+        found: dict[str, Any] = evaluate(result, cohort, distances=self.distances)
         more = {"cout": cout(result, self.classifier)}
         if self.autoencoder is not None and self.reference is not None and self.reference.y is not None:
             more["latent_divergence"] = latent_divergence(result, self.autoencoder, self.reference)
@@ -138,7 +145,7 @@ def compare(a: Counterfactuals, b: Counterfactuals, cohort: Cohort, measures: Me
         images, paired) and `verdict`: whether a is `lower` or `higher` with 95 %, else `unclear`.
     """
     n = min(len(a), len(b))
-    ours, theirs = (per_row(r[:n], cohort[:n], distance=measures.distance) for r in (a, b))
+    ours, theirs = (per_row(r[:n], cohort[:n], distances=measures.distances) for r in (a, b))
     out: Row = {"n": n}
     for name in COMPARED:
         if name in ours and not bool(ours[name].isnan().all()):

@@ -12,6 +12,7 @@ NAMES = {
     "oracle_validity": "valid to the oracle",
     "stable": "stable",
     "l1": "L1",
+    "lpips": "LPIPS",
     "feature_distance": "feature distance",
     "error_to_truth": "error to truth",
     "error_to_truth_ratio": "error to truth / no edit",

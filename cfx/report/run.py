@@ -85,7 +85,7 @@ def explain_run(config: ExplainConfig) -> dict[str, Any]:
     for depth in config.depths:
         first = depth == config.depths[0]
         result = objects.explained(cohort, depth, folder / ("atlas.zarr" if first else f"atlas-{depth}.zarr"))
-        part = evaluate(result, cohort, distance=objects.distance)
+        part = evaluate(result, cohort, distances=[] if objects.distance is None else [objects.distance])
         summary |= part if first else {f"{depth}_{k}": v for k, v in part.items()}
         if first:
             summary["null_edit_error"] = objects.null_edit_error(cohort)

@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cfx.bench import counterfactual as bench
 from cfx.bench.counterfactual import CounterfactualBench, run_bench
 from cfx.cli import app
-from cfx.core.errors import InputError
+from cfx.core.errors import CheckpointError, InputError
 from cfx.counterfactual import explain
 from cfx.models import load
+from cfx.models.perceptual import Lpips
 from cfx.training.config import read_as
 from tests.tiny import SIZE, checkpoints
 
@@ -214,6 +216,36 @@ def test_a_damaged_measurement_is_made_again(trained, undrawn, tmp_path: Path) -
     again = run_bench(config)
     assert row_of(again, "minimal")["l1"] == pytest.approx(row_of(rows, "minimal")["l1"])
     assert load_file(kept)["row"].tolist() == list(range(8))
+
+
+def test_lpips_is_a_column_of_its_own(trained, undrawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mean(Lpips):
+        """Mean change in the place of trained weights, which no test machine has."""
+
+        def __init__(self, weights: str) -> None:
+            torch.nn.Module.__init__(self)
+            assert weights == "alexnet.pth"
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return (a - b).abs().flatten(1).mean(1)
+
+    monkeypatch.setattr(bench, "Lpips", Mean)
+    methods = [METHODS[0], METHODS[0] | {"label": "half", "rows": 4}]
+    config = config_of(trained, tmp_path, methods=methods, lpips="alexnet.pth")
+    rows = run_bench(config)
+    for row in rows:
+        if "l1" in row:
+            assert row["lpips"] == pytest.approx(row["l1"])
+            assert "feature_distance" in row
+    found = row_of(rows, "half")["comparisons"]["minimal"]
+    assert found["lpips"] == found["l1"] | {"difference": 0.0, "verdict": "unclear"}
+    assert any("| LPIPS | feature distance |" in line for line in table_lines(config))
+
+
+def test_lpips_without_its_weights_stops_the_bench_before_any_method(trained, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"LPIPS: expected the packages|expected a local file"):
+        run_bench(config_of(trained, tmp_path, lpips=str(tmp_path / "none.pth")))
+    assert not tmp_path.joinpath("tiny").exists()
 
 
 def test_mistakes_in_the_configuration_stop_the_bench_at_once(trained, tmp_path: Path) -> None:

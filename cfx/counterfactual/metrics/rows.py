@@ -9,6 +9,8 @@ A metric that has no meaning for a row (the cosine to an effect that is zero, sa
 never by the method, so that methods can be compared row by row.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -27,15 +29,15 @@ CHANGED = 0.05
 
 
 def per_row(
-    result: Counterfactuals, cohort: Cohort | None = None, *, distance: nn.Module | None = None
+    result: Counterfactuals, cohort: Cohort | None = None, *, distances: Sequence[nn.Module] = ()
 ) -> dict[str, Float[Tensor, " n"]]:
     """All per-row metrics, float64, NaN where one has no meaning for a row.
 
     Args:
         result: All rows of a run, failures included.
         cohort: The cohort of the same rows; `x_true` and `lesion` add the metrics that need them.
-        distance: Perceptual distance `(x, x_cf) -> (n,)`. It is `lpips` if it is `cfx.models.perceptual.Lpips`, whose
-            weights are real, and `feature_distance` otherwise.
+        distances: Perceptual distances `(x, x_cf) -> (n,)`. One is `lpips` if it is `cfx.models.perceptual.Lpips`,
+            whose weights are real, and `feature_distance` otherwise.
 
     Returns:
         `validity`, `stable`, `oracle_validity` (with an oracle), `probability_change` (of the target class), `l1`,
@@ -65,7 +67,7 @@ def per_row(
     }
     if result.oracle_probs_after is not None:
         rows["oracle_validity"] = result.oracle_probs_after.argmax(1) == result.target
-    if distance is not None:
+    for distance in distances:
         key = "lpips" if isinstance(distance, Lpips) else "feature_distance"
         rows[key] = apart(result.x, result.x_cf, distance)
     if cohort is not None and cohort.x_true is not None:

@@ -1,6 +1,6 @@
 """Means of the per-row metrics with their bootstrap intervals: one flat row of a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,14 +11,14 @@ from cfx.counterfactual.metrics.rows import per_row, truth_rows
 
 
 def evaluate(
-    result: Counterfactuals, cohort: Cohort | None = None, *, distance: nn.Module | None = None
+    result: Counterfactuals, cohort: Cohort | None = None, *, distances: Sequence[nn.Module] = ()
 ) -> dict[str, float]:
     """Flat metrics of a result; means have `_low` and `_high` (95 % bootstrap over rows).
 
     Args:
         result: All rows of a run, failures included.
         cohort: The cohort of the same rows; with `x_true` the error to the truth and the localisation are added.
-        distance: Perceptual distance `(x, x_cf) -> (n,)`, reported as `feature_distance`, or as `lpips` if it is one.
+        distances: Perceptual distances `(x, x_cf) -> (n,)`, reported as `feature_distance`, or as `lpips` if it is one.
 
     Returns:
         The means of `per_row`, `n`, `nfe_unet_forward_max` and `seconds_per_image`; with truth also
@@ -27,7 +27,7 @@ def evaluate(
     Raises:
         InputError: an empty result, or a cohort of other rows.
     """
-    rows = per_row(result, cohort, distance=distance)
+    rows = per_row(result, cohort, distances=distances)
     out = {"n": float(len(result))} | means(rows) | _ratio(rows)
     out["nfe_unet_forward_max"] = float(result.nfe_forward.max())
     out["seconds_per_image"] = result.seconds / len(result)

@@ -82,15 +82,15 @@ def test_costs_probabilities_and_verdicts_are_the_rows_own() -> None:
 
 def test_what_is_not_lpips_is_not_called_so() -> None:
     x = noise(3, 0)
-    rows = per_row(result_of(x, x + 0.25), distance=Named())
+    rows = per_row(result_of(x, x + 0.25), distances=[Named()])
     assert rows["feature_distance"].tolist() == pytest.approx([0.25] * 3)
     assert "lpips" not in rows
 
 
 def test_rows_do_not_depend_on_their_company() -> None:
     x, x_cf, x_true = noise(100, 0), noise(100, 1), noise(100, 2, scale=0.5)
-    whole = per_row(result_of(x, x_cf), Cohort(x, x_true=x_true), distance=Named())
-    part = per_row(result_of(x, x_cf)[70:75], Cohort(x, x_true=x_true)[70:75], distance=Named())
+    whole = per_row(result_of(x, x_cf), Cohort(x, x_true=x_true), distances=[Named()])
+    part = per_row(result_of(x, x_cf)[70:75], Cohort(x, x_true=x_true)[70:75], distances=[Named()])
     for name, values in part.items():
         torch.testing.assert_close(values, whole[name][70:75], atol=1e-12, rtol=0, equal_nan=True)
 

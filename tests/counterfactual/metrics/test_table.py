@@ -68,7 +68,7 @@ def test_other_truth_is_refused(truth: tuple) -> None:
 
 def test_the_names_that_scripts_read_are_there(truth: tuple) -> None:
     x, x_true = truth
-    found = evaluate(result_of(x, x_true), Cohort(x, x_true=x_true), distance=_Gap())
+    found = evaluate(result_of(x, x_true), Cohort(x, x_true=x_true), distances=[_Gap()])
     with_interval = {
         "validity", "stable", "l1", "l2", "edited_share", "feature_distance", "nfe_unet_forward", "error_to_truth",
         "error_to_truth_ratio", "localisation_auprc",
