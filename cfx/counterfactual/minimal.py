@@ -71,7 +71,7 @@ class Minimal:
     trials: int = 4
     tolerance: float = 0.3
     resolution: float = 0.25
-    conditional: float = 1.0
+    conditional: float = 1.1
     gradient: float = 0.4
     copies: int = 4
     spread: float = 0.8

@@ -3,8 +3,7 @@
 - `labels ../shared/data`: how well linear models tell the labels that OASIS-1 has, by cross-validation over subjects;
 - `prepare ../shared/data`: writes `runs/real/{pneumonia,oasis}.npz`, which the configs read;
 - `held-out`: the trained classifiers and oracles on the test rows;
-- `tables`: the tables of real.md, from what the benches left;
-- `strength`: the strengths that `minimal` found for eight X-rays against a dense grid of strengths (after the bench).
+- `tables`: the tables of real.md, from what the benches left.
 
 Of OASIS-1: axial slices, young (under 40) against old (60 and over), split by subject; rescanned subjects train.
 """
@@ -16,16 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from cfx.bench.cells import read_cell
 from cfx.bench.counterfactual import CounterfactualBench
-from cfx.core.errors import InputError
-from cfx.core.values import Counterfactuals
 from cfx.counterfactual import Judge
-from cfx.counterfactual.method import Meter, Problem
-from cfx.counterfactual.minimal import Guided, Minimal
-from cfx.counterfactual.shrink import paste, shrink
 from cfx.data import load_cohort
 from cfx.models import load
 from cfx.training.config import read_as
@@ -152,15 +144,6 @@ def held_out() -> None:
             print(f"| {name} | {part} | {len(y)} | {balanced(score, y):.3f} | {auroc(score, y):.3f} |")
 
 
-def kept(name: str, cell: str) -> Counterfactuals:
-    """A measurement that a bench has left."""
-    folder = Path(f"runs/bench-{name}-counterfactual/rows")
-    found = read_cell(folder, cell, json.loads((folder / f"{cell}.json").read_text())["key"])
-    if found is None:
-        raise InputError(f"{folder}: expected the measurement {cell}, found none; run the bench first")
-    return found.result
-
-
 def tables() -> None:
     """The essential columns of both benches."""
     names = (
@@ -192,30 +175,6 @@ def number(row: dict[str, Any], key: str) -> str:
     return text + low_high
 
 
-def strength(n: int = 8, step: float = 0.1) -> None:
-    """The first `n` X-rays at depth `boundary`: what the search found, and what a grid of strengths up to 4 says."""
-    config, result = read_as(CounterfactualBench, BENCHES["pneumonia"]), kept("pneumonia", "minimal-boundary")[:n]
-    classifier, generator = (load(p).eval() for p in (config.classifier, config.generator))
-    judge, rows, method = Judge(classifier), torch.arange(n), Minimal()
-    x, target = result.x, result.target
-    problem = Problem(
-        x=x, source=1 - target, target=target, margin=result.margin, before=judge.margin(x, target), row=result.row,
-        seed=result.seed, judge=judge, generator=generator, meter=Meter(n), labelled=True,
-    )  # fmt: skip
-    guided, grid = Guided.of(method, problem), torch.arange(1, round(4 / step) + 1) * step
-    good = torch.stack([guided.trial(rows, w.expand(n))[1] >= 0 for w in grid])
-    least = grid[good.int().argmax(0)]  # of a row that no strength convinces, the first: its edit stays a failure
-    edited, excess = guided.trial(rows, least)
-    shrunk, _ = shrink(problem, edited, paste(x, edited, method.least), excess >= 0, method.least)
-    turns, change = (good[1:] != good[:-1]).sum(0), [(v - x).abs().flatten(1).mean(1) for v in (result.x_cf, shrunk)]
-    print("| image | found | least of the grid | sign changes | L1 | L1 from the least |\n|---|---|---|---|---|---|")
-    for i in range(n):
-        numbers = " | ".join(
-            f"{float(v[i]):.{d}f}" for v, d in ((least, 1), (turns, 0), (change[0], 4), (change[1], 4))
-        )
-        print(f"| {i} | {float(result.strength[i]):.2f} | {numbers} |")
-
-
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["labels", folder]:
@@ -226,7 +185,5 @@ if __name__ == "__main__":
             held_out()
         case ["tables"]:
             tables()
-        case ["strength"]:
-            strength()
         case _:
             sys.exit(__doc__)
