@@ -54,7 +54,7 @@ class Minimal:
         boundary_steps: Steps of a replay at depth `boundary`, where several strengths have to be tried.
         trials: Most strengths tried for a row.
         tolerance: A margin this far above the one asked for is near enough.
-        resolution: A bracket of strengths this narrow, relative to its upper end, ends the search.
+        resolution: So near to the least strength, relative to it, ends the search.
         conditional: Weight of the conditional difference d.
         gradient: Weight of the classifier gradient.
         copies: Noisy copies the gradient is averaged over.
@@ -70,7 +70,7 @@ class Minimal:
     boundary_steps: int = 6
     trials: int = 4
     tolerance: float = 0.3
-    resolution: float = 0.25
+    resolution: float = 0.1
     conditional: float = 1.1
     gradient: float = 0.4
     copies: int = 4
@@ -97,7 +97,7 @@ class Minimal:
         found = least_strength(
             guided.trial, problem.x, problem.before - problem.margin,
             trials=self.trials, tolerance=self.tolerance, resolution=self.resolution,
-            first=1.0 if problem.typical else 0.5, least=1.0 if whole else 0.0,
+            first=1.0 if problem.typical else 0.5, least=1.0 if whole else 0.0, judge=guided.judged,
         )  # fmt: skip
         image = problem.restrict(problem.everyone, paste(problem.x, found.image, self.least))
         smaller = found.failed + problem.margin
@@ -141,12 +141,12 @@ class Guided:
         edited = self.edit(rows, w)
         finite = edited.isfinite().flatten(1).all(1)
         edited = torch.where(each(finite, edited), edited, self.problem.x[rows])
-        excess = self._judged(rows, edited)
+        excess = self.judged(rows, edited)
         if self.problem.typical and self.problem.labelled:
             edited, excess = self._touched_up(rows, edited, excess)
         return edited, excess.where(finite, torch.nan)
 
-    def _judged(self, rows: Int[Tensor, " r"], edited: Float[Tensor, "r c *space"]) -> Float[Tensor, " r"]:
+    def judged(self, rows: Int[Tensor, " r"], edited: Float[Tensor, "r c *space"]) -> Float[Tensor, " r"]:
         """By how much replayed images, once pasted, exceed the margin."""
         p = self.problem
         return p.excess(rows, p.restrict(rows, paste(p.x[rows], edited, self.method.least)))
@@ -179,7 +179,7 @@ class Guided:
         if len(near) == 0:
             return
         again = self.problem.x[rows[near]] + edit[near]
-        found = self._judged(rows[near], again)
+        found = self.judged(rows[near], again)
         better = near[found >= 0]
         edited[better], excess[better] = again[found >= 0], found[found >= 0]
 

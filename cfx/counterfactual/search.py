@@ -4,6 +4,9 @@ The margin of an edited image is continuous in the strength. A row starts from w
 tries the first guess, expands until it succeeds, then closes the bracket by false position after the Illinois variant
 (Dowell and Jarratt 1971): the value at the end that stays is halved, here from the first time on, so that the next
 trial tends to fall on the other side of the root. It keeps the bracket and needs few trials where the margin is smooth.
+
+Where a trial is dear and judging an image is cheap, the margin along the straight line from the unedited image through
+the trial's image says more than two values of a saturated margin do: the next guess is where that line crosses.
 """
 
 from collections.abc import Callable
@@ -15,6 +18,9 @@ from torch import Tensor
 
 Trial = Callable[[Int[Tensor, " r"], Float[Tensor, " r"]], tuple[Float[Tensor, "r c *space"], Float[Tensor, " r"]]]
 """`trial(rows, strength)`: the edited images of these rows, and by how much each exceeds the margin asked for."""
+Judging = Callable[[Int[Tensor, " r"], Float[Tensor, "r c *space"]], Float[Tensor, " r"]]
+"""`judge(rows, images)`: by how much images of these rows exceed the margin, whatever they were made by."""
+_HALVINGS = 5  # of the line through a trial's image
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ def least_strength(
     resolution: float = 0.02,
     first: float = 1.0,
     least: float = 0.0,
+    judge: Judging | None = None,
 ) -> Found:
     """The least strength at which each row succeeds.
 
@@ -57,9 +64,12 @@ def least_strength(
         excess: Their excess, negative.
         trials: Most trials a row may use.
         tolerance: A success that exceeds the margin by at most this ends the search of its row.
-        resolution: So does a bracket this narrow, relative to its upper end.
+        resolution: So does a bracket this narrow, relative to its upper end, and a success this close to where `judge`
+            expects the least one.
         first: Strength tried first.
         least: Smallest strength worth trying, at most `first`; a success there ends the search as well.
+        judge: Judges images without editing; where it is given, the next guess is where the line from `x` through the
+            image of the last trial crosses the margin.
 
     Returns:
         Best trial of every row. The order of rows and the batch they came in make no difference.
@@ -73,7 +83,7 @@ def least_strength(
     finite = torch.ones(b, dtype=torch.bool, device=x.device)
     guess = torch.full_like(excess, first)
     open_rows = torch.arange(b, device=x.device)
-    for _ in range(trials):
+    for trials_left in reversed(range(trials)):
         if len(open_rows) == 0:
             break
         r, s = open_rows, guess[open_rows]
@@ -88,6 +98,11 @@ def least_strength(
         guess[r] = _next_guess(low[r], high[r], h_low[r], h_high[r], (excess[r] / (excess[r] - h)).nan_to_num(2.0))
         close = (best[r] <= tolerance) | (high[r] - low[r] <= resolution * high[r])
         done = ~finite[r] | ((best[r] >= 0) & close)
+        k = (~done).nonzero().flatten()
+        if judge is not None and trials_left and len(k):
+            root = s[k] * _crossing(judge, r[k], x[r[k]], candidate[k], h[k])
+            guess[r[k]] = _kept((1 + resolution / 2) * root, low[r[k]], high[r[k]])
+            done[k] = (h[k] >= 0) & (s[k] <= (1 + resolution) * root)
         open_rows = r[~done]
     return Found(image, strength, best, spent, failed, finite)
 
@@ -102,9 +117,26 @@ def _narrow(r: Tensor, s: Tensor, h: Tensor, bracket: tuple[Tensor, Tensor, Tens
     high[r] = torch.where(hit, s, high[r])
 
 
-def _next_guess(low: Tensor, high: Tensor, h_low: Tensor, h_high: Tensor, ratio: Tensor) -> Tensor:
-    """Expand while unbounded, by 1.25 to 2 as linear extrapolation says; else false position, kept off the ends."""
+def _crossing(judge: Judging, r: Tensor, x: Tensor, image: Tensor, h: Tensor) -> Float[Tensor, " r"]:
+    """Which share of the change of an image convinces: of a success up to 1, of a failure from 1 to 2, by bisection."""
+    low = (h < 0).to(h)
+    high = low + 1
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        good = judge(r, x + middle.view(-1, *[1] * (x.ndim - 1)) * (image - x)) >= 0
+        low, high = middle.where(~good, low), middle.where(good, high)
+    return high
+
+
+def _next_guess(low: Tensor, high: Tensor, h_low: Tensor, h_high: Tensor, ratio: Tensor) -> Float[Tensor, " r"]:
+    """What the margins say: linear extrapolation, and a quarter more, while unbounded; else false position."""
     bounded = torch.isfinite(high)
     width = torch.where(bounded, high - low, torch.ones_like(low))
-    share = (h_low / (h_low - h_high)).nan_to_num(0.5).clamp(0.1, 0.9)
-    return torch.where(bounded, low + share * width, low * (1.25 * ratio).clamp(1.25, 2.0).where(ratio > 0, 2.0))
+    share = (h_low / (h_low - h_high)).nan_to_num(0.5)
+    return _kept(torch.where(bounded, low + share * width, low * 1.25 * ratio.where(ratio > 0, 2.0)), low, high)
+
+
+def _kept(guess: Tensor, low: Tensor, high: Tensor) -> Float[Tensor, " r"]:
+    """A guess kept a tenth of the bracket away from its ends; while unbounded, 1.25 to 2 times the lower one."""
+    bounded, edge = torch.isfinite(high), (high - low) / 10
+    return guess.clamp(torch.where(bounded, low + edge, 1.25 * low), torch.where(bounded, high - edge, 2 * low))

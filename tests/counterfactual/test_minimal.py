@@ -143,12 +143,12 @@ def test_a_near_miss_that_no_scale_mends_is_nudged():
     guide = replace(guide, problem=replace(guide.problem, target=torch.ones(4).long(), source=torch.zeros(4).long()))
     rows, edited, before = torch.tensor([2, 0]), torch.full((2, 1, 8, 8), 0.5), guide.problem.meter.unet_forward.clone()
     edited[1] = 0.05  # far from convincing: not touched
-    excess = guide._judged(rows, edited)
+    excess = guide.judged(rows, edited)
     assert -0.3 < excess[0] < 0
     assert excess[1] < -0.3
     again, found = guide._touched_up(rows, edited.clone(), excess.clone())
     assert found[0] >= 0
     assert 0 < (again[0] - edited[0]).square().mean().sqrt() <= 0.21 * 0.5
     assert torch.equal(again[1], edited[1])
-    assert torch.equal(found[0], guide._judged(rows[:1], again[:1])[0])
+    assert torch.equal(found[0], guide.judged(rows[:1], again[:1])[0])
     assert torch.equal(guide.problem.meter.unet_forward, before)

@@ -26,9 +26,14 @@ class Curves:
         excess = [self.curves[r](s) for r, s in zip(rows.tolist(), strength.tolist(), strict=True)]
         return strength.view(-1, 1, 1, 1), torch.tensor(excess)
 
-    def search(self, trials=PLENTY, tolerance=0.3):
+    def search(self, trials=PLENTY, tolerance=0.3, **options):
         excess = torch.tensor([float(curve(0.0)) for curve in self.curves])
-        return least_strength(self, torch.zeros(len(excess), 1, 1, 1), excess, trials=trials, tolerance=tolerance)
+        x = torch.zeros(len(excess), 1, 1, 1)
+        return least_strength(self, x, excess, trials=trials, tolerance=tolerance, **options)
+
+    def judge(self, rows, images):
+        """Of the images alone; as an image is its strength, the line through one is the curve itself."""
+        return torch.tensor([self.curves[r](s) for r, s in zip(rows.tolist(), images.flatten().tolist(), strict=True)])
 
 
 def power(root, p, slope):
@@ -90,6 +95,55 @@ def test_curves_that_turn_back_end_in_a_success_that_was_the_least_tried(rate, p
         assert float(found.excess) == pytest.approx(max([-2.0, *[curve(s) for s in tried]]), abs=1e-5)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.1, 8), st.floats(0.4, 3), st.floats(0.5, 20), st.floats(0.02, 0.3))
+def test_a_judge_of_images_finds_the_root_to_the_resolution_in_few_trials(root, p, slope, resolution):
+    curves = Curves(power(root, p, slope))
+    found = curves.search(tolerance=0.0, resolution=resolution, judge=curves.judge)
+    least = root_by_brute_force(curves.curves[0])
+    assert float(found.excess) >= 0
+    assert least * (1 - 1e-5) <= float(found.strength) <= least * (1 + resolution) * (1 + 1 / 32) * (1 + 1e-5)
+    plain = Curves(power(root, p, slope))
+    plain.search(tolerance=0.0, resolution=resolution)
+    assert int(curves.calls) <= int(plain.calls) + 1
+    assert int(curves.calls) <= 7
+
+
+def test_a_judge_saves_trials_where_margins_saturate():
+    roots = torch.linspace(0.2, 0.9, 40).tolist()
+    saturated = [lambda s, r=r: 4 * float(torch.tanh(torch.tensor(12 * (s - r)))) for r in roots]
+    with_, without = Curves(*saturated), Curves(*saturated)
+    found = with_.search(resolution=0.1, judge=with_.judge)
+    without.search(resolution=0.1)
+    assert (found.excess >= 0).all()
+    assert with_.calls.double().mean() < 0.8 * without.calls.double().mean()
+
+
+@pytest.mark.parametrize("word", [1.0, -1.0])
+def test_a_judge_that_is_wrong_costs_trials_but_not_the_result(word):
+    curves = Curves(power(0.7, 1.0, 4), power(3.1, 2.0, 4))
+    found = curves.search(resolution=0.1, judge=lambda rows, _: torch.full((len(rows),), word))
+    assert (found.excess >= 0).all()
+    assert torch.equal(
+        found.excess, torch.tensor([c(float(s)) for c, s in zip(curves.curves, found.strength, strict=True)])
+    )
+
+
+def test_only_rows_that_go_on_are_judged():
+    asked = []
+
+    def judge(rows, images):
+        asked.extend(rows.tolist())
+        return curves.judge(rows, images)
+
+    curves = Curves(power(0.99, 1.0, 4), power(2.0, 1.0, 4))
+    curves.search(judge=judge)
+    assert set(asked) == {1}
+    asked.clear()
+    curves.search(trials=1, judge=judge)
+    assert asked == []
+
+
 CURVES = {
     "easy": power(0.8, 1.0, 4),
     "late": power(7.0, 2.0, 2),
@@ -102,11 +156,15 @@ CURVES = {
 }
 
 
-def test_a_row_does_not_depend_on_its_batch_or_place():
-    together = Curves(*CURVES.values()).search(trials=9)
-    backwards = Curves(*reversed(CURVES.values())).search(trials=9)
+@pytest.mark.parametrize("judged", [False, True])
+def test_a_row_does_not_depend_on_its_batch_or_place(judged):
+    def search(*curves):
+        c = Curves(*curves)
+        return c.search(trials=9, judge=c.judge if judged else None)
+
+    together, backwards = search(*CURVES.values()), search(*reversed(CURVES.values()))
     for i, curve in enumerate(CURVES.values()):
-        alone = Curves(curve).search(trials=9)
+        alone = search(curve)
         for field in ("image", "strength", "excess", "trials", "finite"):
             assert torch.equal(getattr(together, field)[i], getattr(alone, field)[0])
             assert torch.equal(getattr(backwards, field)[len(CURVES) - 1 - i], getattr(alone, field)[0])
