@@ -35,12 +35,14 @@ class NoiseMaps:
         schedule: Noise schedule of the generator.
         times: tau = times[0] > ... > times[-1] = 0.
         x_tau: State at tau, `(b, c, *space)`.
+        x0_tau: The generator's estimate of the clean image there.
         residuals: One map a step, `(steps, b, c, *space)`.
     """
 
     schedule: Schedule
     times: tuple[int, ...]
     x_tau: Float[Tensor, "b c *space"]
+    x0_tau: Float[Tensor, "b c *space"]
     residuals: Float[Tensor, "steps b c *space"]
 
     def __len__(self) -> int:
@@ -50,7 +52,7 @@ class NoiseMaps:
     def __getitem__(self, rows: Rows) -> "NoiseMaps":
         """The maps of these rows."""
         index = torch.as_tensor(rows) if isinstance(rows, Sequence) else rows
-        return replace(self, x_tau=self.x_tau[index], residuals=self.residuals[:, index])
+        return replace(self, x_tau=self.x_tau[index], x0_tau=self.x0_tau[index], residuals=self.residuals[:, index])
 
 
 def mean_of(denoiser: Generative, label: Int[Tensor, " b"] | None = None) -> MeanFn:
@@ -88,11 +90,14 @@ def abduct(
         x_tau = here = _noised(denoiser.schedule, x, grid[0], seed, row)
         residuals = x.new_empty((len(grid) - 1, *x.shape))
         for i, (t, s) in enumerate(pairwise(grid)):
-            mean = ancestral_mean(denoiser.schedule, denoiser(here, t, label).mean, here, t, s)
+            x0 = denoiser(here, t, label).mean
+            if i == 0:
+                x0_tau = x0
+            mean = ancestral_mean(denoiser.schedule, x0, here, t, s)
             residuals[i] = _noised(denoiser.schedule, x, s, seed, row) - mean
             # the state as replay will round it, not as drawn: rounding errors then never add up over the steps
             here = mean + residuals[i]
-    return NoiseMaps(denoiser.schedule, tuple(grid), x_tau, residuals)
+    return NoiseMaps(denoiser.schedule, tuple(grid), x_tau, x0_tau, residuals)
 
 
 def _noised(schedule: Schedule, x: Tensor, t: int, seed: int, row: Tensor) -> Tensor:

@@ -85,10 +85,19 @@ class Minimal:
 
     def null(self, problem: Problem) -> Float[Tensor, "b c *space"]:
         """The replay of the abducted maps under the present class, nothing pasted."""
-        guided = Guided.of(self, problem)
         label = problem.source if problem.labelled else None
+        codes, maps = self.abduct(problem)
         with torch.no_grad():
-            return guided.codes.image(problem.everyone, replay(guided.maps, mean_of(problem.diffusion, label)))
+            return codes.image(problem.everyone, replay(maps, mean_of(problem.diffusion, label)))
+
+    def abduct(self, problem: Problem) -> tuple[Codes, NoiseMaps]:
+        """The images as the generator sees them, and their noise under the present class."""
+        generator, source = problem.diffusion, problem.source if problem.labelled else None
+        times = self.times(generator, typical=problem.typical)
+        for _ in times[1:]:
+            problem.meter.count("unet_forward", problem.everyone)
+        codes = Codes.of(problem)
+        return codes, abduct(generator, codes.z, times, seed=problem.seed, row=problem.row, label=source)
 
     def propose(self, problem: Problem) -> Proposal:
         """The edit of least strength for every row; at depth `boundary` shrunk to a certified local minimum."""
@@ -115,26 +124,29 @@ class Guided:
         problem: The batch.
         codes: Its images as the generator sees them.
         maps: Their abducted noise.
-        consent: How far the classifier agrees with the conditional difference, from 0 to 1; known once a row has been
-            replayed, 0 without classes.
+        difference: The conditional difference at the first time; None without classes.
+        consent: How far the classifier agrees with it, from 0 to 1; 0 without classes.
     """
 
     method: Minimal
     problem: Problem
     codes: Codes
     maps: NoiseMaps
+    difference: Tensor | None
     consent: Float[Tensor, " b"]
 
     @classmethod
     def of(cls, method: Minimal, problem: Problem) -> "Guided":
-        """Abduct the images of a problem under their present class."""
-        generator, source = problem.diffusion, problem.source if problem.labelled else None
-        times = method.times(generator, typical=problem.typical)
-        for _ in times[1:]:
-            problem.meter.count("unet_forward", problem.everyone)
-        codes = Codes.of(problem)
-        maps = abduct(generator, codes.z, times, seed=problem.seed, row=problem.row, label=source)
-        return cls(method, problem, codes, maps, torch.zeros_like(problem.margin))
+        """Abduct the images of a problem under their present class, and ask for the classifier's consent."""
+        codes, maps = method.abduct(problem)
+        if not problem.labelled:
+            return cls(method, problem, codes, maps, None, torch.zeros_like(problem.margin))
+        rows, x0 = problem.everyone, maps.x0_tau
+        with torch.no_grad():
+            d = problem.posterior(rows, maps.x_tau, maps.times[0], problem.target).mean - x0
+            without, with_ = (problem.excess(rows, codes.image(rows, v)) for v in (x0, x0 + d))
+        share = ((with_ - without) / (problem.margin - problem.before)).clamp(0, 1).nan_to_num(0)
+        return cls(method, problem, codes, maps, d, share.where(share >= _FAINT, 0.0))
 
     def trial(self, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]) -> tuple[Tensor, Tensor]:
         """The replayed images before pasting, and by how much each, once pasted, exceeds what is asked for."""
@@ -185,16 +197,15 @@ class Guided:
 
     def edit(self, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]) -> Float[Tensor, "r c *space"]:
         """The images of these rows replayed at strengths `w`, before pasting."""
+        maps = self.maps[rows]
 
         def mean(x_t: Tensor, t: int, s: int) -> Tensor:
-            first = t == self.maps.times[0]
-            x0, d = self._means(x_t, t, rows, first)
-            if first and d is not None:
-                self.consent[rows] = self._agreement(x0, d, rows)
+            # the first state is the same at every strength
+            x0, d = self._means(x_t, t, rows) if t < maps.times[0] else (maps.x0_tau, self._first(rows))
             return x0 + each(w, x0) * self._step(x0, d, each(w, x0), t, rows)
 
         with torch.no_grad():
-            return self.codes.image(rows, replay(self.maps[rows], mean))
+            return self.codes.image(rows, replay(maps, mean))
 
     def outside(self, edited: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
         """Share of the margin's change that pasting cut off: (m(edited) - m(pasted)) / (m(edited) - m(x))."""
@@ -204,15 +215,19 @@ class Guided:
         whole, kept = p.excess(rows, edited), p.excess(rows, pasted)
         return (whole - kept) / (whole + p.margin - p.before)
 
-    def _means(self, x_t: Tensor, t: int, rows: Tensor, first: bool) -> tuple[Tensor, Tensor | None]:
+    def _first(self, rows: Tensor) -> Tensor | None:
+        """The conditional difference at the first time."""
+        return None if self.difference is None else self.difference[rows]
+
+    def _means(self, x_t: Tensor, t: int, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """The estimate under the present class, and the conditional difference (None without classes).
 
-        After the first step the difference is not evaluated, and left at 0, for rows without consent.
+        The difference is not evaluated, and left at 0, for rows without consent.
         """
         p = self.problem
         if not p.labelled:
             return p.posterior(rows, x_t, t).mean, None
-        some = ((self.consent[rows] > 0) | first).nonzero().flatten()
+        some = (self.consent[rows] > 0).nonzero().flatten()
         label = torch.cat([p.source[rows], p.target[rows[some]]])
         mean = p.posterior(torch.cat([rows, rows[some]]), torch.cat([x_t, x_t[some]]), t, label).mean
         x0, d = mean[: len(rows)], torch.zeros_like(x_t)
@@ -228,13 +243,6 @@ class Guided:
             return free * g
         k = each(self.consent[rows], x0)
         return k * m.conditional * d + (k * m.gradient * rms(d) + (1 - k) * free) * g
-
-    def _agreement(self, x0: Tensor, d: Tensor, rows: Tensor) -> Float[Tensor, " r"]:
-        """Share of the asked change of margin that d alone brings about, clipped to 0 .. 1; less than `_FAINT` is 0."""
-        p = self.problem
-        without, with_ = (p.excess(rows, self.codes.image(rows, v)) for v in (x0, x0 + d))
-        share = ((with_ - without) / (p.margin - p.before)[rows]).clamp(0, 1).nan_to_num(0)
-        return share.where(share >= _FAINT, 0.0)
 
     def _gradient(self, x0: Tensor, t: int, rows: Tensor) -> Tensor:
         """Classifier gradient at the clean estimate, averaged over noisy copies."""

@@ -75,6 +75,7 @@ def test_states_are_drawn_independently_from_the_forward_process():
         level.alpha(t, x) * x + level.sigma(t, x) * normal((1, 8, 8), seed=5, row=ROW, stream=t) for t in (700, 300)
     )
     assert torch.equal(maps.x_tau, x_700)
+    assert torch.equal(maps.x0_tau, denoiser(x_700, 700).mean)
     expected = x_300 - ancestral_mean(level, denoiser(x_700, 700).mean, x_700, 700, 300)
     torch.testing.assert_close(maps.residuals[0], expected)
     torch.testing.assert_close(maps.residuals[1], x - denoiser(x_300, 300).mean)
@@ -86,6 +87,7 @@ def test_maps_do_not_depend_on_the_batch_and_select_rows():
     some = abduct(denoiser, x[[2, 0]], [700, 300, 0], seed=5, row=ROW[[2, 0]])
     for chosen in (every[[2, 0]], every[torch.tensor([2, 0])]):
         assert torch.equal(chosen.x_tau, some.x_tau)
+        torch.testing.assert_close(chosen.x0_tau, some.x0_tau, atol=1e-6, rtol=0)
         torch.testing.assert_close(chosen.residuals, some.residuals, atol=1e-6, rtol=0)
         assert (replay(chosen, mean_of(denoiser)) - x[[2, 0]]).abs().max() <= 1e-6
     assert (len(every), len(some)) == (4, 2)

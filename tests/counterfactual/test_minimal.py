@@ -68,12 +68,13 @@ def test_a_replay_costs_what_it_says(conditional, steps):
     method = Minimal(boundary_steps=steps)
     _, guide = guided((8, 8), conditional, method=method)
     p = guide.problem
-    assert p.generator.rows == 4 * steps  # the abduction
+    first = steps + conditional  # the abduction, and the difference at the first time
+    assert p.generator.rows == 4 * first
     p.generator.rows = 0
     guide.edit(torch.tensor([3, 1]), torch.ones(2))
-    replay = 2 * steps if conditional else steps
+    replay = (steps - 1) * (1 + conditional)  # the first state is known
     assert p.generator.rows == 2 * replay
-    assert p.meter.unet_forward.tolist() == [steps, steps + replay] * 2
+    assert p.meter.unet_forward.tolist() == [first, first + replay] * 2
     assert p.meter.classifier_backward.tolist() == [0, steps * method.copies] * 2
 
 
@@ -93,7 +94,7 @@ def test_the_classifier_consents_to_the_classes_it_looks_at_and_to_no_others():
     edited = without.edit(rows, w)
     assert torch.equal(without.consent, torch.zeros(4))
     steps = without.method.boundary_steps
-    assert without.problem.meter.unet_forward.tolist() == [2 * steps + 1] * 4  # the difference was asked for once
+    assert without.problem.meter.unet_forward.tolist() == [2 * steps] * 4  # the difference was asked for once
     change = (edited - without.problem.x).abs()
     assert (change.flatten(1).argmax(1) == 0).all()
     middle = blob((8, 8)) > 0.5
