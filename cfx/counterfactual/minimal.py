@@ -57,7 +57,7 @@ class Minimal:
         resolution: So near to the least strength, relative to it, ends the search.
         conditional: Weight of the conditional difference d.
         gradient: Weight of the classifier gradient.
-        copies: Noisy copies the gradient is averaged over.
+        copies: Noisy copies the gradient is averaged over; more make edits without consent more stable.
         spread: Standard deviation of their noise.
         free_step: Length of a unit-strength step along g alone, in sigma_t / alpha_t.
         least: Changes below this absolute value (range [-1, 1]) are not made.
@@ -66,14 +66,14 @@ class Minimal:
     name: ClassVar[str] = "minimal"
 
     start: float = 0.95
-    steps: int = 12
+    steps: int = 11
     boundary_steps: int = 6
     trials: int = 4
     tolerance: float = 0.3
     resolution: float = 0.1
     conditional: float = 1.1
     gradient: float = 0.4
-    copies: int = 4
+    copies: int = 2
     spread: float = 0.8
     free_step: float = 0.05
     least: float = 0.03
