@@ -21,6 +21,8 @@ Trial = Callable[[Int[Tensor, " r"], Float[Tensor, " r"]], tuple[Float[Tensor, "
 Judging = Callable[[Int[Tensor, " r"], Float[Tensor, "r c *space"]], Float[Tensor, " r"]]
 """`judge(rows, images)`: by how much images of these rows exceed the margin, whatever they were made by."""
 _HALVINGS = 5  # of the line through a trial's image
+_FARTHEST = 2  # so many times as strong as the last may a trial be
+_BEYOND = 0.25  # so much further than extrapolated, relative to it, goes a trial where extrapolation falls short
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def least_strength(
         first: Strength tried first.
         least: Smallest strength worth trying, at most `first`; a success there ends the search as well.
         judge: Judges images without editing; where it is given, the next guess is where the line from `x` through the
-            image of the last trial crosses the margin.
+            image of the last trial crosses the margin, or a quarter beyond where that fell short.
 
     Returns:
         Best trial of every row. The order of rows and the batch they came in make no difference.
@@ -81,7 +83,7 @@ def least_strength(
     failed = torch.full_like(excess, torch.nan)
     spent = torch.zeros(b, dtype=torch.long, device=x.device)
     finite = torch.ones(b, dtype=torch.bool, device=x.device)
-    guess = torch.full_like(excess, first)
+    guess, aimed = torch.full_like(excess, first), torch.zeros(b, dtype=torch.bool, device=x.device)
     open_rows = torch.arange(b, device=x.device)
     for trials_left in reversed(range(trials)):
         if len(open_rows) == 0:
@@ -100,8 +102,11 @@ def least_strength(
         done = ~finite[r] | ((best[r] >= 0) & close)
         k = (~done).nonzero().flatten()
         if judge is not None and trials_left and len(k):
-            root = s[k] * _crossing(judge, r[k], x[r[k]], candidate[k], h[k])
-            guess[r[k]] = _kept((1 + resolution / 2) * root, low[r[k]], high[r[k]])
+            share = _crossing(judge, r[k], x[r[k]], candidate[k], h[k])
+            root = s[k] * share
+            short = aimed[r[k]] & torch.isinf(high[r[k]])  # the last trial went where a line crossed, and failed
+            guess[r[k]] = _kept((1 + torch.where(short, _BEYOND, resolution / 2)) * root, low[r[k]], high[r[k]])
+            aimed[r[k]] = share < _FARTHEST
             done[k] = (h[k] >= 0) & (s[k] <= (1 + resolution) * root)
         open_rows = r[~done]
     return Found(image, strength, best, spent, failed, finite)
@@ -133,10 +138,11 @@ def _next_guess(low: Tensor, high: Tensor, h_low: Tensor, h_high: Tensor, ratio:
     bounded = torch.isfinite(high)
     width = torch.where(bounded, high - low, torch.ones_like(low))
     share = (h_low / (h_low - h_high)).nan_to_num(0.5)
-    return _kept(torch.where(bounded, low + share * width, low * 1.25 * ratio.where(ratio > 0, 2.0)), low, high)
+    further = (1 + _BEYOND) * low * ratio.where(ratio > 0, 2.0)
+    return _kept(torch.where(bounded, low + share * width, further), low, high)
 
 
 def _kept(guess: Tensor, low: Tensor, high: Tensor) -> Float[Tensor, " r"]:
     """A guess kept a tenth of the bracket away from its ends; while unbounded, 1.25 to 2 times the lower one."""
     bounded, edge = torch.isfinite(high), (high - low) / 10
-    return guess.clamp(torch.where(bounded, low + edge, 1.25 * low), torch.where(bounded, high - edge, 2 * low))
+    return guess.clamp(torch.where(bounded, low + edge, 1.25 * low), torch.where(bounded, high - edge, _FARTHEST * low))

@@ -119,6 +119,24 @@ def test_a_judge_saves_trials_where_margins_saturate():
     assert with_.calls.double().mean() < 0.8 * without.calls.double().mean()
 
 
+@pytest.mark.parametrize("first", [0.5, 1.0])
+def test_lines_that_fall_short_do_not_use_up_the_trials(first):
+    # the edit grows with the square root of the strength, so its line always crosses too early
+    roots = first * torch.linspace(0.5, 5.0, 40)
+    x, reached = torch.zeros(40, 1, 1, 1), roots.sqrt()
+
+    def judge(rows, images):
+        return images.flatten() - reached[rows]
+
+    def trial(rows, strength):
+        images = strength.sqrt().view(-1, 1, 1, 1)
+        return images, judge(rows, images)
+
+    found = least_strength(trial, x, -reached, trials=4, tolerance=0.0, resolution=0.1, first=first, judge=judge)
+    assert (found.excess >= 0).all()
+    assert (found.strength <= 1.6 * roots).all()
+
+
 @pytest.mark.parametrize("word", [1.0, -1.0])
 def test_a_judge_that_is_wrong_costs_trials_but_not_the_result(word):
     curves = Curves(power(0.7, 1.0, 4), power(3.1, 2.0, 4))
