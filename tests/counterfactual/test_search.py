@@ -105,7 +105,7 @@ def test_a_judge_of_images_finds_the_root_to_the_resolution_in_few_trials(root, 
     assert least * (1 - 1e-5) <= float(found.strength) <= least * (1 + resolution) * (1 + 1 / 32) * (1 + 1e-5)
     plain = Curves(power(root, p, slope))
     plain.search(tolerance=0.0, resolution=resolution)
-    assert int(curves.calls) <= int(plain.calls) + 1
+    assert int(curves.calls) <= int(plain.calls) + 2  # straight lines, which false position solves at once
     assert int(curves.calls) <= 7
 
 
