@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cfx.core.values import Cohort as Cohort
-    from cfx.core.values import Counterfactuals as Counterfactuals
+    from cfx.core.cohort import Cohort as Cohort
     from cfx.counterfactual import explain as explain
+    from cfx.counterfactual.result import Counterfactuals as Counterfactuals
 
     __version__: str
 
-_HOME = {"Cohort": "cfx.core.values", "Counterfactuals": "cfx.core.values", "explain": "cfx.counterfactual"}
+_HOME = {"Cohort": "cfx.core.cohort", "Counterfactuals": "cfx.counterfactual.result", "explain": "cfx.counterfactual"}
 
 __all__ = ["Cohort", "Counterfactuals", "__version__", "explain"]
 

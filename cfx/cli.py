@@ -31,7 +31,7 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command(context_settings={"ignore_unknown_options": True})
 def explain(config: ConfigFile, overrides: Overrides = None) -> None:
     """Explain a cohort: writes atlas.zarr, report.html, summary.json and config.yaml into the run's folder."""
-    from cfx.report.run import ExplainConfig, explain_run, lines
+    from cfx.commands.explain import ExplainConfig, explain_run, lines
 
     def show(run: ExplainConfig) -> str:
         text = "\n".join(lines(explain_run(run)))
@@ -43,7 +43,7 @@ def explain(config: ConfigFile, overrides: Overrides = None) -> None:
 @app.command(context_settings={"ignore_unknown_options": True})
 def audit(config: ConfigFile, overrides: Overrides = None) -> None:
     """Right for the right reason? Writes plan.json, report.html, summary.json and config.yaml into the run's folder."""
-    from cfx.report.audit.run import AuditConfig, audit_run
+    from cfx.commands.audit import AuditConfig, audit_run
 
     def show(run: AuditConfig) -> str:
         reliance = audit_run(run).reliance
@@ -61,7 +61,7 @@ def demo(overrides: Overrides = None) -> None:
 @bench.command(context_settings={"ignore_unknown_options": True})
 def counterfactual(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compare methods of explanation; writes results.json, table.md, figure.png and config.yaml (--out DIR: where)."""
-    from cfx.bench.counterfactual import CounterfactualBench, run_bench
+    from cfx.commands.bench.counterfactual import CounterfactualBench, run_bench
 
     def show(run: CounterfactualBench) -> str:
         run_bench(run, shlex.join(["cfx", "bench", "counterfactual", str(config), *(overrides or [])]))
@@ -73,7 +73,7 @@ def counterfactual(config: ConfigFile, overrides: Overrides = None) -> None:
 @bench.command(context_settings={"ignore_unknown_options": True})
 def planted(config: ConfigFile, overrides: Overrides = None) -> None:
     """Explain classifiers of planted factors: does the edit show the factor? Writes results.json and table.md."""
-    from cfx.bench.planted import PlantedBench, run_planted
+    from cfx.commands.bench.planted import PlantedBench, run_planted
 
     def show(run: PlantedBench) -> str:
         run_planted(run)
@@ -85,7 +85,7 @@ def planted(config: ConfigFile, overrides: Overrides = None) -> None:
 @bench.command(context_settings={"ignore_unknown_options": True})
 def reliance(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check the reliance test itself: type I error and power; writes results.json, table.md, figure.png."""
-    from cfx.bench.reliance import RelianceBench, run_reliance
+    from cfx.commands.bench.reliance import RelianceBench, run_reliance
 
     def show(run: RelianceBench) -> str:
         run_reliance(run)
@@ -97,7 +97,7 @@ def reliance(config: ConfigFile, overrides: Overrides = None) -> None:
 @bench.command(context_settings={"ignore_unknown_options": True})
 def remedies(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train classifiers with every remedy against a planted confounder; writes results.json and table.md."""
-    from cfx.bench.remedies import RemediesBench, run_remedies
+    from cfx.commands.bench.remedies import RemediesBench, run_remedies
 
     def show(run: RemediesBench) -> str:
         run_remedies(run)
@@ -115,8 +115,8 @@ def _table(folder: Path) -> str:
 def _run(model: type[Any], config: Path, overrides: list[str] | None, show: Callable[[Any], str]) -> None:
     """Read the configuration, run, and print what `show` returns, once; an error of cfx is one line and exit code 2."""
     from cfx.core.errors import CfxError
-    from cfx.training.config import read_as, split_overrides
-    from cfx.training.distributed import is_main, leave
+    from cfx.runtime.config import read_as, split_overrides
+    from cfx.runtime.processes import is_main, leave
 
     try:
         text = show(read_as(model, config, split_overrides(overrides or [])))

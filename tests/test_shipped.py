@@ -7,11 +7,12 @@ from typing import Literal
 import pytest
 import torch
 
-from cfx.bench.planted import figures, planted_cohort
+from cfx.commands.bench.planted import figures, planted_cohort
 from cfx.core.abduction import abduct, mean_of, replay
-from cfx.core.values import Cohort, Counterfactuals
+from cfx.core.cohort import Cohort
 from cfx.counterfactual import Minimal, explain
 from cfx.counterfactual.metrics import evaluate
+from cfx.counterfactual.result import Counterfactuals
 from cfx.data import BrainConfig, load_cohort
 from cfx.models import load
 
@@ -69,7 +70,7 @@ def test_counterfactuals_flip_and_the_oracle_agrees(result: Counterfactuals, coh
 
 
 def test_outside_the_mask_nothing_changes(result: Counterfactuals) -> None:
-    outside = ~result.mask.expand_as(result.x)
+    outside = ~result.edited.expand_as(result.x)
     assert outside.any()
     assert torch.equal(result.x_cf[outside], result.x[outside])
 
@@ -103,8 +104,8 @@ def test_the_least_change_is_found_at_the_cost_promised_and_certified(
     found = explain(cohort[:8], models["brain64-classifier"], models["brain64-diffusion"], depth="boundary")
     assert found.validity == 1.0
     assert found.certified.all()
-    assert found.nfe_forward.double().mean() <= 60
-    assert int(found.nfe_backward.sum()) == 0
+    assert found.nfe_unet_forward.double().mean() <= 60
+    assert int(found.nfe_unet_backward.sum()) == 0
 
 
 @pytest.mark.parametrize("kind", ["tag", "implant", "scanner", "shape"])

@@ -1,5 +1,6 @@
 """Results to and from a zarr v3 store that refuses what is damaged and resumes what was interrupted."""
 
+from cfx.atlas.kinds import KINDS
 from cfx.atlas.store import Atlas, check_path, read_atlas, write_atlas
 
-__all__ = ["Atlas", "check_path", "read_atlas", "write_atlas"]
+__all__ = ["KINDS", "Atlas", "check_path", "read_atlas", "write_atlas"]

@@ -1,9 +1,12 @@
-"""What an atlas looks like on disk: the array of each field, its axes, its chunks.
+"""What an atlas looks like on disk: an array for every column of a result, and of the cohort of the same rows.
+
+Nothing here knows what a column means: its name on disk, its axes, its codes and its meaning are those that the class
+declares (`cfx.core.rows`). Of `Counterfactuals`, for example:
 
 | array | axes | holds |
 |---|---|---|
 | `factual`, `counterfactual`, `truth` | sample, channel, (z,) y, x | images in [-1, 1]; `truth` where simulated |
-| `mask`, `lesion`, `region` | sample, (z,) y, x | edited region, ground-truth lesion, region of interest |
+| `edited`, `lesion`, `region` | sample, (z,) y, x | edited region, ground-truth lesion, region of interest |
 | `probs_*`, `oracle_probs_*` | sample, class or oracle_class | probabilities |
 | `target`, `verdict`, `margin`, `strength`, `nfe_*`, `seconds`, ... | sample | one number a row |
 | `sample`, `row` | sample | name of the row, and its index in the user's input |
@@ -15,9 +18,10 @@ have one chunk a sample inside the shard. Zarr's own shard checksum covers only 
 CRC32C behind the compressor of each chunk.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import quote
 
 import numpy as np
 import zarr
@@ -27,101 +31,140 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigParams
 
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, Counterfactuals, Verdict
+from cfx.core.rows import Column, Rows, Values
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
+SAMPLE: Final = "sample"
+COMPLETE: Final = "complete"
 # A chunk of zeros must exist on disk, or a lost file could not be told from a result of zeros.
 ALL_CHUNKS: Final[ArrayConfigParams] = {"write_empty_chunks": True}
-RESULT: Final = {
-    f.name: f.name for f in fields(Counterfactuals) if f.name not in {"depth", "seed", "seconds", "method"}
-} | {
-    "x": "factual",
-    "x_cf": "counterfactual",
-}
-COHORT: Final = {
-    "x_true": "truth",
-    "lesion": "lesion",
-    "mask": "region",
-    "y": "label",
-    "affine": "affine",
-    "spacing": "spacing",
-}
-FLAT: Final = frozenset({"mask", "lesion", "region"})
-_IMAGES: Final = frozenset({"factual", "counterfactual", "truth"})
-_AXES: Final = {
-    "probs_before": ("class",),
-    "probs_after": ("class",),
-    "oracle_probs_before": ("oracle_class",),
-    "oracle_probs_after": ("oracle_class",),
-    "label": ("label_class",),
-    "affine": ("world", "voxel"),
-    "spacing": ("axis",),
-}
+_AXES: Final = {"c": "channel", "k": "class", "dims": "axis"}
+"""Names of the axes whose symbol does not say it."""
 
 
-def columns(result: Counterfactuals, cohort: Cohort | None = None) -> dict[str, NDArray[np.generic]]:
-    """Everything an atlas stores of these rows, by array name, `(n, ...)` each; masks lose their channel axis.
+@dataclass(frozen=True)
+class Stored:
+    """A column as it is kept.
 
-    Raises:
-        InputError: a cohort of another length or image shape, or a dtype that numpy lacks.
+    Attributes:
+        values: `(n, ...)`, axes of length one that the class fixes left out.
+        axes: Names of its axes, `sample` first.
+        column: What the class says of it.
     """
-    named = {array: getattr(result, name) for name, array in RESULT.items()}
-    if cohort is not None:
-        if cohort.x.shape != result.x.shape:
-            raise InputError(
-                f"cohort: expected images {tuple(result.x.shape)} as in the result, got {tuple(cohort.x.shape)}"
-            )
-        named |= {array: getattr(cohort, name) for name, array in COHORT.items()}
-    found = {array: _numpy(value, array) for array, value in named.items() if value is not None}
-    each = result.seconds / max(len(result), 1)
-    return found | {"seconds": np.full(len(result), each)}
+
+    values: NDArray[Any]
+    axes: tuple[str, ...]
+    column: Column
+
+    @classmethod
+    def of(cls, column: Column, value: Values, array: str) -> Self:
+        """A column of a value.
+
+        Raises:
+            InputError: a dtype that numpy lacks.
+        """
+        if not isinstance(value, Tensor):
+            return cls(np.array(value, dtype=np.dtypes.StringDType()), (SAMPLE,), column)
+        symbols = next(shape for shape in column.shapes if shape.holds(value) and shape.fits(value)).axes
+        value = value.detach().cpu()
+        for place in reversed(thin(symbols)):
+            value = value.squeeze(place)
+        try:
+            return cls(value.numpy(), _axes(array, symbols, value.ndim), column)
+        except TypeError as error:
+            raise InputError(f"{array}: expected a dtype that numpy has, such as float32, got {value.dtype}") from error
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the array says of itself, by the CF conventions."""
+        found: dict[str, Any] = {"long_name": self.column.meaning} if self.column.meaning else {}
+        if self.column.codes is not None:
+            found["flag_values"] = [int(code) for code in self.column.codes]
+            found["flag_meanings"] = " ".join(code.name.lower() for code in self.column.codes)
+        return found
 
 
-def _numpy(value: Tensor, array: str) -> NDArray[np.generic]:
-    value = value.detach().cpu()
-    try:
-        return (value.squeeze(1) if array in FLAT else value).numpy()
-    except TypeError as error:
-        raise InputError(f"{array}: expected a dtype that numpy has, such as float32, got {value.dtype}") from error
+def array_name(column: Column, name: str) -> str:
+    """What a column is called on disk; a key of a mapping is quoted, since it may be any text."""
+    _, dot, key = name.partition(".")
+    return f"{column.array}{dot}{quote(key, safe=' ').replace('.', '%2E')}"
 
 
-def axes(array: str, ndim: int) -> tuple[str, ...]:
-    """Names of the axes of an array, `sample` first."""
-    if array in _IMAGES or array in FLAT:
-        lead = ("sample", "channel") if array in _IMAGES else ("sample",)
-        return lead + ("z", "y", "x")[len(lead) - ndim :]
-    return ("sample", *_AXES.get(array, ()))[:ndim]
+def stored(*values: Rows | None) -> dict[str, Stored]:
+    """Every column of values of the same rows, by the name of its array; one that several have is kept once."""
+    found: dict[str, Stored] = {}
+    for value in values:
+        for array, column, part in [] if value is None else named(value):
+            if array not in found:
+                found[array] = Stored.of(column, part, array)
+    return found
 
 
-def add_array(group: zarr.Group, name: str, like: NDArray[np.generic], n: int, shard: int) -> None:
+def named(value: Rows) -> Iterator[tuple[str, Column, Values]]:
+    """Every column of a value with the name of its array."""
+    specs = {column.name: column for column in value.columns()}
+    for name, part in value.parts().items():
+        column = specs[name.partition(".")[0]]
+        yield array_name(column, name), column, part
+
+
+def thin(symbols: tuple[str, ...]) -> list[int]:
+    """Places of the axes of length one that the class fixes."""
+    return [1 + i for i, axis in enumerate(symbols) if axis == "1"]
+
+
+def _axes(array: str, symbols: tuple[str, ...], ndim: int) -> tuple[str, ...]:
+    """Names of the axes of an array; those of a place count from the last: (z,) y, x."""
+    lead = [axis for axis in symbols if axis != "1" and not axis.startswith("*")]
+    names = [_axis_name(array, i, axis.partition("=")[0]) for i, axis in enumerate(lead)]
+    space = ndim - 1 - len(names)
+    return (SAMPLE, *names, *(("z", "y", "x")[3 - space :] if space else ()))
+
+
+def _axis_name(array: str, place: int, symbol: str) -> str:
+    return _AXES.get(symbol, f"{array}_{place}" if symbol.isdigit() else symbol)
+
+
+def add_array(group: zarr.Group, name: str, like: Stored, n: int, shard: int) -> None:
     """Create one empty array for `n` samples whose rows look like those of `like`."""
-    image = like.ndim > 2
-    flags: Mapping[str, str | list[int]] = {
-        "flag_values": [int(v) for v in Verdict],
-        "flag_meanings": " ".join(v.name.lower() for v in Verdict),
-    }
+    rest = like.values.shape[1:]
+    image = len(rest) > 1
+    text = like.values.dtype.kind == "T"
     group.create_array(
         name,
-        shape=(n, *like.shape[1:]),
-        dtype=like.dtype,
-        chunks=(1 if image else shard, *like.shape[1:]),
-        shards=(shard, *like.shape[1:]) if image else None,
+        shape=(n, *rest),
+        dtype="str" if text else like.values.dtype,
+        chunks=(1 if image else shard, *rest),
+        shards=(shard, *rest) if image else None,
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
-        fill_value=np.nan if like.dtype.kind == "f" else 0,
-        dimension_names=axes(name, like.ndim),
-        attributes=dict(flags) if name == "verdict" else None,
+        fill_value="" if text else np.nan if like.values.dtype.kind == "f" else 0,
+        dimension_names=like.axes,
+        attributes=like.attributes,
     )
 
 
-def add_text(group: zarr.Group, name: str, values: tuple[str, ...], shard: int) -> None:
+def add_flags(group: zarr.Group, n: int, shard: int) -> None:
+    """Create the array that says which rows are complete."""
+    group.create_array(
+        COMPLETE,
+        shape=(n,),
+        dtype="bool",
+        chunks=(shard,),
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        fill_value=False,
+        dimension_names=(SAMPLE,),
+    )
+
+
+def add_names(group: zarr.Group, values: tuple[str, ...], shard: int) -> None:
     """Create and fill the coordinate of names, as variable-length UTF-8."""
     array = group.create_array(
-        name,
+        SAMPLE,
         shape=(len(values),),
         dtype="str",
         chunks=(shard,),
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
-        dimension_names=("sample",),
+        dimension_names=(SAMPLE,),
         config=ALL_CHUNKS,
     )
     array[:] = np.array(values, dtype=np.dtypes.StringDType())

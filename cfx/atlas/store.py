@@ -1,4 +1,4 @@
-"""Counterfactuals on disk: written shard by shard, by many processes, and read back bit for bit."""
+"""Results on disk: written shard by shard, by many processes, and read back bit for bit."""
 
 import json
 import os
@@ -6,43 +6,68 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Self, TypeVar, get_args
+from urllib.parse import unquote
 
 import numpy as np
 import torch
 import zarr
 from numpy.typing import NDArray
+from torch import Tensor
 
-from cfx.atlas.layout import ALL_CHUNKS, COHORT, FLAT, RESULT, SCHEMA, add_array, add_text, columns
+from cfx.atlas.kinds import kind_of
+from cfx.atlas.layout import (
+    ALL_CHUNKS,
+    COMPLETE,
+    SAMPLE,
+    SCHEMA,
+    Stored,
+    add_array,
+    add_flags,
+    add_names,
+    stored,
+    thin,
+)
+from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError, InputError
-from cfx.core.values import Cohort, Counterfactuals
+from cfx.core.rows import Column, Rows, Values
 
 Exists = Literal["refuse", "resume", "overwrite"]
+R = TypeVar("R", bound=Rows)
 # What zarr, its codecs and the file system raise for a damaged or unreachable chunk.
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AssertionError)
+_ABSENT = 2**64 - 1  # what the index of a shard says of a chunk that was never written
 
 
-class Atlas:
-    """A zarr v3 store of `Counterfactuals`, filled row by row; `cfx.atlas.layout` describes the arrays.
+class Atlas(Generic[R]):
+    """A zarr v3 store of results, filled row by row; `cfx.atlas.layout` describes the arrays.
 
-    Rows go by their number in the user's input (`Counterfactuals.row`). One process may write the rows of a shard in
-    any number of calls; two processes must never share a shard: each writes `shard_rows(rank, world)`.
+    Any `Rows` class with a column `row` can be stored. Rows go by their number there, the index in the user's input.
+    One process may write the rows of a shard in any number of calls; two processes must never share a shard: each
+    writes `shard_rows(rank, world)`.
 
     Attributes:
         path: The folder of the store.
+        kind: Class of the results.
         rows: Row number of every sample, ascending.
-        attributes: Root attributes: `cfx_schema`, `cfx_version`, `depth`, `seed`, `method`, `classes`, and
-            the caller's own.
+        attributes: Root attributes: `cfx_schema`, `cfx_version`, `cfx_kind`, `cfx_fingerprint`, the plain values of the
+            result (such as `depth` and `seed`) and of the cohort (`classes`), and the caller's own.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], kind: type[R] | None = None) -> None:
         """Open an atlas for reading, and for writing what is missing.
 
+        Args:
+            path: Its folder.
+            kind: Class of the results it should hold; any of `cfx.atlas.KINDS` by default.
+
         Raises:
-            AtlasError: there is no atlas at `path`, or its metadata is damaged or of another schema.
+            AtlasError: there is no atlas at `path`, its metadata is damaged or of another schema, or it holds results
+                of another class.
         """
         self.path = Path(path)
         try:
@@ -54,6 +79,10 @@ class Atlas:
         if self.attributes.get("cfx_schema") != SCHEMA:
             found = self.attributes.get("cfx_schema")
             raise AtlasError(f"{self.path}: expected a cfx atlas of schema {SCHEMA}, got schema {found}")
+        holds = self.attributes["cfx_kind"]
+        if kind is not None and kind.__name__ != holds:
+            raise AtlasError(f"{self.path}: expected an atlas of {kind.__name__}, got one of {holds}")
+        self.kind: type[R] = kind_of(holds) if kind is None else kind  # type: ignore[assignment]
         self.rows: list[int] = self._read("row").tolist()
         self._at = {row: i for i, row in enumerate(self.rows)}
 
@@ -61,12 +90,13 @@ class Atlas:
     def create(
         cls,
         path: str | os.PathLike[str],
-        like: Counterfactuals,
+        like: R,
         *,
         rows: Iterable[int],
         cohort: Cohort | None = None,
         ids: Sequence[str] | None = None,
         attributes: Mapping[str, Any] | None = None,
+        fingerprint: Mapping[str, str] | None = None,
         shard: int = 16,
         exists: Exists = "refuse",
     ) -> Self:
@@ -79,34 +109,38 @@ class Atlas:
             cohort: Images of `like`, when truth, lesions, labels and geometry are to be stored too.
             ids: Name of every row in `rows`, in that order; row numbers by default.
             attributes: JSON values to keep at the root, such as `config` and `provenance`.
+            fingerprint: What the rows are made of, by name: hashes of data, networks and configuration. To resume, all
+                of them must be the same.
             shard: Samples a shard, the unit of concurrent writing.
-            exists: What to do when `path` holds an atlas: `refuse`, `resume` it (it must be of the same rows, seed,
-                depth, method and shapes), or `overwrite` it. What is not an atlas is never overwritten.
+            exists: What to do when `path` holds an atlas: `refuse`, `resume` it (it must be of the same rows, plain
+                values, shapes and fingerprint), or `overwrite` it. What is not an atlas is never overwritten.
 
         Raises:
             AtlasError: `path` exists and must not be touched, does not fit, or cannot be written.
-            InputError: repeated rows, other than one id a row, or attributes that are not JSON.
+            InputError: a result without a column `row`, repeated rows, other than one id a row, attributes that are not
+                JSON, or another word for `exists`.
         """
         target = Path(path)
-        table = columns(like, cohort)
+        table = _table(like, cohort)
         order, names = _order(rows, ids)
-        root = _attributes(like, cohort, attributes)
+        root = _attributes(like, cohort, attributes, fingerprint)
         check_path(target, exists)
         if target.exists() and exists == "resume":
-            return cls(target)._check_same(order, root, table)
+            return cls(target, type(like))._check_same(order, root, table)
         size = max(1, min(shard, len(order)))
 
         def build(group: zarr.Group) -> None:
             group.attrs.update(root)
-            add_text(group, "sample", names, size)
-            for name, column in (table | {"complete": np.zeros(0, bool)}).items():
-                add_array(group, name, column, len(order), size)
+            add_names(group, names, size)
+            add_flags(group, len(order), size)
+            for name, part in table.items():
+                add_array(group, name, part, len(order), size)
             group["row"].with_config(ALL_CHUNKS)[:] = np.array(order)  # type: ignore[union-attr]
 
         _build_beside(target, build)
-        return cls(target)
+        return cls(target, type(like))
 
-    def write(self, result: Counterfactuals, cohort: Cohort | None = None) -> None:
+    def write(self, result: R, cohort: Cohort | None = None) -> None:
         """Write some rows; they count as complete once all of their data is on disk.
 
         Args:
@@ -118,43 +152,81 @@ class Atlas:
                 refused ones stay missing), or rows are unknown or already complete.
             InputError: the result does not look like what the atlas was created for.
         """
-        order = result.row.argsort()
-        rows = result.row[order].tolist()
-        table = {name: column[order.numpy()] for name, column in columns(result, cohort).items()}
+        numbers = _numbers(result)
+        order = numbers.argsort()
+        rows = numbers[order].tolist()
+        table = _table(result, cohort)
         self._check_fits(table)
         unknown = sorted(set(rows) - set(self.missing()))
         if unknown or len(set(rows)) != len(rows):
             raise AtlasError(f"{self.path}: expected distinct missing rows, got {unknown or rows}")
         at = np.array([self._at[row] for row in rows], dtype=int)
         with _refusals(self.path):
-            for name, column in table.items():
+            for name, part in table.items():
                 if name != "row":
-                    _put(self._arrays[name], at, column)
-            _put(self._arrays["complete"], at, np.ones(len(at), bool))
+                    _put(self._arrays[name], at, part.values[order.numpy()])
+            _put(self._arrays[COMPLETE], at, np.ones(len(at), bool))
 
-    def read(self, rows: Iterable[int] | None = None) -> Counterfactuals:
+    def read(self, rows: Iterable[int] | None = None) -> R:
         """The result of these rows, or of all complete rows, in ascending order of row.
 
         Raises:
             AtlasError: a row is unknown or missing, or a chunk is damaged (the array and the samples are named).
         """
-        at = self._positions(rows)
-        named: dict[str, Any] = {f: self._tensor(array, at) for f, array in RESULT.items() if array in self._arrays}
-        seconds = float(self._read("seconds", at).sum())
-        plain = {name: self.attributes[name] for name in ("depth", "seed", "method")}
-        return Counterfactuals(**named, **plain, seconds=seconds)
+        return self.kind.of(*self._value(self.kind, self._positions(rows)))
 
     def read_cohort(self, rows: Iterable[int] | None = None) -> Cohort:
         """The inputs of these rows (default: all complete rows), with the truth and geometry that were stored."""
-        at = self._positions(rows)
-        named: dict[str, Any] = {f: self._tensor(array, at) for f, array in COHORT.items() if array in self._arrays}
-        ids = tuple(str(name) for name in self._read("sample", at))
-        return Cohort(self._tensor("factual", at), **named, ids=ids, classes=self.attributes["classes"])
+        return Cohort.of(*self._value(Cohort, self._positions(rows)))
+
+    def read_columns(self, names: Iterable[str] | None = None, rows: Iterable[int] | None = None) -> dict[str, Values]:
+        """Some columns of the result alone, by field (a mapping's as `field.key`), of these or of all complete rows.
+
+        Args:
+            names: The fields; by default all without spatial axes, which fit into memory where the images do not.
+            rows: The rows.
+
+        Raises:
+            AtlasError: as `read`; or a field is not stored.
+        """
+        at, specs = self._positions(rows), self._columns(self.kind)
+        wanted = [name for name, (_, array) in specs.items() if _small(array)] if names is None else list(names)
+        absent = [name for name in wanted if name not in specs]
+        if absent:
+            raise AtlasError(f"{self.path}: expected columns among {sorted(specs)}, got {absent}")
+        return {name: self._tensor(*specs[name], at) for name in wanted}
+
+    def _columns(self, kind: type[Rows]) -> dict[str, tuple[Column, "zarr.Array[Any]"]]:
+        """The columns of a class that are stored here, by field, each with its array."""
+        found: dict[str, tuple[Column, zarr.Array[Any]]] = {}
+        for column in kind.columns():
+            if column.mapping:
+                start = f"{column.array}."
+                inside = {name: array for name, array in self._arrays.items() if name.startswith(start)}
+                found |= {f"{column.name}.{unquote(k.removeprefix(start))}": (column, v) for k, v in inside.items()}
+            elif column.array in self._arrays:
+                found[column.name] = (column, self._arrays[column.array])
+        return found
+
+    def _value(self, kind: type[Rows], at: NDArray[np.int64]) -> tuple[dict[str, Values], dict[str, Any]]:
+        """What `kind.of` makes a value of these samples from."""
+        parts = {name: self._tensor(column, array, at) for name, (column, array) in self._columns(kind).items()}
+        names = [f.name for f in fields(kind) if f.name in self.attributes]  # type: ignore[arg-type]
+        return parts, {name: self.attributes[name] for name in names}
 
     def missing(self) -> list[int]:
         """Row numbers that are not complete, as the disk says now; a preempted job goes on with these."""
-        done = self._read("complete")
+        done = self._read(COMPLETE)
         return [row for row, complete in zip(self.rows, done.tolist(), strict=True) if not complete]
+
+    @property
+    def shard(self) -> int:
+        """Samples a shard."""
+        return int(self._arrays[COMPLETE].chunks[0])
+
+    def shards(self) -> list[list[int]]:
+        """Row numbers by shard, in order."""
+        return [self.rows[i : i + self.shard] for i in range(0, len(self.rows), self.shard)]
 
     def shard_rows(self, rank: int, world: int) -> list[int]:
         """Row numbers that process `rank` of `world` may write: whole shards, dealt in turn.
@@ -164,8 +236,7 @@ class Atlas:
         """
         if not 0 <= rank < world:
             raise InputError(f"rank: expected 0 <= rank < world = {world}, got {rank}")
-        shard = self._arrays["complete"].chunks[0]
-        return [row for i, row in enumerate(self.rows) if i // shard % world == rank]
+        return [row for some in self.shards()[rank::world] for row in some]
 
     def _positions(self, rows: Iterable[int] | None) -> NDArray[np.int64]:
         """Sample positions of complete rows, ascending."""
@@ -176,9 +247,14 @@ class Atlas:
             raise AtlasError(f"{self.path}: expected complete rows, got rows that are missing or unknown: {absent}")
         return np.array([self._at[row] for row in wanted], dtype=np.int64)
 
-    def _tensor(self, name: str, at: NDArray[np.int64]) -> torch.Tensor:
-        found = torch.from_numpy(np.array(self._read(name, at)))
-        return found[:, None] if name in FLAT else found
+    def _tensor(self, column: Column, array: "zarr.Array[Any]", at: NDArray[np.int64]) -> Values:
+        """A column of these samples as the class has it."""
+        found = np.array(self._read(array.basename, at))
+        if not column.shapes:
+            return tuple(str(text) for text in found)
+        value = torch.from_numpy(found)
+        shape = next(shape for shape in column.shapes if shape.holds(value) and _thick(shape.axes, value) is not None)
+        return _thick(shape.axes, value)  # type: ignore[return-value]
 
     def _read(self, name: str, at: NDArray[np.int64] | None = None) -> NDArray[Any]:
         """Values at these samples (default: all), or an error that names the damaged samples."""
@@ -194,13 +270,19 @@ class Atlas:
             message = f"array {name!r} is damaged at sample rows {rows}: {error or type(error).__name__}"
             raise AtlasError(f"{self.path}: {message}") from error
 
-    def _checked(self, array: zarr.Array[Any], name: str, at: NDArray[np.int64]) -> NDArray[Any]:
-        """Read, but never take a file that is gone for the fill value; only `complete` may lack files."""
+    def _checked(self, array: "zarr.Array[Any]", name: str, at: NDArray[np.int64]) -> NDArray[Any]:
+        """Read, but never take what is gone for the fill value; only the flags of shards not begun may lack files."""
         size = (array.shards or array.chunks)[0]
-        for shard in sorted({int(i) // size for i in at}) if name != "complete" else []:
+        for shard in sorted({int(i) // size for i in at}):
             key = array.metadata.encode_chunk_key((shard, *[0] * (array.ndim - 1)))
-            if not (self.path / name / key).is_file():
-                raise FileNotFoundError(f"chunk file {name}/{key} is gone")
+            file = self.path / name / key
+            if name == COMPLETE and not file.exists():
+                continue
+            if not file.is_file() or not file.stat().st_size:
+                raise FileNotFoundError(f"chunk file {name}/{key} is {'empty' if file.is_file() else 'gone'}")
+            if array.shards is not None:
+                inside = [int(i) % size for i in at if int(i) // size == shard]
+                _check_index(file, f"{name}/{key}", inside, size // array.chunks[0])
         return _get(array, at)
 
     def _readable(self, array: zarr.Array[Any], name: str, i: int) -> bool:
@@ -210,41 +292,95 @@ class Atlas:
             return False
         return True
 
-    def _check_fits(self, table: Mapping[str, NDArray[Any]]) -> None:
-        stored = set(self._arrays) - {"sample", "complete"}
-        if set(table) != stored:
-            odd = sorted(set(table) ^ stored)
+    def _check_fits(self, table: Mapping[str, Stored]) -> None:
+        known = set(self._arrays) - {SAMPLE, COMPLETE}
+        if set(table) != known:
+            odd = sorted(set(table) ^ known)
             raise InputError(f"result: expected the arrays the atlas has, got a difference in {odd}")
-        for name, column in table.items():
-            array = self._arrays[name]
-            if (array.shape[1:], array.dtype) != (column.shape[1:], column.dtype):
-                wanted, got = f"{array.shape[1:]} {array.dtype}", f"{column.shape[1:]} {column.dtype}"
+        for name, part in table.items():
+            array, values = self._arrays[name], part.values
+            if (array.shape[1:], array.dtype) != (values.shape[1:], values.dtype):
+                wanted, got = f"{array.shape[1:]} {array.dtype}", f"{values.shape[1:]} {values.dtype}"
                 raise InputError(f"{name}: expected rows of {wanted} as in the atlas, got {got}")
 
-    def _check_same(self, rows: list[int], root: Mapping[str, Any], table: Mapping[str, NDArray[Any]]) -> Self:
+    def _check_same(self, rows: list[int], root: Mapping[str, Any], table: Mapping[str, Stored]) -> Self:
         """This atlas, if it is one of the same run."""
-        for key in ("seed", "depth", "method", "classes"):
-            if self.attributes[key] != root[key]:
-                stored = f"stored {self.attributes[key]!r}, now {root[key]!r}"
-                raise AtlasError(f"{self.path}: cannot resume an atlas of another {key}: {stored}")
+        mine, theirs = self.attributes["cfx_fingerprint"], root["cfx_fingerprint"]
+        values = {f.name for kind in (self.kind, Cohort) for f in fields(kind)}  # type: ignore[arg-type]
+        pairs = {key: (self.attributes.get(key), root[key]) for key in sorted(values & root.keys())}
+        pairs |= {key: (mine.get(key), theirs.get(key)) for key in sorted(mine.keys() | theirs.keys())}
+        odd = [f"{key}: stored {a!r}, now {b!r}" for key, (a, b) in pairs.items() if a != b]
+        if odd:
+            raise AtlasError(f"{self.path}: cannot resume an atlas of another run ({'; '.join(odd)})")
         if self.rows != rows:
             raise AtlasError(f"{self.path}: cannot resume: stored {len(self.rows)} other rows, now {len(rows)}")
         self._check_fits(table)
         return self
 
 
+def _check_index(file: Path, name: str, inside: Sequence[int], chunks: int) -> None:
+    """Refuse a shard whose index lacks chunks; they would be read as the fill value."""
+    with file.open("rb") as stream:
+        stream.seek(-(16 * chunks + 4), os.SEEK_END)
+        index = np.frombuffer(stream.read(16 * chunks), "<u8").reshape(chunks, 2)
+    lost = [i for i in inside if index[i, 0] == _ABSENT]
+    if lost:
+        raise FileNotFoundError(f"chunk file {name} lacks the chunks {lost}")
+
+
+def _thick(symbols: tuple[str, ...], value: Tensor) -> Tensor | None:
+    """A stored tensor with the axes of length one that its class fixes; None if these are not its axes."""
+    for place in thin(symbols):
+        if place > value.ndim:
+            return None
+        value = value.unsqueeze(place)
+    spatial = any(axis.startswith("*") for axis in symbols)
+    fits = value.ndim > len(symbols) if spatial else value.ndim == 1 + len(symbols)
+    return value if fits else None
+
+
+def _small(array: "zarr.Array[Any]") -> bool:
+    """Whether an array has no spatial axes."""
+    return "x" not in (array.metadata.dimension_names or ())  # type: ignore[union-attr]
+
+
+def _numbers(result: Rows) -> Tensor:
+    """The row numbers of a result."""
+    row = getattr(result, "row", None)
+    if not isinstance(row, Tensor):
+        raise InputError(f"result: expected a class with a column `row`, got {type(result).__name__}")
+    return row
+
+
+def _table(result: Rows, cohort: Cohort | None) -> dict[str, Stored]:
+    """Everything an atlas stores of these rows; names are kept when it is created.
+
+    Raises:
+        InputError: a result without row numbers, or a cohort of other images.
+    """
+    _numbers(result)
+    images = getattr(result, "x", None)
+    if cohort is not None and (len(cohort) != len(result) or (images is not None and cohort.x.shape != images.shape)):
+        wanted = f"{len(result)} rows" if images is None else f"images {tuple(images.shape)}"
+        raise InputError(f"cohort: expected {wanted} as in the result, got {tuple(cohort.x.shape)}")
+    return {name: part for name, part in stored(result, cohort).items() if name != SAMPLE}
+
+
 def write_atlas(
     path: str | os.PathLike[str],
-    result: Counterfactuals,
+    result: R,
     cohort: Cohort | None = None,
     *,
     attributes: Mapping[str, Any] | None = None,
+    fingerprint: Mapping[str, str] | None = None,
     exists: Exists = "refuse",
-) -> Atlas:
+) -> Atlas[R]:
     """Write a whole result, with the cohort of the same rows if given (ids, truth, geometry); see `Atlas`."""
     ids = cohort.ids if cohort is not None else None
-    rows = result.row.tolist()
-    atlas = Atlas.create(path, result, rows=rows, cohort=cohort, ids=ids, attributes=attributes, exists=exists)
+    rows = _numbers(result).tolist()
+    atlas = Atlas.create(
+        path, result, rows=rows, cohort=cohort, ids=ids, attributes=attributes, fingerprint=fingerprint, exists=exists
+    )
     wanted = set(atlas.missing())
     left = [i for i, row in enumerate(rows) if row in wanted]
     if left:
@@ -252,9 +388,9 @@ def write_atlas(
     return atlas
 
 
-def read_atlas(path: str | os.PathLike[str]) -> Counterfactuals:
+def read_atlas(path: str | os.PathLike[str], kind: type[R] | None = None) -> R:
     """All complete rows of an atlas, in ascending order of row; see `Atlas.read`."""
-    return Atlas(path).read()
+    return Atlas(path, kind).read()
 
 
 def check_path(path: str | os.PathLike[str], exists: Exists = "refuse") -> None:
@@ -262,7 +398,10 @@ def check_path(path: str | os.PathLike[str], exists: Exists = "refuse") -> None:
 
     Raises:
         AtlasError: the path exists and `exists` does not allow that, or its parent folder cannot be written.
+        InputError: another word for `exists`.
     """
+    if exists not in get_args(Exists):
+        raise InputError(f"exists: expected one of {list(get_args(Exists))}, got {exists!r}")
     target = Path(path)
     if target.exists():
         if exists == "refuse":
@@ -344,15 +483,17 @@ def _order(rows: Iterable[int], ids: Sequence[str] | None) -> tuple[list[int], t
     return [row for row, _ in pairs], tuple(name for _, name in pairs)
 
 
-def _attributes(like: Counterfactuals, cohort: Cohort | None, extra: Mapping[str, Any] | None) -> dict[str, Any]:
+def _attributes(
+    like: Rows, cohort: Cohort | None, extra: Mapping[str, Any] | None, fingerprint: Mapping[str, str] | None
+) -> dict[str, Any]:
     try:
         release = version("cfx")
     except PackageNotFoundError:
         release = "unknown"
-    ours = {"cfx_schema": SCHEMA, "cfx_version": release, "depth": like.depth, "seed": like.seed}
-    ours["method"] = like.method
-    ours["classes"] = list(cohort.classes) if cohort is not None else []
+    ours = like.plain() | ({"classes": []} if cohort is None else cohort.plain())
+    ours |= {"cfx_schema": SCHEMA, "cfx_version": release, "cfx_kind": type(like).__name__}
+    ours["cfx_fingerprint"] = dict(fingerprint or {})
     try:
-        return dict(json.loads(json.dumps(dict(extra or {}), allow_nan=False))) | ours
+        return dict(json.loads(json.dumps({**(extra or {}), **ours}, allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise InputError(f"attributes: expected JSON values, got {error}") from error

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cfx.confounder.arms import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm
+from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm
 from cfx.confounder.plan import Kind
+from cfx.core.cohort import Cohort, check_images
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, check_images
 from cfx.data.brain import SIGNED, BrainConfig, Population, load_brain
 
 

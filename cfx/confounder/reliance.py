@@ -20,13 +20,13 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from cfx.confounder.arms import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Scores, dose_arm
+from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Scores, dose_arm
 from cfx.confounder.plan import Plan
 from cfx.core.crossed import Effect, crossed_effect, sign_flip
 from cfx.core.errors import InputError
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """What may be said."""
 
     RELIES = "relies"
@@ -62,7 +62,7 @@ class Reliance:
     """
 
     plan: Plan
-    verdict: Verdict
+    verdict: Outcome
     effect: Effect
     margin: float
     p_sign_flip: float
@@ -83,7 +83,7 @@ class Reliance:
     @property
     def fault(self) -> bool:
         """Whether the classifier is right for a wrong reason: it relies on what was declared a confounder."""
-        return self.verdict is Verdict.RELIES and self.plan.role == "confounder"
+        return self.verdict is Outcome.RELIES and self.plan.role == "confounder"
 
     @property
     def sentence(self) -> str:
@@ -92,15 +92,15 @@ class Reliance:
         size = f"{e.value:+.2f} logits [{e.low:+.2f}, {e.high:+.2f}], p = {e.p_value:.2g}"
         size += "" if len(self.by_seed) > 1 else " (one network; others trained alike may differ)"
         match self.verdict:
-            case Verdict.RELIES if self.plan.role == "confounder":
+            case Outcome.RELIES if self.plan.role == "confounder":
                 return f"The classifier relies on {what}, a confounder: {size}."
-            case Verdict.RELIES if self.plan.role == "mediator":
+            case Outcome.RELIES if self.plan.role == "mediator":
                 return f"The classifier uses {what}, by which the disease acts; that is no fault: {size}."
-            case Verdict.RELIES:
+            case Outcome.RELIES:
                 return f"The classifier relies on {what}, a collider: its data were selected by it: {size}."
-            case Verdict.NONE:
+            case Outcome.NONE:
                 return f"No reliance on {what} beyond {self.margin:.2f} logits: {size}."
-            case Verdict.ARTEFACT:
+            case Outcome.ARTEFACT:
                 return f"The change of {what} itself moves the classifier; nothing can be said: {size}."
             case _:
                 return f"Inconclusive: more networks or images are needed to judge {what}: {size}."
@@ -162,13 +162,13 @@ def effect_of(scores: Scores) -> tuple[Float[Tensor, "k m"], list[tuple[Tensor, 
     return s[OPPOSITE] - s[SAME], [(s[OPPOSITE] - s[IDENTITY], other), (s[IDENTITY] - s[SAME], own)]
 
 
-def _verdict(effect: Effect, margin: float, arms: Mapping[str, Effect], p_flip: float, plan: Plan) -> Verdict:
+def _verdict(effect: Effect, margin: float, arms: Mapping[str, Effect], p_flip: float, plan: Plan) -> Outcome:
     control = max(abs(arms[name].value) for name in (IDENTITY, ROUND_TRIP))
     if effect.p_equivalence(margin) < plan.alpha:
-        return Verdict.NONE if control < margin else Verdict.ARTEFACT
+        return Outcome.NONE if control < margin else Outcome.ARTEFACT
     if max(effect.p_value, p_flip) < plan.alpha:
-        return Verdict.RELIES if control < plan.artefact * abs(effect.value) else Verdict.ARTEFACT
-    return Verdict.INCONCLUSIVE
+        return Outcome.RELIES if control < plan.artefact * abs(effect.value) else Outcome.ARTEFACT
+    return Outcome.INCONCLUSIVE
 
 
 def _balanced(right: Tensor, y: Tensor) -> float:

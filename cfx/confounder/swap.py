@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from cfx.confounder.arms import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm
+from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm
 from cfx.confounder.shape.normalise import mean_shape
 from cfx.confounder.shape.transfer import Transfer, Transferred
+from cfx.core.cohort import Cohort
 from cfx.core.distance import solid
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
-from cfx.core.values import Cohort
 
 RANDOM, NORMALISED = "random", "normalised"
 PLAIN = Transfer()

@@ -19,9 +19,9 @@ from torch import Tensor
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.core.random import normal
+from cfx.core.rows import Index
 from cfx.core.schedule import Schedule, check_grid
 from cfx.core.solvers import ancestral_mean
-from cfx.core.values import Rows
 
 MeanFn = Callable[[Tensor, int, int], Tensor]
 """`mean_fn(x_t, t, s)`: the estimate of the clean image at t, guided or not, for the step t -> s."""
@@ -49,7 +49,7 @@ class NoiseMaps:
         """Number of images."""
         return len(self.x_tau)
 
-    def __getitem__(self, rows: Rows) -> "NoiseMaps":
+    def __getitem__(self, rows: Index) -> "NoiseMaps":
         """The maps of these rows."""
         index = torch.as_tensor(rows) if isinstance(rows, Sequence) else rows
         return replace(self, x_tau=self.x_tau[index], x0_tau=self.x0_tau[index], residuals=self.residuals[:, index])

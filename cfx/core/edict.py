@@ -18,8 +18,8 @@ from torch import Tensor
 from cfx.core.abduction import MeanFn, mean_of
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
+from cfx.core.rows import Index
 from cfx.core.schedule import Schedule, check_grid
-from cfx.core.values import Rows
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CoupledState:
         """Number of images."""
         return self.pair.shape[1]
 
-    def __getitem__(self, rows: Rows) -> "CoupledState":
+    def __getitem__(self, rows: Index) -> "CoupledState":
         """The states of these rows."""
         index = torch.as_tensor(rows) if isinstance(rows, Sequence) else rows
         return replace(self, pair=self.pair[:, index])

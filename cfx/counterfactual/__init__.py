@@ -2,10 +2,10 @@
 
 from cfx.counterfactual.diverse import diverse
 from cfx.counterfactual.explain import Depth, explain
-from cfx.counterfactual.judge import Finding, Judge, Near, typical_margins
 from cfx.counterfactual.method import Method
 from cfx.counterfactual.minimal import Minimal
 from cfx.counterfactual.registry import METHODS, build_method
+from cfx.models.judge import Finding, Judge, Near, typical_margins
 
 __all__ = [
     "METHODS", "Depth", "Finding", "Judge", "Method", "Minimal", "Near", "build_method", "diverse",

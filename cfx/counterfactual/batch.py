@@ -9,9 +9,9 @@ from torch import Tensor
 
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.random import normal
-from cfx.core.values import Counterfactuals, Verdict
-from cfx.counterfactual.judge import Judge, margin_of
 from cfx.counterfactual.method import Meter, Method, Problem, Proposal, each
+from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.models.judge import Judge, margin_of
 
 _STABILITY_STREAM = 1 << 21
 _STABILITY_NOISE = 0.1  # standard deviation, in image units, of the re-noising that a decision must survive
@@ -72,14 +72,14 @@ class Run:
             target=target,
             probs_before=logits.softmax(1),
             probs_after=after.softmax(1),
-            mask=(x_cf != x).any(1, keepdim=True),
+            edited=(x_cf != x).any(1, keepdim=True),
             margin=margin,
             margin_after=margin_after,
             strength=strength,
             verdict=verdict.masked_fill(missed, int(Verdict.BUDGET)),
             row=row,
-            nfe_forward=meter.unet_forward,
-            nfe_backward=meter.unet_backward,
+            nfe_unet_forward=meter.unet_forward,
+            nfe_unet_backward=meter.unet_backward,
             nfe_classifier=meter.classifier + 2,
             nfe_classifier_backward=meter.classifier_backward,
             smaller=smaller,
@@ -88,7 +88,7 @@ class Run:
             depth=self.depth,
             method=self.method.name,
             seed=self.seed,
-            seconds=seconds,
+            seconds=torch.full((n,), seconds / n),
             oracle_probs_before=None if self.oracle is None else self.oracle.probabilities(x.to(self.device)).cpu(),
             oracle_probs_after=None if self.oracle is None else self.oracle.probabilities(x_cf.to(self.device)).cpu(),
         )

@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cfx.core.cohort import Cohort
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, Counterfactuals
 from cfx.counterfactual.explain import explain
+from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
 
 _SHARE = 0.25  # of an edit's energy that later runs leave alone; with a half, the fourth of four runs fails too often
@@ -71,4 +72,4 @@ def strongest(result: Counterfactuals) -> Bool[Tensor, "n 1 *space"]:
     sizes, order = energy.sort(dim=1, descending=True, stable=True)
     before = sizes.cumsum(1) - sizes  # held by stronger voxels already
     held = (before < _SHARE * energy.sum(1, keepdim=True)) & (sizes > 0) & valid[:, None]
-    return torch.zeros_like(held).scatter(1, order, held).view_as(result.mask)
+    return torch.zeros_like(held).scatter(1, order, held).view_as(result.edited)

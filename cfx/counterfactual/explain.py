@@ -7,14 +7,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cfx.core.cohort import Cohort, check_images
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, Counterfactuals, check_images
 from cfx.counterfactual.batch import Run
-from cfx.counterfactual.judge import Judge, Near, at_rest, typical_margins
 from cfx.counterfactual.method import Method
 from cfx.counterfactual.registry import build_method
+from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
+from cfx.models.judge import Judge, Near, at_rest, typical_margins
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -142,7 +143,7 @@ def _share(n: int, accelerator: "Accelerator | None") -> Tensor:
     """Which images this process works on."""
     if accelerator is None:
         return torch.arange(n)
-    from cfx.training.distributed import my_rows
+    from cfx.runtime.processes import my_rows
 
     return torch.tensor(list(my_rows(n, accelerator)), dtype=torch.long)
 
@@ -151,7 +152,7 @@ def _join(parts: list[T], accelerator: "Accelerator | None") -> list[T]:
     """The parts of all processes, in the order of their images."""
     if accelerator is None:
         return parts
-    from cfx.training.distributed import gather_rows
+    from cfx.runtime.processes import gather_rows
 
     return [part for some in gather_rows(parts, accelerator) for part in some]
 

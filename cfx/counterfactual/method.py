@@ -15,8 +15,8 @@ from torch import Tensor
 from cfx.core.denoiser import Generative, Posterior
 from cfx.core.errors import InputError
 from cfx.core.schedule import Time
-from cfx.counterfactual.judge import Judge
 from cfx.models.autoencoder import Vae
+from cfx.models.judge import Judge
 
 
 class Meter:

@@ -33,7 +33,7 @@ from torch import Tensor
 from cfx.core.abduction import NoiseMaps, abduct, mean_of, replay
 from cfx.core.denoiser import Generative
 from cfx.core.random import normal
-from cfx.counterfactual.codes import Codes
+from cfx.counterfactual.edit_space import Codes
 from cfx.counterfactual.method import Problem, Proposal, each, rms, unit
 from cfx.counterfactual.search import least_strength
 from cfx.counterfactual.shrink import paste, shrink

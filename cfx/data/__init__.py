@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cfx.core.values import Cohort as Cohort
+    from cfx.core.cohort import Cohort as Cohort
     from cfx.data.brain import BrainConfig as BrainConfig
     from cfx.data.config import DataConfig as DataConfig
     from cfx.data.config import load_cohort as load_cohort
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BrainConfig": "cfx.data.brain",
-    "Cohort": "cfx.core.values",
+    "Cohort": "cfx.core.cohort",
     "DataConfig": "cfx.data.config",
     "NiftiConfig": "cfx.data.nifti",
     "NpzConfig": "cfx.data.npz",

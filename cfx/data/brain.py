@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor
 
 from cfx.core import geometry
+from cfx.core.cohort import Cohort
 from cfx.core.random import normal, uniform
-from cfx.core.values import Cohort
 from cfx.data import confounders, template
 
 CLASSES = ["healthy", "diseased"]

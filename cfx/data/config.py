@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cfx.core.values import Cohort
+from cfx.core.cohort import Cohort
 from cfx.data.brain import BrainConfig, load_brain
 from cfx.data.nifti import NiftiConfig, load_nifti
 from cfx.data.npz import NpzConfig, load_npz

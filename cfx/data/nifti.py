@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int, Shaped
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort
 from cfx.data.grid import Affine, Array, Axis, Volume, resample, slice_at, target_grid
 from cfx.data.pixels import stack
 from cfx.data.table import Table, encode, find

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, Shaped
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort
 from cfx.data.pixels import full_range, resize, scale, stack
 from cfx.data.table import Table, encode, find
 

@@ -16,8 +16,8 @@ from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CheckpointError, InputError
 from cfx.core.schedule import Schedule
 from cfx.models.card import model_card
-from cfx.models.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
 from cfx.models.registry import build, kind
+from cfx.runtime.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
 
 SCHEMA = 1
 WEIGHTS, MANIFEST, SCHEDULER, CARD = "model.safetensors", "cfx.json", "scheduler_config.json", "README.md"

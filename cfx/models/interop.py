@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cfx.core.errors import CheckpointError, InputError
-from cfx.models.files import read_tensors
+from cfx.runtime.files import read_tensors
 
 RENAMED = {"num_channels": "channels"}
 """Constructor arguments of monai-generative -> their names in MONAI."""

@@ -18,7 +18,7 @@ BUILDERS: dict[str, tuple[str, str]] = {
     "unet": ("cfx.models.unet", "unet"),
     "patch-unet": ("cfx.models.unet", "PatchUnet"),
     "autoencoder-kl": ("cfx.models.autoencoder", "AutoencoderKl"),
-    "shape-vae": ("cfx.models.shape", "ShapeVae"),
+    "shape-vae": ("cfx.models.shape", "ShapeNetwork"),
     "cnn": ("cfx.models.classifiers", "Cnn"),
     "convnext": ("cfx.models.classifiers", "ConvNext"),
     "densenet": ("cfx.models.classifiers", "DenseNet"),

@@ -28,7 +28,7 @@ from cfx.core.errors import InputError
 _FIRST_STD = 0.1  # posterior standard deviation at the start, in those of the mode
 
 
-class ShapeVae(nn.Module):
+class ShapeNetwork(nn.Module):
     """The network; its modes and centres are buffers, so only the bends are trained.
 
     Attributes:

@@ -2,6 +2,6 @@
 
 from cfx.report.page import write_report
 from cfx.report.panel import panel
-from cfx.report.summary import write_summary
+from cfx.runtime.folder import write_summary
 
 __all__ = ["panel", "write_report", "write_summary"]

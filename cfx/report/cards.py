@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, Counterfactuals, Verdict
-from cfx.report import images
+from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.display import images
 from cfx.report.words import ORDER
 
 
@@ -33,7 +34,7 @@ class Line:
     strength: str
     margin: str
     nfe: int
-    nfe_backward: int
+    nfe_unet_backward: int
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ def lines(result: Counterfactuals, cohort: Cohort | None) -> list[Line]:
             oracle_after=p(result.oracle_probs_after, i),
             strength=number(float(result.strength[i])),
             margin=f"{number(float(result.margin_after[i]))} of {number(float(result.margin[i]))}",
-            nfe=int(result.nfe_forward[i]),
-            nfe_backward=int(result.nfe_backward[i]),
+            nfe=int(result.nfe_unet_forward[i]),
+            nfe_unet_backward=int(result.nfe_unet_backward[i]),
         )
         for i in range(len(result))
     ]
@@ -159,7 +160,7 @@ def layers(result: Counterfactuals, cohort: Cohort | None, i: int, limit: float)
 def outlines(result: Counterfactuals, cohort: Cohort | None, i: int) -> dict[str, np.ndarray]:
     """Flat boolean masks drawn over the input of one row: `edit`, and `lesion` where it is known."""
     at = slices(result, i)
-    masks = {"edit": result.mask[i, 0]}
+    masks = {"edit": result.edited[i, 0]}
     if cohort is not None and cohort.lesion is not None:
         masks["lesion"] = cohort.lesion[i, 0]
     return {kind: np.nan_to_num(images.flat(images.array(mask), at)) > 0.5 for kind, mask in masks.items()}

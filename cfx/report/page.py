@@ -8,13 +8,15 @@ from statistics import median
 
 from torch import Tensor
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, Counterfactuals, Verdict
-from cfx.report import images
+from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.display import images
+from cfx.display.templates import render
 from cfx.report.cards import Line, Picture, check_cohort, failures_first, limit_of, lines, number, pictures
-from cfx.report.summary import Scalar, flatten, write_whole
-from cfx.report.templates import render
-from cfx.report.words import ORDER, VERDICTS, meaning
+from cfx.report.words import ORDER, meaning
+from cfx.runtime.files import write_whole
+from cfx.runtime.folder import Scalar, flatten
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def write_report(
         raise InputError("result: expected at least one row, got none")
     check_cohort(result, cohort)
     text = render(
+        "cfx.report",
         "report.html.j2",
         title=title,
         notes=list(notes),
@@ -122,8 +125,8 @@ def _tiles(result: Counterfactuals) -> list[tuple[str, str, str]]:
         (number(_middle(result.probs_after.gather(1, rows))), "median p(target)", "after the edit, all rows"),
         (number(_middle(change[edited]), 2), "median |change|", "per pixel, flipped rows"),
         (number(_middle(result.strength[edited])), "median strength", "flipped rows"),
-        (number(_middle(result.nfe_forward)), "median evaluations", "of the generator, a row"),
-        (number(result.seconds / n), "seconds a row", f"{number(result.seconds)} s in all"),
+        (number(_middle(result.nfe_unet_forward)), "median evaluations", "of the generator, a row"),
+        (number(float(result.seconds.mean())), "seconds a row", f"{number(float(result.seconds.sum()))} s in all"),
     ]
 
 
@@ -134,7 +137,7 @@ def _verdict_table(result: Counterfactuals) -> list[dict[str, object]]:
             "name": verdict.name.lower(),
             "count": count,
             "share": f"{count / len(result):.1%}",
-            "meaning": VERDICTS[verdict],
+            "meaning": verdict.meaning,
         }
         for verdict, count in counts.items()
     ]

@@ -13,11 +13,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, Counterfactuals
+from cfx.counterfactual.result import Counterfactuals
+from cfx.display.images import DIVERGING
 from cfx.report.cards import Line, check_cohort, layers, limit_of, lines, outlines
-from cfx.report.images import DIVERGING
-from cfx.report.summary import write_whole
+from cfx.runtime.files import write_whole
 
 # Inches: between pictures, for the colour bar, for the captions, and for the line of text over a row.
 GAP, BAR, HEAD, LINE = 0.06, 0.72, 0.24, 0.26

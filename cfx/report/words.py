@@ -2,18 +2,10 @@
 
 from typing import Final
 
-from cfx.core.values import Verdict
+from cfx.counterfactual.result import Verdict
 
 # Order of the report: what went wrong comes first.
 ORDER: Final = (Verdict.REFUSED, Verdict.UNSTABLE, Verdict.BUDGET, Verdict.FLIPPED, Verdict.ALREADY)
-
-VERDICTS: Final[dict[Verdict, str]] = {
-    Verdict.FLIPPED: "The classifier reaches the asked margin for the target class on the final image.",
-    Verdict.ALREADY: "It did so on the input already; the image is returned unchanged.",
-    Verdict.BUDGET: "No strength within the budget reached the margin; the closest attempt is returned.",
-    Verdict.UNSTABLE: "The margin is reached, but the decision does not survive re-noising: it may be adversarial.",
-    Verdict.REFUSED: "The row could not be worked on (the classifier's output was not finite); returned unchanged.",
-}
 
 METRICS: Final[dict[str, str]] = {
     "n": "Rows in the result; none is dropped.",

@@ -4,8 +4,9 @@ import logging
 import sys
 
 from cfx.core.errors import CfxError
-from cfx.training.config import read_config, split_overrides
-from cfx.training.distributed import leave
+from cfx.runtime.config import split_overrides
+from cfx.runtime.processes import leave
+from cfx.training.config import read_config
 from cfx.training.loop import train
 
 

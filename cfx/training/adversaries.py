@@ -22,9 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
-from cfx.core.values import Cohort
 from cfx.models.classifiers import Staged
 from cfx.training.objectives import REMEDY, Batch, Scores
 from cfx.training.order import Classes, at

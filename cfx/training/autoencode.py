@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from cfx.core.cohort import Cohort
 from cfx.core.random import normal
-from cfx.core.values import Cohort
 from cfx.models import build, load
 from cfx.models.autoencoder import AutoencoderKl, kl_standard
 from cfx.models.perceptual import FeatureDistance
-from cfx.training.config import TrainConfig, Vae
+from cfx.training.config import TrainConfig, VaeConfig
 from cfx.training.objectives import NOISE, Batch, Networks, Scores, data_keywords, whole_batch
 
 
 class VaeObjective:
     """The evidence bound with a Laplace likelihood, plus perceptual and adversarial terms (Esser et al., 2021)."""
 
-    def __init__(self, config: TrainConfig, objective: Vae, cohort: Cohort) -> None:
+    def __init__(self, config: TrainConfig, objective: VaeConfig, cohort: Cohort) -> None:
         """Load the perceptual network, if any."""
         self.objective, self.name = objective, config.network.name
         self.network_config = data_keywords(config, cohort)

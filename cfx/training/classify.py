@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
-from cfx.core.values import Cohort
 from cfx.models import build
 from cfx.training.adversaries import pooled, staged
-from cfx.training.config import Classifier, TrainConfig
+from cfx.training.config import ClassifierConfig, TrainConfig
 from cfx.training.objectives import AUGMENT, NOISE, Batch, Networks, Scores, check_labels, data_keywords, whole_batch
 from cfx.training.remedies import make_remedy
 
@@ -23,7 +23,7 @@ from cfx.training.remedies import make_remedy
 class ClassifierObjective:
     """Cross-entropy."""
 
-    def __init__(self, config: TrainConfig, objective: Classifier, cohort: Cohort) -> None:
+    def __init__(self, config: TrainConfig, objective: ClassifierConfig, cohort: Cohort) -> None:
         """Count the classes.
 
         Raises:
@@ -99,7 +99,7 @@ class ClassifierObjective:
         return network, facts
 
 
-def _width(objective: Classifier, cohort: Cohort) -> int:
+def _width(objective: ClassifierConfig, cohort: Cohort) -> int:
     """Number of logits for the labels of a cohort."""
     if cohort.y is None:
         raise InputError("cohort.y: expected labels to train a classifier on, got none")
@@ -120,7 +120,7 @@ def _width(objective: Classifier, cohort: Cohort) -> int:
     return 1 if objective.one_logit else classes
 
 
-def augment(objective: Classifier, batch: Batch) -> Float[Tensor, "b c *space"]:
+def augment(objective: ClassifierConfig, batch: Batch) -> Float[Tensor, "b c *space"]:
     """Mirrored, shifted, re-contrasted and noised images; every row by its own draws."""
     x, dims = batch.x, batch.x.ndim - 2
     u = uniform((dims + 3,), seed=batch.seed, row=batch.slot, stream=AUGMENT)

@@ -1,23 +1,16 @@
 """What a training run is: frozen, complete, and the same object from YAML, the command line and Python."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cfx.core.errors import InputError
 from cfx.data import DataConfig
+from cfx.runtime.config import Frozen, RunConfig, check, read_as
 
 
-class Frozen(BaseModel):
-    """Base of the configuration: immutable, unknown keys refused, attribute docstrings as descriptions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Network(BaseModel):
+class NetworkConfig(BaseModel):
     """A registry name and that network's own keywords (the spatial dims and channels come from the data)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -31,7 +24,7 @@ class Network(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Diffusion(Frozen):
+class DiffusionConfig(Frozen):
     """Denoising: predict noise, velocity or image from a noised image."""
 
     kind: Literal["diffusion"]
@@ -50,7 +43,7 @@ class Diffusion(Frozen):
     """A diffusers scheduler configuration (betas, spacing); the prediction type is set from `prediction`."""
 
 
-class Vae(Frozen):
+class VaeConfig(Frozen):
     """Variational autoencoding: absolute error, KL, and on request perceptual and adversarial terms."""
 
     kind: Literal["vae"]
@@ -67,7 +60,7 @@ class Vae(Frozen):
     """First step at which the autoencoder feels the discriminator."""
 
 
-class Reweigh(Frozen):
+class ReweighConfig(Frozen):
     """Rows weighted so that class and confounder are independent."""
 
     kind: Literal["reweigh"]
@@ -76,7 +69,7 @@ class Reweigh(Frozen):
     """Name of the covariate; one of many values is cut into fifths."""
 
 
-class Reversal(Frozen):
+class ReversalConfig(Frozen):
     """The features must not tell the confounder: gradient reversal, on all rows."""
 
     kind: Literal["reversal"]
@@ -87,7 +80,7 @@ class Reversal(Frozen):
     """Weight of the adversary's cross-entropy at the end; it rises from 0."""
 
 
-class Adversarial(Frozen):
+class AdversarialConfig(Frozen):
     """Nothing read from the features may correlate with the confounder within a class."""
 
     kind: Literal["adversarial"]
@@ -98,18 +91,20 @@ class Adversarial(Frozen):
     """Weight of the squared correlation, relative to the cross-entropy."""
 
 
-class ShapeSwap(Frozen):
+class ShapeSwapConfig(Frozen):
     """Every image takes the brain shape of another row, of a class drawn at random; needs masks."""
 
     kind: Literal["shape-swap"]
     """Which remedy this is."""
 
 
-Remedy = Annotated[Reweigh | Reversal | Adversarial | ShapeSwap, Field(discriminator="kind")]
+RemedyConfig = Annotated[
+    ReweighConfig | ReversalConfig | AdversarialConfig | ShapeSwapConfig, Field(discriminator="kind")
+]
 """How a classifier is kept from using a confounder."""
 
 
-class Classifier(Frozen):
+class ClassifierConfig(Frozen):
     """Classification, with one logit, K logits or K independent labels."""
 
     kind: Literal["classifier"]
@@ -128,14 +123,14 @@ class Classifier(Frozen):
     """Augmentation: largest standard deviation of added normal noise; each row draws its own."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
     """Augmentation: largest relative change of contrast; each row draws its own factor."""
-    remedy: Remedy | None = None
+    remedy: RemedyConfig | None = None
     """What keeps it from using a confounder; None for plain training."""
 
 
-Objective = Annotated[Diffusion | Vae | Classifier, Field(discriminator="kind")]
+ObjectiveConfig = Annotated[DiffusionConfig | VaeConfig | ClassifierConfig, Field(discriminator="kind")]
 
 
-class Optimizer(Frozen):
+class OptimizerConfig(Frozen):
     """AdamW and its learning rate over time."""
 
     lr: float = Field(default=3e-4, gt=0)
@@ -152,20 +147,6 @@ class Optimizer(Frozen):
     """Factor on the rate of class embeddings, which see few gradients and learn slowly otherwise."""
 
 
-class RunConfig(Frozen):
-    """What every run has: a name, and a folder for all that it leaves behind."""
-
-    name: str
-    """Name of the run."""
-    out: str = ""
-    """Folder to write; `runs/<name>` by default."""
-
-    @property
-    def folder(self) -> Path:
-        """Where the run writes."""
-        return Path(self.out or f"runs/{self.name}")
-
-
 class TrainConfig(RunConfig):
     """One training run; its name is that of the checkpoint, its folder holds state, logs and the checkpoint."""
 
@@ -177,13 +158,13 @@ class TrainConfig(RunConfig):
     """Training cohort; None only where the Python caller hands one over."""
     validation: DataConfig | float = Field(default=0.1)
     """Held-out cohort, or the share of the training cohort to hold out."""
-    network: Network
+    network: NetworkConfig
     """The network to train."""
     init: str | None = None
     """Checkpoint folder whose weights the network starts from; None draws them at random."""
-    objective: Objective
+    objective: ObjectiveConfig
     """What the network learns."""
-    optimizer: Optimizer = Field(default_factory=Optimizer)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     """How it learns."""
     batch_size: int = Field(default=32, ge=1)
     """Rows a step, over all processes and accumulated parts."""
@@ -218,30 +199,9 @@ class TrainConfig(RunConfig):
         return self.model_dump(mode="json")
 
 
-Config = TypeVar("Config", bound=BaseModel)
-
-
 def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> TrainConfig:
     """Read the YAML file of a training run, with dotted overrides on top; errors as `read_as`."""
     return read_as(TrainConfig, path, overrides)
-
-
-def read_as(model: type[Config], path: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
-    """Read a YAML file, put dotted overrides on top (`{"optimizer.lr": "3e-4"}`), and check the result.
-
-    Raises:
-        InputError: no such file, not YAML, or a key or value that is not part of `model`; the message names the file
-            and the dotted key.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"config {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"config {path}: expected a mapping of keys, got {type(values).__name__}")
-    for key, text in (overrides or {}).items():
-        put(values, key, text)
-    return _check(model, values, str(path))
 
 
 def check_config(values: Mapping[str, Any], source: str = "values") -> TrainConfig:
@@ -250,44 +210,4 @@ def check_config(values: Mapping[str, Any], source: str = "values") -> TrainConf
     Raises:
         InputError: naming every offending dotted key of `source`.
     """
-    return _check(TrainConfig, values, source)
-
-
-def _check(model: type[Config], values: Mapping[str, Any], source: str) -> Config:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        parts = [f"{'.'.join(str(p) for p in e['loc']) or 'top level'}: {e['msg']}" for e in error.errors()]
-        raise InputError(f"config {source}: " + "; ".join(parts)) from error
-
-
-def put(values: dict[str, Any], dotted: str, text: str) -> None:
-    """Set `values[a][b] = text` for the key `a.b`, reading the text as YAML.
-
-    Raises:
-        InputError: a part of the key leads into something that is not a mapping.
-    """
-    *path, last = dotted.split(".")
-    inner = values
-    for part in path:
-        inner = inner.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise InputError(f"override {dotted}: {part} is not a mapping")
-    inner[last] = yaml.safe_load(text)
-
-
-def split_overrides(arguments: Sequence[str]) -> dict[str, str]:
-    """Turn `["--optimizer.lr", "3e-4", "--steps=5"]` into `{"optimizer.lr": "3e-4", "steps": "5"}`.
-
-    Raises:
-        InputError: something that is not `--key value` or `--key=value`.
-    """
-    found: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        key, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not key or not (equals or rest):
-            raise InputError(f"arguments: expected --key value or --key=value, got {word!r}")
-        found[key] = value if equals else rest.pop(0)
-    return found
+    return check(TrainConfig, values, source)

@@ -25,17 +25,17 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from cfx.core.cohort import Cohort
 from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CfxError, CheckpointError, InputError
-from cfx.core.values import Cohort
 from cfx.data import load_cohort
 from cfx.models import load, save
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.provenance import provenance
 from cfx.training.config import TrainConfig, check_config
-from cfx.training.distributed import make_accelerator
 from cfx.training.ema import Ema
 from cfx.training.objectives import Batch, Objective, make_objective
 from cfx.training.order import mix, parameter_groups, rate_at, rows_at, split
-from cfx.training.provenance import provenance
 from cfx.training.state import load_state, newest_state, optimizer_tensors, restore_optimizer, save_state
 
 log = logging.getLogger(__name__)
@@ -313,7 +313,7 @@ class Trainer:
         self._save()
         if self.accelerator.is_main_process:
             model, facts = self.objective.checkpoint(self._shipped().eval(), self.cohort)
-            facts["provenance"] = provenance(self.config, self.step, self.seconds, self.accelerator, figures)
+            facts["provenance"] = provenance(self.config.dump(), self.step, self.seconds, self.accelerator, figures)
             facts |= {"title": self.config.name, "card": self.config.card or None}
             save(target, model, name=self.config.network.name, config=self.objective.network_config, **facts)
         self.accelerator.wait_for_everyone()

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cfx.core.cohort import Cohort
 from cfx.core.denoiser import Denoiser, Posterior
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 from cfx.core.schedule import Prediction, Schedule
-from cfx.core.values import Cohort
 from cfx.models import build, kind
-from cfx.training.config import Classifier, Diffusion, TrainConfig, Vae
+from cfx.training.config import ClassifierConfig, DiffusionConfig, TrainConfig, VaeConfig
 
 ORDER, NOISE, TIME, LABEL, AUGMENT, REMEDY = range(6)
 """Streams of the counter-based generator; `ORDER` needs one an epoch and is keyed apart by the loop."""
@@ -111,7 +111,7 @@ def data_keywords(config: TrainConfig, cohort: Cohort) -> dict[str, Any]:
 class DiffusionObjective:
     """Denoising score matching on a discrete schedule."""
 
-    def __init__(self, config: TrainConfig, objective: Diffusion, cohort: Cohort) -> None:
+    def __init__(self, config: TrainConfig, objective: DiffusionConfig, cohort: Cohort) -> None:
         """Read schedule and labels.
 
         Raises:
@@ -208,13 +208,13 @@ def make_objective(config: TrainConfig, cohort: Cohort) -> Objective:
     if kind(config.network.name) != wanted:
         raise InputError(f"network {config.network.name}: objective {config.objective.kind} expects a {wanted}")
     match config.objective:
-        case Diffusion() as objective:
+        case DiffusionConfig() as objective:
             return DiffusionObjective(config, objective, cohort)
-        case Classifier() as objective:
+        case ClassifierConfig() as objective:
             from cfx.training.classify import ClassifierObjective
 
             return ClassifierObjective(config, objective, cohort)
-        case Vae() as objective:
+        case VaeConfig() as objective:
             from cfx.training.autoencode import VaeObjective
 
             return VaeObjective(config, objective, cohort)

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cfx.core.random import permutation
-from cfx.training.config import Optimizer
+from cfx.training.config import OptimizerConfig
 
 _ORDER_SEED = 0x5EED_0DE5  # sets the order of rows apart from their noise, which is keyed by the plain seed
 
 
-def parameter_groups(net: nn.Module, config: Optimizer) -> list[dict[str, Any]]:
+def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Parameters with their factor on the learning rate: class embeddings apart from the rest."""
     labels = [p for k, p in net.named_parameters() if "class_embedding" in k]
     rest = [p for k, p in net.named_parameters() if "class_embedding" not in k]
@@ -23,7 +23,7 @@ def parameter_groups(net: nn.Module, config: Optimizer) -> list[dict[str, Any]]:
     return [g for g in groups if g["params"]]
 
 
-def rate_at(config: Optimizer, step: int, steps: int) -> float:
+def rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
     """Learning rate of step `step` (from 0) of `steps`: linear warm-up times a cosine to zero, if asked."""
     warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
     return config.lr * warm * (0.5 * (1 + math.cos(math.pi * step / steps)) if config.cosine else 1.0)

@@ -21,11 +21,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core import geometry, radial
+from cfx.core.cohort import Cohort
 from cfx.core.distance import solid
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
 from cfx.core.registration import reshape
-from cfx.core.values import Cohort
 from cfx.training import config
 from cfx.training.adversaries import Adversary, Reversal, decorrelation
 from cfx.training.objectives import REMEDY, Batch, check_labels
@@ -83,7 +83,7 @@ class Remedy:
         return batch if self.swap is None else replace(batch, x=self.swap(batch))
 
 
-def make_remedy(remedy: config.Remedy | None, cohort: Cohort, steps: int) -> Remedy:
+def make_remedy(remedy: config.RemedyConfig | None, cohort: Cohort, steps: int) -> Remedy:
     """The remedy that a configuration names, for these training rows; None changes nothing.
 
     Raises:
@@ -95,14 +95,14 @@ def make_remedy(remedy: config.Remedy | None, cohort: Cohort, steps: int) -> Rem
     check_labels(cohort, int(1e9))
     assert cohort.y is not None
     match remedy:
-        case config.Reweigh():
+        case config.ReweighConfig():
             return Remedy(weight=balancing(cohort.y, groups(_covariate(cohort, remedy.confounder))))
-        case config.Reversal():
+        case config.ReversalConfig():
             group = groups(_covariate(cohort, remedy.confounder))
             return Remedy(adversary=Reversal(group, remedy.weight, steps))
-        case config.Adversarial():
+        case config.AdversarialConfig():
             return Remedy(adversary=decorrelation(cohort, _covariate(cohort, remedy.confounder), remedy.weight))
-        case config.ShapeSwap():
+        case config.ShapeSwapConfig():
             if cohort.mask is None:
                 raise InputError("cohort.mask: expected brain masks to swap shapes, got none")
             return Remedy(swap=Swap(solid(cohort.mask), Classes.of(cohort.y)))

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxError, InputError
-from cfx.core.values import Cohort
 from cfx.data import load_cohort
 from cfx.models import load
 from cfx.training.config import TrainConfig

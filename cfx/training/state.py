@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from cfx.core.errors import CheckpointError
-from cfx.models.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
+from cfx.runtime.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
 
 SCHEMA = 1
 MANIFEST = "state.json"

@@ -12,17 +12,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from cfx.confounder.arms import measure
+from cfx.confounder.intervention import measure
 from cfx.confounder.plan import Plan
 from cfx.confounder.planted import Toggle
+from cfx.confounder.probes.features import view
+from cfx.confounder.probes.probe import equivalent, probe
 from cfx.confounder.reliance import Reliance, decide
 from cfx.confounder.shape.erasure import ShapeFree
 from cfx.confounder.shape.normalise import Normaliser, mean_shape
 from cfx.confounder.swap import ShapeSwap, Then
-from cfx.confounder.views.features import view
-from cfx.confounder.views.probe import equivalent, probe
+from cfx.core.cohort import Cohort
 from cfx.core.distance import solid
-from cfx.core.values import Cohort
 from cfx.data import BrainConfig, load_cohort
 from cfx.data.brain import Confounder, Population
 from cfx.training import check_config

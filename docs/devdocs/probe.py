@@ -16,11 +16,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from cfx.confounder.views.features import RUNGS, Features, features
-from cfx.confounder.views.matching import matched_probe, matchings
-from cfx.confounder.views.network import Network
-from cfx.confounder.views.probe import ProbeResult, equivalent, gain, probe
-from cfx.confounder.views.probe import pairwise as by_pairs
+from cfx.confounder.probes.features import RUNGS, Features, features
+from cfx.confounder.probes.matching import matched_probe, matchings
+from cfx.confounder.probes.network import Network
+from cfx.confounder.probes.probe import ProbeResult, equivalent, gain, probe
+from cfx.confounder.probes.probe import pairwise as by_pairs
 from cfx.core.random import normal
 from cfx.core.statistics import Estimate
 

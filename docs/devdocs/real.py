@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from cfx.bench.counterfactual import CounterfactualBench
+from cfx.commands.bench.counterfactual import CounterfactualBench
 from cfx.counterfactual import Judge, Minimal, explain
 from cfx.counterfactual.metrics import evaluate
 from cfx.data import load_cohort
 from cfx.models import load
-from cfx.training.config import read_as
+from cfx.runtime.config import read_as
 
 RUNS = Path("runs/real")
 BENCHES = {name: f"configs/bench/{name}-counterfactual.yaml" for name in ("pneumonia", "oasis")}

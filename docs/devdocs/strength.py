@@ -11,14 +11,14 @@ import sys
 
 import torch
 
-from cfx.bench.counterfactual import CounterfactualBench
+from cfx.commands.bench.counterfactual import CounterfactualBench
 from cfx.counterfactual import Judge, explain
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.minimal import Guided, Minimal
 from cfx.counterfactual.shrink import paste, shrink
 from cfx.data import load_cohort
 from cfx.models import load
-from cfx.training.config import read_as
+from cfx.runtime.config import read_as
 
 STEP = 1.1  # ratio of neighbours on the grid
 GRID = 0.05 * STEP ** torch.arange(54.0)  # up to 7.8
@@ -45,7 +45,7 @@ def main(path: str, n: int) -> None:
     ours, theirs = ((v - x).abs().flatten(1).mean(1)[some] for v in (result.x_cf, shrunk))
     turns = (good[1:] != good[:-1]).sum(0)[some]
     share = [float((apart <= k + 1e-3).double().mean()) for k in (1, 3)]
-    nfe = float(result.nfe_forward.double().mean())
+    nfe = float(result.nfe_unet_forward.double().mean())
     print(f"rows that some strength flips: {int(some.sum())} of {n}; U-Net evaluations: {nfe:.1f}")
     print(f"least by brute force: {spread(least[some])}; found: {spread(result.strength[some])}")
     print(f"margin changes sign once: {float((turns == 1).double().mean()):.3f}")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfx.confounder.arms import Shown, measure
+from cfx.confounder.intervention import Shown, measure
 from cfx.confounder.plan import Plan
 from cfx.confounder.planted import Toggle
-from cfx.confounder.reliance import Reliance, Verdict, decide
+from cfx.confounder.reliance import Outcome, Reliance, decide
 from cfx.core.errors import InputError
 
 N = 40
@@ -62,33 +62,33 @@ def test_the_effect_is_the_known_one() -> None:
 
 def test_reliance_is_found_and_its_absence_claimed() -> None:
     relies, none = judged(2.0), judged(0.0, spread=0.05)
-    assert relies.verdict is Verdict.RELIES
+    assert relies.verdict is Outcome.RELIES
     assert relies.fault
     assert relies.effect.p_value < 1e-6
-    assert none.verdict is Verdict.NONE
+    assert none.verdict is Outcome.NONE
     assert none.p_equivalence < 0.05
     assert not none.fault
 
 
 def test_a_classifier_against_the_confounder_has_the_other_sign() -> None:
     found = judged(-2.0)
-    assert found.verdict is Verdict.RELIES
+    assert found.verdict is Outcome.RELIES
     assert found.effect.value < 0
 
 
 def test_two_networks_that_disagree_settle_nothing() -> None:
-    assert judged(0.3, spread=3.0, k=3).verdict is Verdict.INCONCLUSIVE
+    assert judged(0.3, spread=3.0, k=3).verdict is Outcome.INCONCLUSIVE
 
 
 def test_one_network_is_judged_by_itself() -> None:
     found = judged(2.0, k=1)
-    assert found.verdict is Verdict.RELIES
+    assert found.verdict is Outcome.RELIES
     assert "one network" in found.sentence
 
 
 def test_a_round_trip_with_a_tenth_of_the_effect_is_an_artefact() -> None:
-    assert judged(2.0, back=0.08).verdict is Verdict.RELIES
-    assert judged(2.0, back=0.12).verdict is Verdict.ARTEFACT
+    assert judged(2.0, back=0.08).verdict is Outcome.RELIES
+    assert judged(2.0, back=0.12).verdict is Outcome.ARTEFACT
 
 
 def test_a_round_trip_beyond_the_margin_forbids_to_claim_absence() -> None:
@@ -100,12 +100,12 @@ def test_a_round_trip_beyond_the_margin_forbids_to_claim_absence() -> None:
 
     odd = Odd(**vars(toggle()))
     plan = Plan(confounder="pixel", doses=())
-    assert decide(measure(networks(0.0, 0.01), odd), plan).verdict is Verdict.ARTEFACT
+    assert decide(measure(networks(0.0, 0.01), odd), plan).verdict is Outcome.ARTEFACT
 
 
 def test_a_mediator_is_never_called_a_fault() -> None:
     found = judged(2.0, role="mediator")
-    assert found.verdict is Verdict.RELIES
+    assert found.verdict is Outcome.RELIES
     assert not found.fault
     assert "no fault" in found.sentence
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfx.confounder.arms import NEEDED, measure
+from cfx.confounder.intervention import NEEDED, measure
 from cfx.confounder.plan import Plan
 from cfx.confounder.planted import simulated
-from cfx.confounder.reliance import Verdict, decide
+from cfx.confounder.reliance import Outcome, decide
 from cfx.confounder.swap import ShapeSwap
 from cfx.core.distance import dice, signed_distance
 from cfx.core.errors import InputError
@@ -90,8 +90,8 @@ def test_a_reader_of_the_outline_relies_on_shape_as_the_exact_intervention_says(
     plan = Plan(confounder="shape", doses=())
     swapped = decide(measure(networks, ShapeSwap.of(cohort, donors)), plan)
     exact = decide(measure(networks, simulated(brains(48), "shape")[0]), plan)
-    assert swapped.verdict is Verdict.RELIES
-    assert exact.verdict is Verdict.RELIES
+    assert swapped.verdict is Outcome.RELIES
+    assert exact.verdict is Outcome.RELIES
     assert swapped.effect.value > 0
     assert abs(swapped.arms["round_trip"].value) < 0.1 * swapped.effect.value
 

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from cfx.core.denoiser import Denoiser
 from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule
-from cfx.core.values import Counterfactuals
 from cfx.counterfactual import Minimal, explain, typical_margins
-from cfx.counterfactual.judge import Judge
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.minimal import Guided
+from cfx.counterfactual.result import Counterfactuals
 from cfx.counterfactual.shrink import paste
 from cfx.models import build
+from cfx.models.judge import Judge
 from tests.counterfactual.toys import (
     BlowsUp,
     Bounded,
@@ -44,9 +44,9 @@ PLENTY = Minimal(trials=14)
 
 def assert_lawful(result):
     """What holds for every result, failures included."""
-    outside = ~result.mask.expand_as(result.x)
+    outside = ~result.edited.expand_as(result.x)
     assert torch.equal(result.x_cf[outside], result.x[outside])
-    assert torch.equal(result.mask, (result.x_cf != result.x).any(1, keepdim=True))
+    assert torch.equal(result.edited, (result.x_cf != result.x).any(1, keepdim=True))
     assert torch.isfinite(result.x_cf).all()
     assert result.x_cf.abs().max() <= 1 + 1e-5
     done = torch.tensor([v in ("flipped", "already", "unstable") for v in result.verdicts])
@@ -71,7 +71,7 @@ def test_every_image_flips_along_the_true_difference(space, conditional, classif
     assert torch.equal(result.x, toys.x)
     true = (means[result.target] - means[toys.y]).flatten(1)
     assert torch.cosine_similarity((result.x_cf - result.x).flatten(1), true).min() > 0.8
-    assert 0.02 < result.mask.double().mean() < 0.6
+    assert 0.02 < result.edited.double().mean() < 0.6
     torch.testing.assert_close(result.probs_after, Judge(judge).probabilities(result.x_cf))
     torch.testing.assert_close(result.probs_before, Judge(judge).probabilities(result.x))
 
@@ -109,7 +109,7 @@ def test_an_image_of_the_target_class_is_returned():
     assert_lawful(result)
     assert result.verdicts[0] == result.verdicts[2] == "already"
     assert result.verdicts[1] != "already"
-    assert result.nfe_forward.tolist()[::2] == [0, 0]
+    assert result.nfe_unet_forward.tolist()[::2] == [0, 0]
 
 
 def test_a_margin_out_of_reach_is_a_row_with_the_closest_attempt():
@@ -178,17 +178,17 @@ def test_evaluations_are_counted_row_by_row(conditional):
     oracle = CountedClassifier(Linear((8, 8)))
     together = explain(toys, classifier, generator, target, batch_size=4, oracle=oracle)
     assert {"already", "flipped"} <= set(together.verdicts)
-    assert generator.rows == together.nfe_forward.sum()
+    assert generator.rows == together.nfe_unet_forward.sum()
     assert classifier.rows == together.nfe_classifier.sum() + 1  # one gradient checks the classifier
     assert classifier.gradients == together.nfe_classifier_backward.sum() + 1
     assert (oracle.rows, oracle.gradients) == (18, 0)
     for i in range(9):
         generator.rows = classifier.rows = classifier.gradients = 0
         explain(toys.x[i : i + 1], classifier, generator, target[i : i + 1], row=torch.tensor([i]))
-        assert generator.rows == together.nfe_forward[i]
+        assert generator.rows == together.nfe_unet_forward[i]
         assert classifier.rows == together.nfe_classifier[i] + 1
         assert classifier.gradients == together.nfe_classifier_backward[i] + 1
-    assert (together.nfe_backward == 0).all()
+    assert (together.nfe_unet_backward == 0).all()
 
 
 def test_rows_do_not_depend_on_batch_size_or_order():
@@ -282,7 +282,7 @@ def test_a_generator_of_other_classes_serves_without_labels():
     means = class_means((8, 8), 3)[[0, 2]]
     generator = Counted(ClassGaussian(torch.cat([means, means.mean(0)[None]])))
     result = explain(cohort(means, 4), Quadratic(means), generator)
-    assert generator.rows == result.nfe_forward.sum()
+    assert generator.rows == result.nfe_unet_forward.sum()
     assert result.flipped.all()
 
 
@@ -309,7 +309,7 @@ def test_volumes_through_real_networks(conditional, side):
     x, classifier, generator = volumes(conditional, side)
     result = explain(x, classifier, generator, method=Minimal(steps=3, trials=2))
     assert_lawful(result)
-    assert result.mask.flatten(1).any(1).all()
+    assert result.edited.flatten(1).any(1).all()
     margin = Judge(classifier).margin(result.x_cf, result.target)
     torch.testing.assert_close(result.margin_after, margin.detach(), atol=1e-5, rtol=0)
 

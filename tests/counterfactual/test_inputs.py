@@ -8,8 +8,8 @@ import torch
 import zarr
 
 from cfx.atlas import Atlas
+from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError, InputError
-from cfx.core.values import Cohort
 from cfx.counterfactual import explain
 from tests.counterfactual.toys import (
     ClassGaussian,
@@ -103,7 +103,7 @@ def test_a_disk_that_fails_keeps_the_batches_before_it(tmp_path, monkeypatch, co
     store = zarr.storage.LocalStore.set
 
     async def failing(self, key, value):
-        if "mask/c/2" in key:  # a shard of the third batch
+        if "edited/c/2" in key:  # a shard of the third batch
             raise OSError(code, "the disk refused")
         return await store(self, key, value)
 
@@ -118,5 +118,5 @@ def test_a_disk_that_fails_keeps_the_batches_before_it(tmp_path, monkeypatch, co
     assert_same(tensors(left.read()), tensors(whole[:4]), tolerance=0)
     generator.rows = 0
     explain(toys[missing], classifier, generator, row=missing, on_batch=left.write)
-    assert generator.rows == whole.nfe_forward[missing].sum()
+    assert generator.rows == whole.nfe_unet_forward[missing].sum()
     assert_same(tensors(left.read()), tensors(whole))

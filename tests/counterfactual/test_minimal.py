@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cfx.counterfactual import explain
-from cfx.counterfactual.judge import Judge
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.minimal import Guided, Minimal
 from cfx.counterfactual.shrink import paste
+from cfx.models.judge import Judge
 from tests.counterfactual.toys import ClassGaussian, Counted, Linear, Projection, blob, class_means, cohort
 
 SPACES = [(8, 8), (8, 8, 8)]

@@ -42,13 +42,13 @@ def test_morph_convinces_the_classifier(space, depth):
     data = cohort(means, 6)
     result = explain(data, Linear(space), ClassGaussian(means), 1 - data.y, depth=depth, method="morph")
     assert result.validity == 1.0
-    assert torch.equal(result.x_cf[~result.mask.expand_as(result.x)], result.x[~result.mask.expand_as(result.x)])
+    assert torch.equal(result.x_cf[~result.edited.expand_as(result.x)], result.x[~result.edited.expand_as(result.x)])
     assert result.method == "morph"
     guide = Morph().guide
     steps = guide.steps if depth == "typical" else guide.boundary_steps
     if depth == "boundary":
         assert result.certified.all()
-    assert int(result.nfe_forward.max()) == 3 * steps  # abduction, replay from a known state, review
+    assert int(result.nfe_unet_forward.max()) == 3 * steps  # abduction, replay from a known state, review
 
 
 def test_rows_do_not_depend_on_the_batch():

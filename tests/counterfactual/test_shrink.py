@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfx.counterfactual.judge import Judge
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.shrink import GRID, paste, shrink
+from cfx.models.judge import Judge
 from tests.counterfactual.toys import Linear, class_means, cohort
 
 SPACES = [(8, 8), (8, 8, 8)]

@@ -1,15 +1,16 @@
 """Two or three classes of images whose generator is known in closed form; classifiers that behave and that do not."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from cfx.core.cohort import Cohort
 from cfx.core.denoiser import Posterior
 from cfx.core.random import normal
 from cfx.core.schedule import Schedule, Time
-from cfx.core.values import Cohort, Counterfactuals
 from cfx.counterfactual import explain
+from cfx.counterfactual.result import Counterfactuals
 
 STD = 0.1
 SHIFT = 0.35  # how far class means are apart at the middle of the blob
@@ -199,17 +200,17 @@ def explain_toys(n: int, **more) -> Counterfactuals:
 
 
 def tensors(result: Counterfactuals) -> dict[str, Tensor]:
-    """Every tensor of a result."""
-    found = {f.name: getattr(result, f.name) for f in fields(result)}
-    return {name: value.contiguous() for name, value in found.items() if isinstance(value, Tensor)}
+    """Every tensor of a result that the same run repeats: all but the time it took."""
+    found = {name: value for name, value in result.parts().items() if name != "seconds"}
+    return {name: value.contiguous() for name, value in found.items()}
 
 
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 1e-5) -> None:
     """Equal integers, and reals that differ by rounding only; the mask may differ where hardly anything changed."""
     assert a.keys() == b.keys()
-    for name in a.keys() - {"mask"}:
+    for name in a.keys() - {"edited"}:
         torch.testing.assert_close(
             a[name], b[name], atol=tolerance, rtol=0, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}"
         )
-    differ = (a["mask"] != b["mask"]).expand_as(a["x"])
+    differ = (a["edited"] != b["edited"]).expand_as(a["x"])
     assert ((a["x_cf"] - a["x"])[differ].abs() <= tolerance).all()

@@ -9,7 +9,7 @@ from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CheckpointError, InputError
 from cfx.core.schedule import Schedule
 from cfx.models import build, load, read_manifest, save
-from cfx.models.files import digest
+from cfx.runtime.files import digest
 
 CONFIG = {
     "spatial_dims": 2, "in_channels": 1, "channels": (8, 16), "attention": (False, False), "patch": 2,

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxError, InputError
-from cfx.core.values import Cohort, Counterfactuals, Verdict
+from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.report import panel, write_report
 from cfx.report.cards import failures_first, number, probability
-from cfx.report.words import METRICS, ORDER, VERDICTS, meaning
+from cfx.report.words import METRICS, ORDER, meaning
 
 VOID = {"meta", "img", "br", "path", "hr"}
 
@@ -66,19 +67,19 @@ def make(n: int = 10, space: tuple[int, ...] = (12, 10), channels: int = 1) -> t
         target=target,
         probs_before=before,
         probs_after=after,
-        mask=mask,
+        edited=mask,
         margin=torch.full((n,), 2.0),
         margin_after=torch.where((verdict == Verdict.BUDGET) | (verdict == Verdict.REFUSED), 1.5, 2.5),
         strength=torch.rand(n, generator=g),
         verdict=verdict,
         row=torch.arange(n) + 100,
-        nfe_forward=count,
-        nfe_backward=count * 0,
+        nfe_unet_forward=count,
+        nfe_unet_backward=count * 0,
         nfe_classifier=count,
         nfe_classifier_backward=count,
         depth="typical",
         seed=3,
-        seconds=20.0,
+        seconds=torch.full((n,), 20.0 / n),
         oracle_probs_before=before.nan_to_num(0.5),
         oracle_probs_after=oracle,
     )
@@ -138,7 +139,7 @@ def test_headline_counts_every_row_in_the_shares(tmp_path: Path) -> None:
     said = " ".join("".join(page(tmp_path, result).text).split())
     assert "60.0%validity6 of 10 rows reach the margin" in said.replace(" validity", "validity")
     assert "No true counterfactual is known" in said
-    assert all(text in said for text in VERDICTS.values())
+    assert all(text in said for text in (verdict.meaning for verdict in Verdict))
 
 
 def test_metrics_table_folds_intervals_and_explains(tmp_path: Path) -> None:
@@ -158,7 +159,12 @@ def test_all_rows_alike_and_no_change_at_all(tmp_path: Path) -> None:
     result, _ = make(3)
     nan = torch.full_like(result.probs_after, float("nan"))
     result = replace(
-        result, x_cf=result.x, mask=result.mask & False, verdict=torch.full((3,), 4), probs_before=nan, probs_after=nan
+        result,
+        x_cf=result.x,
+        edited=result.edited & False,
+        verdict=torch.full((3,), 4),
+        probs_before=nan,
+        probs_after=nan,
     )
     found = page(tmp_path, result)
     assert len(found.values("article", "aria-label")) == 3

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxError, CheckpointError, InputError
-from cfx.core.values import Cohort
 from cfx.models import load, read_manifest
 from cfx.training import train
 from cfx.training.loop import Trainer

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from cfx.core.cohort import Cohort
 from cfx.core.random import normal
-from cfx.core.values import Cohort
 from cfx.models.autoencoder import kl_standard
 from cfx.training.classify import _shift, augment, auroc
-from cfx.training.config import Classifier
+from cfx.training.config import ClassifierConfig
 from cfx.training.objectives import Batch, DiffusionObjective, make_objective, min_snr_weight, whole_batch
 from tests.training.toys import toy_cohort, toy_config
 
@@ -120,11 +120,11 @@ def test_the_critic_is_heard_from_its_start_on(tmp_path):
 class TestAugment:
     def test_no_augmentation_changes_nothing(self):
         batch = whole_batch(toy_cohort(5), 0, 0, torch.device("cpu"))
-        assert torch.equal(augment(Classifier(kind="classifier"), batch), batch.x)
+        assert torch.equal(augment(ClassifierConfig(kind="classifier"), batch), batch.x)
 
     def test_flip_mirrors_about_half_of_the_rows(self):
         batch = whole_batch(toy_cohort(400), 0, 0, torch.device("cpu"))
-        y = augment(Classifier(kind="classifier", flip=True), batch)
+        y = augment(ClassifierConfig(kind="classifier", flip=True), batch)
         same = (y == batch.x).flatten(1).all(1)
         mirrored = (y == batch.x.flip(-1)).flatten(1).all(1)
         assert (same ^ mirrored).all()
@@ -137,11 +137,11 @@ class TestAugment:
 
     def test_noise_and_contrast_stay_in_range_and_within_their_limits(self):
         batch = whole_batch(toy_cohort(50), 0, 0, torch.device("cpu"))
-        noised = augment(Classifier(kind="classifier", noise=0.2), batch) - batch.x
+        noised = augment(ClassifierConfig(kind="classifier", noise=0.2), batch) - batch.x
         spread = noised.flatten(1).std(1)
         assert spread.max() < 0.25
         assert spread.std() > 0.02  # every row draws its own level
-        scaled = augment(Classifier(kind="classifier", contrast=0.3), batch)
+        scaled = augment(ClassifierConfig(kind="classifier", contrast=0.3), batch)
         assert (scaled.abs() <= 1.3 * batch.x.abs() + 1e-6).all()
         assert scaled.abs().max() <= 1
 

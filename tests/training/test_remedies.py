@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from cfx.core.cohort import Cohort
 from cfx.core.distance import dice
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort
 from cfx.models import load
 from cfx.training import train
 from cfx.training.adversaries import Reversal, decorrelation, pooled, staged
-from cfx.training.config import Adversarial, Reweigh, ShapeSwap
+from cfx.training.config import AdversarialConfig, ReweighConfig, ShapeSwapConfig
 from cfx.training.objectives import make_objective, whole_batch
 from cfx.training.order import Classes
 from cfx.training.remedies import Swap, balancing, groups, make_remedy
@@ -287,16 +287,17 @@ class TestErrors:
 
     def test_cohorts_that_do_not_suit_are_refused_by_name(self):
         cohort, y = toy_cohort(), toy_cohort().y
-        reweigh, shape = Reweigh(kind="reweigh", confounder="site"), ShapeSwap(kind="shape-swap")
+        reweigh, shape = ReweighConfig(kind="reweigh", confounder="site"), ShapeSwapConfig(kind="shape-swap")
         with pytest.raises(InputError, match=r"a covariate of the cohort, \['site'\]; got 'scanner'"):
-            self.remedy(Reweigh(kind="reweigh", confounder="scanner"), cohort)
+            self.remedy(ReweighConfig(kind="reweigh", confounder="scanner"), cohort)
         with pytest.raises(InputError, match=r"rows with every value, got counts \[\[11, 0\], \[0, 11\]"):
             self.remedy(reweigh, Cohort(x=cohort.x, y=y, covariates={"site": y}))
         with pytest.raises(InputError, match="finite values of site, not all the same"):
             self.remedy(reweigh, Cohort(x=cohort.x, y=y, covariates={"site": torch.ones(22)}))
         with pytest.raises(InputError, match="vary within every class"):
             self.remedy(
-                Adversarial(kind="adversarial", confounder="site"), Cohort(x=cohort.x, y=y, covariates={"site": y})
+                AdversarialConfig(kind="adversarial", confounder="site"),
+                Cohort(x=cohort.x, y=y, covariates={"site": y}),
             )
         with pytest.raises(InputError, match=r"cohort\.mask: expected brain masks to swap shapes, got none"):
             self.remedy(shape, Cohort(x=cohort.x, y=y))

@@ -3,7 +3,7 @@
 import torch
 
 from cfx.core import geometry
-from cfx.core.values import Cohort
+from cfx.core.cohort import Cohort
 from cfx.training import check_config
 
 NETWORKS = {

@@ -28,9 +28,9 @@ from torch import Tensor
 from cfx.confounder.observed.independence import permutation_p
 from cfx.confounder.observed.two_sample import TwoSample, relabelled, two_sample
 from cfx.confounder.observed.variables import image_variables
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.statistics import holm
-from cfx.core.values import Cohort
 
 MATTERS = 0.1
 """Standardised difference from which a significant one is called a difference."""

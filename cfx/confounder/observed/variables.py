@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfx.core.cohort import Cohort
 from cfx.core.distance import signed_distance
 from cfx.core.geometry import identity
-from cfx.core.values import Cohort
 
 SHAPE_SCORES = 3
 """Principal components of the signed distance that count as variables."""

@@ -22,11 +22,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfx.confounder.probes.features import sdf
 from cfx.confounder.shape.normalise import BACKGROUND, Normaliser
-from cfx.confounder.views.features import sdf
+from cfx.core.cohort import Cohort
 from cfx.core.distance import solid
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort
 
 _RIDGE = 1e-4  # added to the variance of every direction, relative to the mean variance of a voxel
 _NONE = 1e-6  # variation this small, relative to the largest, is rounding

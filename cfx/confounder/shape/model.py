@@ -28,8 +28,8 @@ from cfx.confounder.shape.vae import NAME, ShapeVae
 from cfx.core.errors import CheckpointError, InputError
 from cfx.core.random import normal, permutation
 from cfx.models import build
-from cfx.models.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
-from cfx.models.shape import ShapeVae as Network
+from cfx.models.shape import ShapeNetwork
+from cfx.runtime.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
 
 SCHEMA = 1
 WEIGHTS, MANIFEST = "model.safetensors", "shape.json"
@@ -278,7 +278,7 @@ def _codec(values: Mapping[str, Any], tensors: dict[str, Tensor]) -> Codec:
         case "pca":
             return SdfPca(clip=values["clip"], **tensors)
         case "vae":
-            network = cast(Network, build(NAME, **values["config"]))
+            network = cast(ShapeNetwork, build(NAME, **values["config"]))
             network.load_state_dict(tensors)
             return ShapeVae(network.eval(), values["clip"])
     raise CheckpointError(f"{MANIFEST}: expected kind pca or vae, got {values['kind']!r}")

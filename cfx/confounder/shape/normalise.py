@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cfx.confounder.shape.transfer import Transfer, Transferred
 from cfx.core import geometry
+from cfx.core.cohort import Cohort
 from cfx.core.distance import check_mask, signed_distance, solid
 from cfx.core.errors import InputError
 from cfx.core.registration import reshape
-from cfx.core.values import Cohort
 
 BACKGROUND = -1.0
 _GREY = 2 / 255  # the least that the inside differs from the background

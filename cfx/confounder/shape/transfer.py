@@ -21,13 +21,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core import geometry
+from cfx.core.cohort import check_images
 from cfx.core.denoiser import Generative
 from cfx.core.distance import check_mask, dice, signed_distance
 from cfx.core.errors import InputError
 from cfx.core.inpainting import inpaint
 from cfx.core.random import normal
 from cfx.core.registration import LIMIT, match, reshape
-from cfx.core.values import check_images
 
 LEAST_DICE = 0.95
 MOST_LESION_CHANGE = 0.1

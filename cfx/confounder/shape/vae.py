@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cfx.confounder.shape.pca import SdfPca, as_distance, clipped, mirrored
+from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxError, InputError
-from cfx.core.values import Cohort
 from cfx.models import load, save
-from cfx.models.shape import ShapeVae as Network
+from cfx.models.shape import ShapeNetwork
 from cfx.training import TrainConfig, check_config, train
 
 NAME = "shape-vae"
@@ -47,7 +47,7 @@ class ShapeVae:
 
     kind: ClassVar[str] = "vae"
 
-    network: Network
+    network: ShapeNetwork
     clip: float
 
     @classmethod
@@ -87,7 +87,7 @@ class ShapeVae:
         done = train(_config(start.keywords, Path(folder), steps, seed), Cohort(x=x))
         if done.checkpoint is None:
             raise CfxError(f"folder: training in {folder} was interrupted at step {done.step}; fit again to resume")
-        return cls(cast(Network, load(done.checkpoint)), pca.clip)
+        return cls(cast(ShapeNetwork, load(done.checkpoint)), pca.clip)
 
     @property
     def space(self) -> tuple[int, ...]:
@@ -142,14 +142,14 @@ class ShapeVae:
         return step
 
 
-def started(pca: SdfPca, x: Float[Tensor, "n 1 *space"], k: int) -> Network:
+def started(pca: SdfPca, x: Float[Tensor, "n 1 *space"], k: int) -> ShapeNetwork:
     """The network before training.
 
     Its modes are those of `pca`, its centres the codes of the shapes x in [-1, 1], and its bend the kernel ridge
     regression of the modes above k on the first k, with penalty 1.
     """
     c = (x - pca.mean).flatten(1) @ pca.basis.flatten(1).T / pca.scale
-    network = Network(len(pca.space), 1, pca.space, latent=k, modes=len(pca.scale), centres=len(x))
+    network = ShapeNetwork(len(pca.space), 1, pca.space, latent=k, modes=len(pca.scale), centres=len(x))
     network.mean, network.basis, network.scale = pca.mean, pca.basis, pca.scale
     network.centres = c[:, :k].contiguous()
     kernel = network.features(network.centres) + torch.eye(len(x))

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
 from cfx.counterfactual.baselines.respaced import Reverse, ladder
-from cfx.counterfactual.judge import Judge
 from cfx.counterfactual.method import Problem, Proposal, rms, unit
+from cfx.models.judge import Judge
 
 
 @dataclass(frozen=True)

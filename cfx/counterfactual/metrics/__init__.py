@@ -4,8 +4,8 @@
 `faithful`, `consistency` and `latent` ask the questions that need more than the result itself.
 """
 
-from cfx.counterfactual.metrics.beside import identity_edit, random_real
 from cfx.counterfactual.metrics.consistency import Nullable, composition, null_drift, reversibility
+from cfx.counterfactual.metrics.evaluate import against_truth, evaluate, means
 from cfx.counterfactual.metrics.faithful import attribute_change, cout, diversity
 from cfx.counterfactual.metrics.latent import im1, im2, latent_divergence
 from cfx.counterfactual.metrics.realism import (
@@ -16,8 +16,8 @@ from cfx.counterfactual.metrics.realism import (
     penultimate,
     split_distance,
 )
+from cfx.counterfactual.metrics.references import identity_edit, random_real
 from cfx.counterfactual.metrics.rows import CHANGED, TRUE_EFFECT, per_row
-from cfx.counterfactual.metrics.table import against_truth, evaluate, means
 
 __all__ = [
     "CHANGED",

@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cfx.core.errors import InputError
-from cfx.core.values import Counterfactuals
-from cfx.counterfactual.judge import Judge, at_rest, margin_of
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.metrics.measure import Distance, apart, source_class
+from cfx.counterfactual.result import Counterfactuals
+from cfx.models.judge import Judge, at_rest, margin_of
 
 
 @runtime_checkable

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cfx.core.errors import InputError
-from cfx.core.values import Counterfactuals
 from cfx.counterfactual.metrics.measure import Distance, apart, logits_of, probability, source_class
+from cfx.counterfactual.result import Counterfactuals
 
 
 def cout(result: Counterfactuals, classifier: nn.Module, *, steps: int = 50) -> Float[Tensor, " n"]:

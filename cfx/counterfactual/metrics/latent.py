@@ -27,9 +27,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort, Counterfactuals
 from cfx.counterfactual.metrics.measure import in_batches, source_class
+from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
 
 Autoencoder = Callable[[Tensor], Tensor]

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cfx.core.values import Counterfactuals
-from cfx.counterfactual.judge import Judge, at_rest
+from cfx.counterfactual.result import Counterfactuals
+from cfx.models.judge import Judge, at_rest
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """Two batches of images to one distance a row."""

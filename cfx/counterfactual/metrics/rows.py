@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.statistics import average_precision
-from cfx.core.values import Cohort, Counterfactuals, Verdict
 from cfx.counterfactual.metrics.measure import apart, probability, rms
+from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.models.perceptual import Lpips
 
 TRUE_EFFECT = 0.25
@@ -58,10 +59,10 @@ def per_row(
         "probability_change": after - before,
         "l1": change.flatten(1).mean(1),
         "l2": rms(change),
-        "edited_share": result.mask.flatten(1).double().mean(1),
+        "edited_share": result.edited.flatten(1).double().mean(1),
         "changed_share": (change.amax(1) > CHANGED).flatten(1).double().mean(1),
-        "nfe_unet_forward": result.nfe_forward,
-        "nfe_unet_backward": result.nfe_backward,
+        "nfe_unet_forward": result.nfe_unet_forward,
+        "nfe_unet_backward": result.nfe_unet_backward,
         "nfe_classifier": result.nfe_classifier,
         "nfe_classifier_backward": result.nfe_classifier_backward,
     }

@@ -9,10 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cfx.confounder.arms import OPPOSITE, SAME
+from cfx.confounder.intervention import OPPOSITE, SAME
 from cfx.confounder.reliance import Reliance
 from cfx.core.crossed import Effect
-from cfx.report.images import array, flat
+from cfx.display.images import array, flat
 
 INK, BAND, HIT, MISS = "#2457c5", "#dfe3e8", "#a3182d", "#5b6470"
 

@@ -2,18 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cfx.confounder.arms import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, SAME
-from cfx.confounder.reliance import Reliance, Verdict
+from cfx.confounder.audit import Audit
+from cfx.confounder.intervention import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, SAME
+from cfx.confounder.reliance import Outcome, Reliance
 from cfx.core.crossed import Effect
+from cfx.display.templates import render
 from cfx.report.audit import figures
-from cfx.report.summary import write_whole
-from cfx.report.templates import render
-
-if TYPE_CHECKING:
-    from cfx.report.audit.run import Audit
 
 MEANING = {
     "untouched": "the images as they are",
@@ -38,15 +33,12 @@ class Section:
     numbers: Sequence[int] = ()
 
 
-def write_page(path: Path, found: "Audit", title: str) -> None:
-    """Write the page, self-contained.
-
-    Raises:
-        CfxError: the file cannot be written.
-    """
+def audit_page(found: Audit, title: str) -> str:
+    """The page as HTML, self-contained."""
     r = found.reliance
-    kind = "mediator" if r.verdict is Verdict.RELIES and not r.fault else str(r.verdict).replace(" ", "-")
-    text = render(
+    kind = "mediator" if r.verdict is Outcome.RELIES and not r.fault else str(r.verdict).replace(" ", "-")
+    return render(
+        "cfx.report",
         "audit.html.j2",
         title=title,
         subtitle=f"{r.n} images, {len(r.by_seed)} networks, role declared: {r.plan.role}",
@@ -56,7 +48,6 @@ def write_page(path: Path, found: "Audit", title: str) -> None:
         tiles=_tiles(r),
         sections=_sections(found),
     )
-    write_whole(path, text.encode())
 
 
 def _tiles(r: Reliance) -> list[tuple[str, str, str]]:
@@ -71,7 +62,7 @@ def _tiles(r: Reliance) -> list[tuple[str, str, str]]:
     ]
 
 
-def _sections(found: "Audit") -> list[Section]:
+def _sections(found: Audit) -> list[Section]:
     parts = [_arms(found.reliance), _doses(found.reliance), _examples(found)]
     parts += [] if found.exact is None else [_exact(found.reliance, found.exact)]
     parts += [_evidence(found), _balance(found), _groups(found), _plan(found), _limits(found.reliance)]
@@ -98,7 +89,7 @@ def _doses(r: Reliance) -> Section:
     return Section("Dose and response", text, [(figures.doses(r.doses), "Score against dose")])
 
 
-def _examples(found: "Audit") -> Section:
+def _examples(found: Audit) -> Section:
     shown = {k: v for k, v in found.examples.items() if k in (*NEEDED, "random", "normalised")}
     text = ["Two images of each class in every arm; red is brighter in opposite than in same, blue darker."]
     return Section("What was shown", text, [(figures.gallery(shown, found.names), "Images in every arm")])
@@ -112,7 +103,7 @@ def _exact(r: Reliance, exact: Reliance) -> Section:
     return Section("Against the truth", text, (), ["Intervention", "Effect (logits)", "Verdict"], rows, (1,))
 
 
-def _evidence(found: "Audit") -> Section:
+def _evidence(found: Audit) -> Section:
     rows = [["reliance (intervention)", _effect(found.reliance.effect), _p(found.adjusted["reliance"])]]
     for name, test in (("partial: predictions and confounder, given the class", found.partial),):
         rows += [] if test is None else [[name, f"R² {test.statistic:.3f}", _p(found.adjusted["partial"])]]
@@ -130,7 +121,7 @@ def _evidence(found: "Audit") -> Section:
     return Section("All evidence", text, (), ["Evidence", "Size", "p (Holm)"], rows, (1, 2))
 
 
-def _balance(found: "Audit") -> Section:
+def _balance(found: Audit) -> Section:
     b = found.balance
     rows = [(c.name, c.difference, c.low, c.high, c.finding == "differs") for c in b.rows]
     advice = f"Match the classes on {', '.join(b.matching)}." if b.matching else "No covariate calls for matching."
@@ -140,7 +131,7 @@ def _balance(found: "Audit") -> Section:
     return Section("The data", text, [(figures.love(rows), "Love plot of standardised differences")])
 
 
-def _groups(found: "Audit") -> Section:
+def _groups(found: Audit) -> Section:
     rows = [[a.name, f"{a.value:.3f}", a.measure, _p(a.p_holm)] for a in found.associations]
     sizes = ", ".join(map(str, found.clusters.sizes))
     text = [f"Sensitivity maps fall into {len(found.clusters.sizes)} group(s) of {sizes}. What goes with them:"]
@@ -148,7 +139,7 @@ def _groups(found: "Audit") -> Section:
     return Section("Ways of deciding", text, (), header, rows if len(found.clusters.sizes) > 1 else (), (1, 3))
 
 
-def _plan(found: "Audit") -> Section:
+def _plan(found: Audit) -> Section:
     rows = [[k, str(v)] for k, v in found.reliance.plan.model_dump().items()]
     text = [f"Written before the first network ran. SHA-256 {found.plan_sha256}."]
     return Section("The plan", text, (), ["Key", "Value"], rows)

@@ -11,9 +11,9 @@ from scipy import stats
 
 from cfx.confounder.observed import balance as audit
 from cfx.confounder.observed.balance import balance
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
-from cfx.core.values import Cohort
 from cfx.data.brain import BrainConfig, Confounder, load_brain
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cfx.confounder.observed.variables import SHAPE_SCORES, coarse, image_variables
+from cfx.core.cohort import Cohort
 from cfx.core.geometry import identity, smooth
 from cfx.core.random import normal
-from cfx.core.values import Cohort
 
 
 def ellipsoids(n, space, radii, *, spacing=1.0, noise=0.02, seed=0):

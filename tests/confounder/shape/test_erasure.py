@@ -7,9 +7,9 @@ import torch
 
 from cfx.confounder.shape.erasure import ShapeFree, _erase, _known, _within
 from cfx.confounder.shape.normalise import BACKGROUND, Normaliser, mean_shape
+from cfx.core.cohort import Cohort
 from cfx.core.distance import solid
 from cfx.core.errors import InputError
-from cfx.core.values import Cohort
 from cfx.data import BrainConfig, load_cohort
 from cfx.data.brain import Confounder
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from cfx.core.denoiser import Posterior
 from cfx.core.schedule import Schedule
-from cfx.counterfactual.judge import Judge
 from cfx.counterfactual.method import Meter, Problem
+from cfx.models.judge import Judge
 from tests.counterfactual.toys import ClassGaussian, Counted, CountedClassifier, Linear, class_means, draw
 
 ROW = torch.tensor([5, 0, 12, 3])

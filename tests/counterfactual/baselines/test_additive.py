@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cfx.counterfactual.baselines.additive import AdditiveMap
-from cfx.counterfactual.judge import Judge
 from cfx.counterfactual.method import Meter
+from cfx.models.judge import Judge
 from tests.counterfactual.baselines.problems import laws, part, problem, spent
 from tests.counterfactual.toys import BlowsUp, Bounded, Cliff, Linear
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from cfx.core.values import Counterfactuals, Verdict
+from cfx.counterfactual.result import Counterfactuals, Verdict
 
 
 def result_of(x: torch.Tensor, x_cf: torch.Tensor, reached: list[bool] | None = None) -> Counterfactuals:
@@ -16,17 +16,17 @@ def result_of(x: torch.Tensor, x_cf: torch.Tensor, reached: list[bool] | None = 
         target=zero + 1,
         probs_before=probs.flip(1),
         probs_after=probs,
-        mask=(x != x_cf).any(1, keepdim=True),
+        edited=(x != x_cf).any(1, keepdim=True),
         margin=ones,
         margin_after=torch.tensor([1.5 if r else 0.5 for r in reached]),
         strength=ones,
         verdict=torch.tensor([int(Verdict.FLIPPED if r else Verdict.BUDGET) for r in reached]),
         row=torch.arange(n),
-        nfe_forward=zero + 10,
-        nfe_backward=zero,
+        nfe_unet_forward=zero + 10,
+        nfe_unet_backward=zero,
         nfe_classifier=zero + 3,
         nfe_classifier_backward=zero + 4,
         depth="typical",
         seed=0,
-        seconds=2.0,
+        seconds=torch.full((len(x),), 2.0 / len(x)),
     )

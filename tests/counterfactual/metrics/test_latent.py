@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
-from cfx.core.values import Cohort
 from cfx.counterfactual.metrics import im1, im2, latent_divergence
 from cfx.counterfactual.metrics.latent import _divergences
 from tests.counterfactual.metrics.hand_made import result_of

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import normal
-from cfx.core.values import Cohort, Verdict
 from cfx.counterfactual.metrics import CHANGED, TRUE_EFFECT, per_row
+from cfx.counterfactual.result import Verdict
 from tests.counterfactual.metrics.hand_made import result_of
 
 SPACE = (1, 6, 6)
@@ -72,7 +73,7 @@ def test_shares_count_pixels_once_whatever_the_channels() -> None:
 def test_costs_probabilities_and_verdicts_are_the_rows_own() -> None:
     x = noise(3, 0)
     codes = [Verdict.UNSTABLE, Verdict.REFUSED, Verdict.FLIPPED]
-    result = replace(result_of(x, x + 0.1), verdict=torch.tensor(codes), nfe_backward=torch.tensor([5, 6, 7]))
+    result = replace(result_of(x, x + 0.1), verdict=torch.tensor(codes), nfe_unet_backward=torch.tensor([5, 6, 7]))
     rows = per_row(result)
     assert rows["stable"].tolist() == [0, 0, 1]
     assert rows["nfe_unet_backward"].tolist() == [5, 6, 7]

@@ -1,0 +1,301 @@
+"""All methods of counterfactual explanation on the same images, classifier and generator, in one run.
+
+Each finished measurement (a method at a depth) is kept at once, so an interrupted bench goes on where it was; a method
+that cannot run is a row with an `error`, not the end of the bench.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+import cfx
+from cfx.commands.bench import cost
+from cfx.commands.bench.cells import Cell, fingerprint, read_cell, write_cell
+from cfx.commands.bench.figure import draw
+from cfx.commands.bench.rows import REFERENCES, Measures, table_rows
+from cfx.commands.bench.table import markdown
+from cfx.core.cohort import Cohort
+from cfx.core.denoiser import Denoiser
+from cfx.core.errors import CfxError, InputError
+from cfx.counterfactual import Depth, Judge, Method, build_method, explain
+from cfx.counterfactual.metrics import Nullable, null_drift, reversibility
+from cfx.counterfactual.metrics.measure import source_class
+from cfx.counterfactual.result import Counterfactuals
+from cfx.data import DataConfig, load_cohort
+from cfx.models import load, read_manifest
+from cfx.models.autoencoder import Vae
+from cfx.models.judge import at_rest
+from cfx.models.perceptual import Lpips
+from cfx.runtime.config import Frozen, RunConfig
+from cfx.runtime.files import digest
+from cfx.runtime.folder import RunFolder
+from cfx.runtime.processes import gather_rows, make_accelerator, my_rows
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_WITHOUT_GENERATOR = ("gradient-attack", "additive-map")
+_LATENT = ("latent-shift",)
+
+
+class Contender(Frozen):
+    """One method of the comparison."""
+
+    method: str
+    """Name in `cfx.counterfactual.registry.METHODS`."""
+    label: str = Field(default="", pattern=r"^[\w.+-]*$")
+    """What its rows are called; the method's name by default. For one method with several settings."""
+    generator: str | None = None
+    """Checkpoint folder to use instead of the bench's own."""
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+    """Settings of the method that differ from its defaults."""
+    rows: int | None = Field(default=None, ge=1)
+    """Explain this many of the first images only, where a method is too slow for all of them."""
+    reversible: bool = False
+    """Also measure `reversibility`, for which every counterfactual is explained back, and `composition`."""
+
+    @property
+    def name(self) -> str:
+        """The label, or the method's name."""
+        return self.label or self.method
+
+    def build(self) -> Method:
+        """The method with these settings; lists, which is all that YAML has, become the tuples that methods take."""
+        return build_method(
+            self.method, **{k: tuple(v) if isinstance(v, list) else v for k, v in self.settings.items()}
+        )
+
+
+class CounterfactualBench(RunConfig):
+    """Which methods to compare, on which images, for which classifier."""
+
+    data: DataConfig
+    """Images to explain."""
+    reference: DataConfig | None = None
+    """Labelled images that set the typical margins and stand for the real ones; never those to be explained."""
+    classifier: str
+    """Checkpoint folder of the classifier."""
+    generator: str
+    """Checkpoint folder of the diffusion model."""
+    autoencoder: str | None = None
+    """Checkpoint folder of the autoencoder, for methods that work on latents."""
+    oracle: str | None = None
+    """Checkpoint folder of an independent classifier: judges the results, its features measure distance and realism."""
+    lpips: str | None = None
+    """File of AlexNet's weights as torchvision publishes it: LPIPS is measured too (needs `cfx[perceptual]`)."""
+    depths: tuple[Depth, ...] = ("typical",)
+    """Depths to run."""
+    methods: tuple[Contender, ...] = Field(min_length=1)
+    """What to compare; the first is compared with each of the others, row by row."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of all randomness."""
+    batch_size: int = Field(default=32, ge=1)
+    """Images worked on together."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [m.name for m in self.methods] + list(REFERENCES)
+        if double := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"methods: expected distinct labels other than {list(REFERENCES)}, got {double} twice")
+        return self
+
+
+def run_bench(config: CounterfactualBench, command: str | None = None) -> list[dict[str, Any]]:
+    """Run the comparison and write `results.json`, `table.md`, `figure.png`, `config.yaml` and `rows/`.
+
+    Under `accelerate launch` the processes share the images of every method.
+
+    Args:
+        config: What to compare.
+        command: What the table says the bench was run with; by default the command that repeats it from `config.yaml`.
+
+    Returns:
+        The rows of `results.json`, for every depth one a method and the reference rows.
+
+    Raises:
+        InputError, CheckpointError: what all methods share (images, classifier, generator, oracle), or the name or the
+            settings of a method, is not usable.
+    """
+    accelerator = make_accelerator()
+    bench = _Bench(config, accelerator)
+    folder = RunFolder(config.folder)
+    folder.config(config)
+    found: dict[str, dict[str, Cell | str]]
+    found = {depth: {m.name: bench.cell(m, depth) for m in config.methods} for depth in config.depths}
+    rows: list[dict[str, Any]] = []
+    if accelerator.is_main_process:
+        for depth, cells in found.items():
+            rows += table_rows(depth, cells, bench.cohort, bench.measures)
+        folder.results(rows)
+        command = command or f"cfx bench counterfactual {folder / 'config.yaml'}"
+        folder.table(markdown(config.name, rows, command, _machines(found), bench.notes))
+        folder.figure(draw(rows, found, bench.cohort))
+    return next(part for part in gather_rows(rows, accelerator) if part)
+
+
+def _machines(found: Mapping[str, Mapping[str, Cell | str]]) -> list[str]:
+    """Where the measurements were made; more than one if a bench went on elsewhere."""
+    return sorted({cell.hardware for cells in found.values() for cell in cells.values() if isinstance(cell, Cell)})
+
+
+class _Bench:
+    """What all methods share, loaded once."""
+
+    def __init__(self, config: CounterfactualBench, accelerator: "Accelerator") -> None:
+        self.config, self.accelerator = config, accelerator
+        self.methods = {m.name: m.build() for m in config.methods}
+        self.cohort = load_cohort(config.data)
+        self.reference = None if config.reference is None else load_cohort(config.reference)
+        self.loaded: dict[str, nn.Module] = {}
+        self.classifier = self.network(config.classifier)
+        self.oracle = None if config.oracle is None else self.network(config.oracle)
+        self.autoencoder = None if config.autoencoder is None else self.network(config.autoencoder)
+        self.lpips = None if config.lpips is None else Lpips(weights=config.lpips).to(self.accelerator.device)
+        diffusion = self.network(config.generator)
+        if not isinstance(diffusion, Denoiser):
+            raise InputError(f"generator: expected a diffusion checkpoint, got {type(diffusion).__name__}")
+        self.diffusion = diffusion
+        self.prints = {"images": fingerprint(self.cohort), "reference": fingerprint(self.reference)}
+        self.warm = False
+
+    @cached_property
+    def measures(self) -> Measures:
+        """What the results are measured with."""
+        return Measures.of(self.classifier, self.oracle, self.reference, self.autoencoder, self.lpips)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the table has to know."""
+        config = self.config
+        names = [f"classifier `{config.classifier}`", f"generator `{config.generator}`"]
+        names += [f"oracle `{config.oracle}`"] if config.oracle else []
+        names += [f"autoencoder `{config.autoencoder}`"] if config.autoencoder else []
+        return [f"{len(self.cohort)} images; {', '.join(names)}; seed {config.seed}, batches of {config.batch_size}."]
+
+    def network(self, path: str) -> nn.Module:
+        """A checkpoint's network on this process's device."""
+        if path not in self.loaded:
+            self.loaded[path] = load(path).to(self.accelerator.device)
+        return self.loaded[path]
+
+    def cell(self, contender: Contender, depth: Depth) -> Cell | str:
+        """The measurement, kept or made now; what went wrong, if the method cannot run."""
+        main, folder, name = self.accelerator.is_main_process, self.config.folder / "rows", f"{contender.name}-{depth}"
+        try:
+            key = self.key(contender, depth)
+            kept = read_cell(folder, name, key)
+            self.accelerator.wait_for_everyone()  # nobody writes while another still reads
+            if kept is not None:
+                return kept
+            self.say(f"{contender.name}, {depth}")
+            cell = self.measure(contender, depth)
+        except (CfxError, torch.OutOfMemoryError) as error:
+            self.say(f"{contender.name}, {depth}: {error}")
+            return str(error)
+        if main:
+            write_cell(folder, name, key, cell)
+        return cell
+
+    def say(self, text: str) -> None:
+        """Tell how far the bench is, once, above any progress bar."""
+        if self.accelerator.is_main_process:
+            from tqdm.auto import tqdm
+
+            tqdm.write(f"bench: {text}")
+
+    def key(self, contender: Contender, depth: Depth) -> str:
+        """A hash of all that could change the outcome: images, weights, the method with all its settings."""
+        config, path = self.config, self.generator_path(contender)
+        weights = {
+            name: "none" if p is None else read_manifest(p).files
+            for name, p in (("classifier", config.classifier), ("generator", path), ("oracle", config.oracle),
+                            ("reviewer", config.generator))
+        }  # fmt: skip
+        what: dict[str, object] = {"version": cfx.__version__, "method": repr(self.methods[contender.name])}
+        what |= {"depth": depth, "rows": contender.rows, "seed": config.seed, "batch_size": config.batch_size}
+        what |= {"reversible": True} if contender.reversible else {}
+        first = contender == config.methods[0]  # timed beside a plain reconstruction
+        return digest(what | self.prints | {"weights": weights, "first": first})
+
+    def generator_path(self, contender: Contender) -> str | None:
+        """Which checkpoint a method generates with; None for methods that need none."""
+        if contender.generator is not None:
+            return contender.generator
+        if contender.method in _WITHOUT_GENERATOR:
+            return None
+        if contender.method not in _LATENT:
+            return self.config.generator
+        if self.config.autoencoder is None:
+            raise InputError(f"autoencoder: expected a checkpoint folder for {contender.method}, got none")
+        return self.config.autoencoder
+
+    def measure(self, contender: Contender, depth: Depth) -> Cell:
+        """Run a method on its images."""
+        generator, images = self.generator(contender), self.cohort[: contender.rows]
+        self.warm_up()
+        with cost.peak_memory(self.accelerator.device) as peak:
+            result = self.explain(contender, depth, images)
+        seen = [mb for mb in gather_rows(peak.mb, self.accelerator) if mb is not None]
+        spent: dict[str, float | None] = {"peak_memory_mb": max(seen) if seen else None}
+        if contender == self.config.methods[0] and isinstance(generator, Denoiser):
+            seconds, nfe = self.reconstruct(generator, images.x, float(result.nfe_unet_forward.double().mean()))
+            spent |= {"ddim_seconds": seconds / len(images), "ddim_nfe": nfe}
+        laws = self.laws(contender, result) if contender.reversible else {}
+        return Cell(result, spent, cost.hardware(self.accelerator.num_processes), laws)
+
+    def generator(self, contender: Contender) -> Denoiser | Vae | None:
+        """What a method generates with."""
+        path = self.generator_path(contender)
+        return cast(Denoiser | Vae | None, None if path is None else self.network(path))
+
+    def explain(
+        self,
+        contender: Contender,
+        depth: Depth,
+        x: Cohort | torch.Tensor,
+        target: torch.Tensor | None = None,
+        row: torch.Tensor | None = None,
+    ) -> Counterfactuals:
+        """The counterfactuals of a method, with what all methods share."""
+        generator = self.generator(contender)
+        return explain(
+            x, self.classifier, generator, target, row=row,
+            depth=depth, reference=self.reference, oracle=self.oracle, method=self.methods[contender.name],
+            reviewer=None if isinstance(generator, Denoiser) else self.diffusion,
+            seed=self.config.seed, batch_size=self.config.batch_size,
+            progress=self.accelerator.is_main_process, accelerator=self.accelerator,
+        )  # fmt: skip
+
+    def laws(self, contender: Contender, there: Counterfactuals) -> dict[str, torch.Tensor]:
+        """How far a method's results are from the laws of counterfactuals, one number a row for each."""
+        back = self.explain(contender, cast(Depth, there.depth), there.x_cf, source_class(there), there.row)
+        found, method = {"reversibility": reversibility(there, back)}, self.methods[contender.name]
+        if isinstance(method, Nullable):
+            share, size = my_rows(len(there), self.accelerator), self.config.batch_size
+            mine, generator = there[share.start : share.stop], self.generator(contender)
+            drift = null_drift(mine, self.classifier, generator, method, batch_size=size)
+            found["composition"] = torch.cat(gather_rows(drift, self.accelerator))
+        return found
+
+    def warm_up(self) -> None:
+        """Use both networks once before the first clock starts: what they set up then belongs to no method."""
+        if not self.warm:
+            x = self.cohort.x[: self.config.batch_size].to(self.accelerator.device)
+            judge = Judge(self.classifier)
+            with judge.at_rest():
+                judge.gradient(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
+            self.reconstruct(self.diffusion, x.cpu(), 2.0)
+            self.warm = True
+
+    def reconstruct(self, generator: Denoiser, x: torch.Tensor, evaluations: float) -> tuple[float, int]:
+        """Seconds of a plain reconstruction, summed over the processes as those of the methods are; evaluations."""
+        mine = x[list(my_rows(len(x), self.accelerator))]
+        with at_rest(generator):
+            seconds, nfe = cost.reconstruction(
+                generator, mine, evaluations, self.config.batch_size, self.accelerator.device
+            )
+        return sum(gather_rows(seconds, self.accelerator)), nfe

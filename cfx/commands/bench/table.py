@@ -1,0 +1,133 @@
+"""`table.md`: the results of a bench as people read them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cfx.commands.bench.rows import COMPARED, DIRECTED
+
+Row = Mapping[str, Any]
+
+NAMES = {
+    "validity": "valid",
+    "oracle_validity": "valid to the oracle",
+    "stable": "stable",
+    "l1": "L1",
+    "lpips": "LPIPS",
+    "feature_distance": "feature distance",
+    "error_to_truth": "error to truth",
+    "error_to_truth_ratio": "error to truth / no edit",
+    "cosine_to_truth": "cosine to truth",
+    "localisation_auprc": "AUPRC",
+    "cout": "COUT",
+    "kernel": "kernel distance to real",
+    "composition": "composition",
+    "reversibility": "reversibility",
+}
+"""Heading of each metric; the order is that of the columns."""
+COSTS = {
+    "nfe_unet_forward": "generator evaluations",
+    "nfe_unet_backward": "generator gradients",
+    "nfe_classifier": "classifier evaluations",
+    "nfe_classifier_backward": "classifier gradients",
+    "seconds_per_image": "s / image",
+    "peak_memory_mb": "peak MB",
+}
+_NOTES = " ".join((
+    "Square brackets are 95 % bootstrap intervals over images. All images count, failures included; methods with a",
+    "smaller n were given the first n images only. `identity` is the image unchanged, `random-real` a real image of",
+    "the target class of another subject, `ddim-reconstruction` a plain DDIM inversion and its way back with as many",
+    "generator evaluations as the first method spent. Kernel distance: squared MMD, in the oracle's features, between",
+    "edited images and real images of the target class of other subjects; without bias, so comparable across n. Peak",
+    "memory: on a GPU all that is allocated at the peak; on a CPU the growth of the process's resident memory.",
+))  # fmt: skip
+
+_LAWS = " ".join((
+    "Composition: largest change of a pixel after ten null edits in a row, nothing pasted, for methods that have one.",
+    "Reversibility: root-mean-square distance between the image and the counterfactual of its counterfactual, back in",
+    "the class it came from; a method that changes nothing scores 0, so read it beside the validity.",
+))  # fmt: skip
+
+
+def markdown(title: str, rows: Sequence[Row], command: str, hardware: Sequence[str], notes: Sequence[str] = ()) -> str:
+    """The whole page: for every depth the metrics, the paired comparisons and the directions.
+
+    Args:
+        title: Name of the bench.
+        rows: The rows of `results.json`.
+        command: What the bench was run with.
+        hardware: The machines it ran on.
+        notes: Sentences put first.
+    """
+    parts = [f"# {title}", *notes, f"Hardware: {'; '.join(hardware) or 'none'}.", f"Command: `{command}`"]
+    for depth in dict.fromkeys(row["depth"] for row in rows):
+        here = [row for row in rows if row["depth"] == depth]
+        parts += [f"## Depth {depth}", _metrics(here), _failures(here), _comparisons(here), _directions(here)]
+    notes_below = f"{_NOTES} {_LAWS}" if any("reversibility" in row for row in rows) else _NOTES
+    return "\n\n".join(part for part in [*parts, notes_below] if part) + "\n"
+
+
+def _metrics(rows: Sequence[Row]) -> str:
+    done = [row for row in rows if "error" not in row]
+    known = [m for m in NAMES if any(m in row for row in done)]
+    head = ["method", "n", *(NAMES[m] for m in known), *COSTS.values()]
+    return _table(
+        head,
+        [
+            [row["method"], str(row["n"]), *(_spread(row, m) for m in known), *(_cost(row, c) for c in COSTS)]
+            for row in done
+        ],
+    )
+
+
+def _failures(rows: Sequence[Row]) -> str:
+    return "\n".join(f"- `{row['method']}` could not run: {row['error']}" for row in rows if "error" in row)
+
+
+def _comparisons(rows: Sequence[Row]) -> str:
+    pairs = [(row["method"], first, found) for row in rows for first, found in row["comparisons"].items()]
+    if not pairs:
+        return ""
+    known = [m for m in COMPARED if any(m in found for _, _, found in pairs)]
+    body = [[other, str(found["n"]), *(_verdict(found.get(m)) for m in known)] for other, _, found in pairs]
+    head = f"`{pairs[0][1]}` minus each other method, paired over the images both worked on:"
+    return f"{head}\n\n" + _table(["against", "n", *(NAMES[m] for m in known)], body)
+
+
+def _verdict(found: Row | None) -> str:
+    return "-" if found is None else f"{_number(found['difference'])} {_interval(found)} {found['verdict']}"
+
+
+def _directions(rows: Sequence[Row]) -> str:
+    body = [(row["method"], name, found) for row in rows for name, found in row["directions"].items()]
+    known = [m for m in ("error_to_truth_ratio", *DIRECTED) if any(m in found for _, _, found in body)]
+    lines = [[method, name, str(found["n"]), *(_spread(found, m) for m in known)] for method, name, found in body]
+    return (
+        "By target class:\n\n" + _table(["method", "towards", "n", *(NAMES[m] for m in known)], lines) if lines else ""
+    )
+
+
+def _spread(row: Row, metric: str) -> str:
+    """A metric with its interval."""
+    if row.get(metric) is None:
+        return "-"
+    if row.get(f"{metric}_low") is None:
+        return _number(row[metric])
+    return f"{_number(row[metric])} {_interval({'low': row[f'{metric}_low'], 'high': row[f'{metric}_high']})}"
+
+
+def _interval(found: Row) -> str:
+    return f"[{_number(found['low'])}, {_number(found['high'])}]"
+
+
+def _cost(row: Row, key: str) -> str:
+    value = row.get(key)
+    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.0995 or value == 0 else f"{value:.2g}"
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

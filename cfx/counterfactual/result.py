@@ -1,0 +1,118 @@
+"""What `explain` returns: counterfactual images with their own verification, and the verdict of every row."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cfx.core.rows import Rows, about
+
+
+class Verdict(IntEnum):
+    """What became of one row; `meaning` says it in a sentence."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> "Verdict":
+        """A code with its meaning."""
+        verdict = int.__new__(cls, code)
+        verdict._value_ = code
+        verdict.meaning = meaning
+        return verdict
+
+    FLIPPED = 0, "The classifier reaches the asked margin for the target class on the final image."
+    ALREADY = 1, "It did so on the input already; the image is returned unchanged."
+    BUDGET = 2, "No strength within the budget reached the margin; the closest attempt is returned."
+    UNSTABLE = 3, "The margin is reached, but the decision does not survive re-noising: it may be adversarial."
+    REFUSED = 4, "The row could not be worked on (the classifier's output was not finite); returned unchanged."
+
+
+@dataclass(frozen=True)
+class Counterfactuals(Rows):
+    """Counterfactual images with their own verification, one row an input; no row is ever dropped.
+
+    Attributes:
+        x: Inputs `(n, c, *space)` in [-1, 1].
+        x_cf: Counterfactuals, same shape; equal to `x` bit for bit where `edited` is False.
+        target: Target class of each row.
+        probs_before: Class probabilities of `x`, `(n, k)` (one logit gives k = 2 columns).
+        probs_after: Class probabilities of the final `x_cf`.
+        edited: Region that was changed, `(n, 1, *space)`.
+        margin: Margin (target logit minus best other, natural-log units) the row was asked to reach.
+        margin_after: Margin of the final image.
+        strength: Guidance strength used; 0 where nothing was changed.
+        verdict: `Verdict` codes.
+        row: Index of the row in the user's input, also its randomness counter.
+        nfe_unet_forward: Generator (U-Net) evaluations spent on the row, search included.
+        nfe_unet_backward: Back-propagations through the generator.
+        nfe_classifier: Classifier forward evaluations.
+        nfe_classifier_backward: Classifier gradients.
+        seconds: Wall-clock seconds spent on the row: an equal share of those of its batch.
+        depth: `typical` or `boundary`.
+        seed: Seed of all randomness.
+        oracle_probs_before: As `probs_before`, by an independent oracle, or None.
+        oracle_probs_after: As `probs_after`, by an independent oracle, or None.
+        smaller: Margin of the next smaller change the method tried and rejected: where it is below `margin` the result
+            is a certified local minimum. NaN for rows, None for results, without one.
+        outside_share: Share of the margin's change that the mask cut off; NaN or None where there is no mask.
+        consent: How far the classifier agreed with the generator's class-conditional difference, 0 (it looks at
+            something else) to 1; NaN or None where the method does not ask.
+        method: Name of the method.
+    """
+
+    x: Float[Tensor, "n c *space"] = field(metadata=about(array="factual"))
+    x_cf: Float[Tensor, "n c *space"] = field(metadata=about(array="counterfactual"))
+    target: Int[Tensor, " n"]
+    probs_before: Float[Tensor, "n k"]
+    probs_after: Float[Tensor, "n k"]
+    edited: Bool[Tensor, "n 1 *space"]
+    margin: Float[Tensor, " n"]
+    margin_after: Float[Tensor, " n"]
+    strength: Float[Tensor, " n"]
+    verdict: Int[Tensor, " n"] = field(metadata=about(codes=Verdict))
+    row: Int[Tensor, " n"]
+    nfe_unet_forward: Int[Tensor, " n"]
+    nfe_unet_backward: Int[Tensor, " n"]
+    nfe_classifier: Int[Tensor, " n"]
+    nfe_classifier_backward: Int[Tensor, " n"]
+    seconds: Float[Tensor, " n"]
+    depth: str
+    seed: int
+    oracle_probs_before: Float[Tensor, "n oracle_class"] | None = None
+    oracle_probs_after: Float[Tensor, "n oracle_class"] | None = None
+    smaller: Float[Tensor, " n"] | None = None
+    outside_share: Float[Tensor, " n"] | None = None
+    consent: Float[Tensor, " n"] | None = None
+    method: str = "minimal"
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The verdict of every row as a lower-case word."""
+        names = {int(verdict): verdict.name.lower() for verdict in Verdict}
+        return tuple(names[code] for code in self.verdict.tolist())
+
+    @property
+    def flipped(self) -> Bool[Tensor, " n"]:
+        """Rows whose final image the classifier gives to the target (largest probability), whatever the verdict."""
+        return self.probs_after.argmax(1) == self.target
+
+    @property
+    def certified(self) -> Bool[Tensor, " n"]:
+        """Rows whose next smaller change is on record as failing."""
+        if self.smaller is None:
+            return torch.zeros_like(self.flipped)
+        return self.smaller < self.margin
+
+    @property
+    def validity(self) -> float:
+        """Share of all rows whose final image reaches the margin asked for, verified by the classifier."""
+        return float((self.margin_after >= self.margin - 1e-5).double().mean())
+
+    @property
+    def oracle_validity(self) -> float | None:
+        """Share of all rows the oracle gives to the target after the edit; None without an oracle."""
+        if self.oracle_probs_after is None:
+            return None
+        return float((self.oracle_probs_after.argmax(1) == self.target).double().mean())

@@ -1,0 +1,104 @@
+"""Bytes on disk: hashes, atomic folders, tensors without pickle."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cfx.core.errors import CfxError, CheckpointError
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(value: Mapping[str, object]) -> str:
+    """SHA-256 of plain values, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Compare files with their recorded hashes.
+
+    Raises:
+        CheckpointError: a file is missing or differs; the message names it and both hashes.
+    """
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing; expected a file with SHA-256 {expected}")
+        found = sha256(path)
+        if found != expected:
+            raise CheckpointError(f"{path}: damaged; expected SHA-256 {expected}, got {found}")
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place, whole, when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        _settle(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _settle(temporary: Path, path: Path) -> None:
+    """Flush the files to the disk and rename; an old folder makes way first (rename cannot replace a full folder)."""
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    temporary.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
+    """Write tensors as safetensors."""
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, metadata=metadata or None)
+    path.chmod(0o644)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors written by `write_tensors`.
+
+    Raises:
+        CheckpointError: not a whole safetensors file.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: expected a safetensors file, {error}") from error
+
+
+def write_whole(path: Path, data: str | bytes) -> None:
+    """Write a file completely or leave what was there.
+
+    Raises:
+        CfxError: the file cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        raise CfxError(f"{path}: could not write: {error}") from error

@@ -1,0 +1,70 @@
+"""Where weights come from: enough to make them again."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+PACKAGES = ("cfx", "torch", "monai", "accelerate", "diffusers", "numpy")
+
+
+def provenance(
+    config: Mapping[str, Any], steps: int, seconds: float, accelerator: Accelerator, figures: Mapping[str, float]
+) -> dict[str, Any]:
+    """Command, configuration, steps, hardware, versions, commit and figures of a run, as JSON values."""
+    return {
+        "command": command(sys.argv),
+        "steps": steps,
+        "training_seconds": round(seconds, 1),
+        "processes": accelerator.num_processes,
+        "hardware": hardware(accelerator.device),
+        "versions": {"python": platform.python_version(), **versions()},
+        "git_commit": git_commit(),
+        "figures": dict(figures),
+        "config": dict(config),
+    }
+
+
+def command(argv: Sequence[str]) -> str:
+    """The command line as a person would type it."""
+    program = Path(argv[0]).name if argv else ""
+    start = {"__main__.py": "python -m cfx.training", "": "cfx.training.train(...)", "-c": "cfx.training.train(...)"}
+    return " ".join([start.get(program, program), *argv[1:]])
+
+
+def hardware(device: torch.device) -> str:
+    """The device that computed, in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that matter, those that are installed."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory, with `+` if files differ from it; None outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+" if _git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    return done.stdout.strip()

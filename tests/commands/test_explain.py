@@ -1,0 +1,96 @@
+"""A whole run on tiny untrained networks: what it leaves behind, and that an interrupted one goes on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from cfx.atlas import Atlas
+from cfx.commands.explain import ExplainConfig, explain_run, lines
+from cfx.core.errors import AtlasError, InputError
+from cfx.runtime.config import read_as
+from tests.tiny import SIZE, checkpoints
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+def config_of(trained: dict[str, str], out: Path, **more: object) -> ExplainConfig:
+    data = {"kind": "brain", "n": 6, "seed": 5, "size": SIZE}
+    return ExplainConfig.model_validate(
+        {"name": "tiny", "out": str(out), "data": data, "batch_size": 4} | trained | more
+    )
+
+
+def test_a_run_leaves_everything_behind(trained: dict[str, str], tmp_path: Path) -> None:
+    config = config_of(trained, tmp_path / "run", depths=["typical", "boundary"])
+    summary = explain_run(config)
+    kept = json.loads((tmp_path / "run/summary.json").read_text())
+    for key in ("validity", "oracle_validity", "l1", "nfe_unet_forward", "nfe_unet_backward", "seconds_per_image"):
+        assert kept[key] == pytest.approx(summary[key])
+    for key in ("error_to_truth", "error_to_truth_no_edit", "null_edit_error", "boundary_validity"):
+        assert kept[key] == pytest.approx(summary[key])
+    assert kept["null_edit_error"] <= 1e-5
+    assert kept["outside_mask_error"] == 0
+    assert "brain-5-3" in (tmp_path / "run/report.html").read_text()
+    assert Atlas(tmp_path / "run/atlas.zarr").read().row.tolist() == list(range(6))
+    assert read_as(ExplainConfig, tmp_path / "run/config.yaml") == config
+    assert any("validity" in line for line in lines(summary))
+
+
+def test_an_interrupted_run_goes_on(trained: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tmp_path / "whole"
+    explain_run(config_of(trained, whole))
+    write, calls = Atlas.write, []
+
+    def fails_once(self: Atlas, result: object, cohort: object = None) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise AtlasError("no space left")
+        write(self, result, cohort)
+
+    monkeypatch.setattr(Atlas, "write", fails_once)
+    with pytest.raises(AtlasError, match="no space"):
+        explain_run(config_of(trained, tmp_path / "run"))
+    assert len(Atlas(tmp_path / "run/atlas.zarr").missing()) == 2  # the first batch of four is kept
+    explain_run(config_of(trained, tmp_path / "run", resume=True))
+    assert len(calls) == 3
+    a, b = Atlas(tmp_path / "run/atlas.zarr").read(), Atlas(whole / "atlas.zarr").read()
+    assert torch.allclose(a.x_cf, b.x_cf, atol=1e-5)
+    assert torch.equal(a.verdict, b.verdict)
+
+
+def test_two_processes_make_the_same_atlas(trained: dict[str, str], tmp_path: Path) -> None:
+    one = config_of(trained, tmp_path / "one", data={"kind": "brain", "n": 20, "seed": 5, "size": SIZE})
+    explain_run(one)
+    two = one.model_copy(update={"out": str(tmp_path / "two")})
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(two.model_dump(mode="json")))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "cfx", "explain", str(tmp_path / "two.yaml")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("oracle validity") == 1  # the main process alone speaks
+    a, b = Atlas(tmp_path / "one/atlas.zarr").read(), Atlas(tmp_path / "two/atlas.zarr").read()
+    assert torch.equal(a.row, b.row)
+    assert torch.allclose(a.x_cf, b.x_cf, atol=1e-5)
+    assert torch.equal(a.verdict, b.verdict)
+
+
+def test_a_classifier_is_no_generator(trained: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="generator: expected a diffusion checkpoint"):
+        explain_run(config_of(trained, tmp_path, generator=trained["classifier"]))
+
+
+def test_an_unknown_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("name: a\nclasifier: b\n")
+    with pytest.raises(InputError, match="clasifier"):
+        read_as(ExplainConfig, tmp_path / "x.yaml")

@@ -1,0 +1,105 @@
+"""Known answers of the means on hand-made results."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cfx.core.cohort import Cohort
+from cfx.core.errors import InputError
+from cfx.counterfactual.metrics import TRUE_EFFECT, against_truth, evaluate, means
+from tests.counterfactual.metrics.hand_made import result_of
+
+
+@pytest.fixture
+def truth() -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.zeros(4, 1, 8, 8)
+    x_true = x.clone()
+    x_true[:, :, 2:4, 2:6] = 0.5
+    return x, x_true
+
+
+def test_the_true_counterfactual_has_no_error_and_perfect_localisation(truth: tuple) -> None:
+    x, x_true = truth
+    found = evaluate(result_of(x, x_true, [True] * 4), Cohort(x, x_true=x_true))
+    assert found["error_to_truth"] == 0
+    assert found["error_to_truth_no_edit"] == pytest.approx((0.25 * 8 / 64) ** 0.5)
+    assert found["localisation_auprc"] == pytest.approx(1)
+    assert found["localisation_base_rate"] == pytest.approx(8 / 64)
+    assert found["l1"] == pytest.approx(0.5 * 8 / 64)
+    assert found["edited_share"] == pytest.approx(8 / 64)
+
+
+def test_no_edit_scores_exactly_as_no_edit(truth: tuple) -> None:
+    x, x_true = truth
+    found = evaluate(result_of(x, x.clone(), [False] * 4), Cohort(x, x_true=x_true))
+    assert found["error_to_truth_ratio"] == pytest.approx(1)
+    assert found["localisation_auprc"] == pytest.approx(found["localisation_base_rate"])
+    assert found["validity"] == 0
+
+
+def test_every_row_counts(truth: tuple) -> None:
+    x, x_true = truth
+    found = evaluate(result_of(x, x_true, [True, True, True, False]))
+    assert found["validity"] == 0.75
+    assert found["n"] == 4
+    assert found["seconds_per_image"] == 0.5
+    assert "error_to_truth" not in found
+
+
+def test_oracle_validity_is_the_oracles(truth: tuple) -> None:
+    x, x_true = truth
+    says = torch.tensor([[0.1, 0.9], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
+    found = evaluate(replace(result_of(x, x_true, [True] * 4), oracle_probs_before=says, oracle_probs_after=says))
+    assert found["oracle_validity"] == 0.25
+
+
+def test_an_effect_below_the_threshold_is_none(truth: tuple) -> None:
+    x, _ = truth
+    found = evaluate(result_of(x, x, [True] * 4), Cohort(x, x_true=x + 0.9 * TRUE_EFFECT))
+    assert "localisation_auprc" not in found
+
+
+def test_other_truth_is_refused(truth: tuple) -> None:
+    x, x_true = truth
+    with pytest.raises(InputError, match="x_true"):
+        evaluate(result_of(x, x_true, [True] * 4), Cohort(x[:2], x_true=x_true[:2]))
+
+
+def test_the_names_that_scripts_read_are_there(truth: tuple) -> None:
+    x, x_true = truth
+    found = evaluate(result_of(x, x_true), Cohort(x, x_true=x_true), distances=[_Gap()])
+    with_interval = {
+        "validity", "stable", "l1", "l2", "edited_share", "feature_distance", "nfe_unet_forward", "error_to_truth",
+        "error_to_truth_ratio", "localisation_auprc",
+    }  # fmt: skip
+    alone = {
+        "n", "nfe_unet_forward_max", "nfe_unet_backward", "nfe_classifier", "nfe_classifier_backward",
+        "seconds_per_image", "error_to_truth_no_edit", "localisation_base_rate",
+    }  # fmt: skip
+    assert with_interval | alone | {f"{k}{end}" for k in with_interval for end in ("_low", "_high")} <= found.keys()
+    assert found["nfe_classifier_backward"] == 4
+    truths = against_truth(result_of(x, x_true), x_true)
+    assert truths == {k: found[k] for k in truths}
+
+
+def test_a_cohort_whose_truth_is_no_change_has_no_ratio(truth: tuple) -> None:
+    x, x_true = truth
+    found = evaluate(result_of(x, x_true), Cohort(x, x_true=x))
+    assert found["error_to_truth"] > 0
+    assert "error_to_truth_ratio" not in found
+
+
+def test_means_pass_over_rows_without_a_meaning() -> None:
+    nan = torch.nan
+    found = means({"a": torch.tensor([1.0, nan, 3.0]), "b": torch.tensor([nan, nan, nan])})
+    assert found["a"] == 2
+    assert (found["a_low"], found["a_high"]) == (1, 3)
+    assert "b" not in found
+
+
+class _Gap(torch.nn.Module):
+    name = "gap"
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).abs().flatten(1).amax(1)
