@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from cfx.core.errors import InputError
+from cfx.runtime import provenance
 from cfx.runtime.config import split_overrides
-from cfx.training import check_config, provenance, read_config
+from cfx.training import check_config, read_config
 from tests.training.toys import NETWORKS
 
 YAML = """
