@@ -1,17 +1,20 @@
-"""Images with what is known about them, the value that every floor takes in.
+"""Images with what is known about them, the value that every floor takes in, and where they come from.
 
-Images are float32 tensors `(n, c, *space)` in [-1, 1]; `*space` is two or three axes.
+Images are float32 tensors `(n, c, *space)` in [-1, 1]; `*space` is two or three axes. A `Source` says what it holds
+without reading an image, and hands out the rows that are asked for as a `Cohort`; a `Cohort` is a source itself.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from cfx.core.errors import InputError
-from cfx.core.rows import Rows, about
+from cfx.core.rows import Index, Rows, about, positions
 
 
 def check_images(x: Tensor, name: str = "x") -> None:
@@ -79,3 +82,93 @@ class Cohort(Rows):
     def space(self) -> tuple[int, ...]:
         """Spatial shape of the images."""
         return tuple(self.x.shape[2:])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape `(c, *space)` of one image."""
+        return tuple(self.x.shape[1:])
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Images that are read when they are asked for: `source[rows]` is a `Cohort`, whatever holds the rest.
+
+    What a class needs to know before it reads an image are the attributes; they are cheap at any number of rows.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape `(c, *space)` of one image."""
+
+    @property
+    def y(self) -> Tensor | None:
+        """Labels of all rows, as in `Cohort`."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of all rows."""
+
+    @property
+    def covariates(self) -> Mapping[str, Tensor]:
+        """Numeric columns of all rows by name."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, in label order."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    def __getitem__(self, rows: Index) -> Cohort:
+        """These rows with their images."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a source, in an order of their own; nothing is read before it is asked for.
+
+    Attributes:
+        source: Where they are.
+        rows: Which rows of it.
+    """
+
+    source: Source
+    rows: Int[Tensor, " n"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape `(c, *space)` of one image."""
+        return self.source.shape
+
+    @cached_property
+    def y(self) -> Tensor | None:
+        """Labels of these rows."""
+        return None if self.source.y is None else self.source.y[self.rows]
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Names of these rows."""
+        return tuple(self.source.ids[i] for i in self.rows.tolist())
+
+    @cached_property
+    def covariates(self) -> Mapping[str, Tensor]:
+        """Numeric columns of these rows by name."""
+        return {name: column[self.rows] for name, column in self.source.covariates.items()}
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, in label order."""
+        return self.source.classes
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, rows: Index) -> Cohort:
+        """These of its rows with their images."""
+        return self.source[self.rows[positions(rows, len(self))]]
+
+
+def part(source: Source, rows: Index) -> Source:
+    """Some rows of a source as a source: of a cohort in memory a cohort, else rows still to be read."""
+    return source[rows] if isinstance(source, Cohort) else Part(source, positions(rows, len(source)))

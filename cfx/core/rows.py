@@ -235,8 +235,13 @@ class Rows:
 
     def _at(self, rows: Index) -> Tensor:
         """Positions of these rows."""
-        every = torch.arange(len(self))
-        return every[rows] if isinstance(rows, slice) else every[torch.as_tensor(rows, dtype=_kind(rows)).cpu()]
+        return positions(rows, len(self))
+
+
+def positions(rows: Index, n: int) -> Tensor:
+    """Positions of some rows among n, as `(m,)` int64 on the CPU."""
+    every = torch.arange(n)
+    return every[rows] if isinstance(rows, slice) else every[torch.as_tensor(rows, dtype=_kind(rows)).cpu()]
 
 
 def _kind(rows: Sequence[int] | Tensor) -> torch.dtype | None:

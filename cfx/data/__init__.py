@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cfx.data.brain import BrainConfig as BrainConfig
     from cfx.data.config import DataConfig as DataConfig
     from cfx.data.config import load_cohort as load_cohort
+    from cfx.data.config import open_cohort as open_cohort
     from cfx.data.export import to_nifti as to_nifti
     from cfx.data.nifti import NiftiConfig as NiftiConfig
     from cfx.data.npz import NpzConfig as NpzConfig
@@ -24,10 +25,21 @@ _HOME = {
     "NpzConfig": "cfx.data.npz",
     "PngConfig": "cfx.data.png",
     "load_cohort": "cfx.data.config",
+    "open_cohort": "cfx.data.config",
     "to_nifti": "cfx.data.export",
 }
 
-__all__ = ["BrainConfig", "Cohort", "DataConfig", "NiftiConfig", "NpzConfig", "PngConfig", "load_cohort", "to_nifti"]
+__all__ = [
+    "BrainConfig",
+    "Cohort",
+    "DataConfig",
+    "NiftiConfig",
+    "NpzConfig",
+    "PngConfig",
+    "load_cohort",
+    "open_cohort",
+    "to_nifti",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, Source
 from cfx.data.brain import BrainConfig, load_brain
 from cfx.data.nifti import NiftiConfig, load_nifti
 from cfx.data.npz import NpzConfig, load_npz
@@ -29,3 +29,12 @@ def load_cohort(config: DataConfig) -> Cohort:
             return load_nifti(config)
         case BrainConfig():
             return load_brain(config)
+
+
+def open_cohort(config: DataConfig) -> Source:
+    """The images that a configuration names, to be read as rows are asked for.
+
+    Raises:
+        InputError: as `load_cohort`.
+    """
+    return load_cohort(config)

@@ -1,0 +1,65 @@
+"""A cohort is a source of images, and so is a part of one."""
+
+import pytest
+import torch
+
+from cfx.core.cohort import Cohort, Part, Source, part
+
+
+class Counted:
+    """A source that keeps count of the rows that were read."""
+
+    def __init__(self, cohort: Cohort):
+        self.cohort, self.read = cohort, []
+        self.shape, self.y, self.ids = cohort.shape, cohort.y, cohort.ids
+        self.covariates, self.classes = cohort.covariates, cohort.classes
+
+    def __len__(self):
+        return len(self.cohort)
+
+    def __getitem__(self, rows):
+        found = self.cohort[rows]
+        self.read += found.ids
+        return found
+
+
+@pytest.fixture
+def cohort() -> Cohort:
+    x = torch.arange(7.0).view(7, 1, 1, 1).expand(7, 2, 4, 3) / 7
+    age = torch.arange(7.0) * 10
+    return Cohort(x, torch.arange(7) % 2, covariates={"age": age}, mask=x[:, :1] > 0.4, classes=["no", "yes"])
+
+
+def test_a_cohort_is_a_source(cohort):
+    assert isinstance(cohort, Source)
+    assert cohort.shape == (2, 4, 3)
+    assert isinstance(part(cohort, slice(2, 4)), Cohort)
+    assert part(cohort, [3, 1]).ids == ("3", "1")
+
+
+@pytest.mark.parametrize("rows", [slice(1, 6, 2), [5, 0, 5], torch.tensor([True, False] * 3 + [True])])
+def test_a_part_of_a_source_reads_only_what_is_asked_for(cohort, rows):
+    source, there = Counted(cohort), cohort[rows]
+    some = part(source, rows)
+    assert isinstance(some, Part)
+    assert isinstance(some, Source)
+    assert (len(some), some.shape, some.ids, some.classes) == (len(there), (2, 4, 3), there.ids, ["no", "yes"])
+    assert some.y.equal(there.y)
+    assert some.covariates["age"].equal(there.covariates["age"])
+    assert source.read == []
+    for inner in (slice(1, None), [2, 0], torch.tensor([1])):
+        found, wanted = some[inner], there[inner]
+        assert all(torch.equal(a, b) for a, b in zip(found.parts().values(), wanted.parts().values(), strict=True)
+                   if isinstance(a, torch.Tensor))  # fmt: skip
+        assert found.ids == wanted.ids
+    assert len(source.read) == len(there) - 1 + 2 + 1
+
+
+def test_a_part_of_a_part_is_a_part(cohort):
+    outer = part(Counted(cohort), [6, 4, 2, 0])
+    assert part(outer, slice(2, None))[:].ids == ("2", "0")
+    assert part(part(Counted(cohort.replace(y=None)), [1]), [0]).y is None
+
+
+def test_what_lacks_an_attribute_is_no_source(cohort):
+    assert not isinstance([cohort], Source)
