@@ -116,7 +116,7 @@ def _run(model: type[Any], config: Path, overrides: list[str] | None, show: Call
     """Read the configuration, run, and print what `show` returns, once; an error of cfx is one line and exit code 2."""
     from cfx.core.errors import CfxError
     from cfx.runtime.config import read_as, split_overrides
-    from cfx.runtime.processes import is_main, leave
+    from cfx.runtime.shares import is_main, leave
 
     try:
         text = show(read_as(model, config, split_overrides(overrides or [])))

@@ -1,7 +1,7 @@
 """Counterfactual explanations: the smallest realistic change of an image that changes a classifier's mind."""
 
 from cfx.counterfactual.diverse import diverse
-from cfx.counterfactual.explain import Depth, explain
+from cfx.counterfactual.explain import Depth, explain, explain_batches
 from cfx.counterfactual.method import Method
 from cfx.counterfactual.minimal import Minimal
 from cfx.counterfactual.registry import METHODS, build_method
@@ -9,5 +9,5 @@ from cfx.models.judge import Finding, Judge, Near, typical_margins
 
 __all__ = [
     "METHODS", "Depth", "Finding", "Judge", "Method", "Minimal", "Near", "build_method", "diverse",
-    "explain", "typical_margins",
+    "explain", "explain_batches", "typical_margins",
 ]  # fmt: skip

@@ -1,13 +1,15 @@
 """`explain`: verified counterfactuals of images for the user's own classifier, by any of the methods."""
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cfx.core.cohort import Cohort, check_images
+from cfx.core.cohort import Cohort, Source, check_images
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.counterfactual.batch import Run
@@ -16,11 +18,10 @@ from cfx.counterfactual.registry import build_method
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
 from cfx.models.judge import Judge, Near, at_rest, typical_margins
+from cfx.runtime.shares import dealt, is_main, joined, together
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-T = TypeVar("T")
 
 Depth = Literal["typical", "boundary"]
 FALLBACK_MARGIN = 2.944
@@ -29,7 +30,7 @@ _BOUNDARY_MARGIN = 1e-3
 
 
 def explain(
-    x: Float[Tensor, "n c *space"] | Cohort,
+    x: Float[Tensor, "n c *space"] | Source,
     classifier: nn.Module,
     generator: Generative | Vae | None,
     target: int | Int[Tensor, " n"] | None = None,
@@ -44,14 +45,13 @@ def explain(
     seed: int = 0,
     batch_size: int = 32,
     row: Int[Tensor, " n"] | None = None,
-    on_batch: Callable[[Counterfactuals], None] | None = None,
     progress: bool = False,
     accelerator: "Accelerator | None" = None,
 ) -> Counterfactuals:
     """Change each image as little as possible so that the classifier gives it to the target class.
 
     Args:
-        x: Images `(n, c, *space)` in [-1, 1], or a cohort of them.
+        x: Images `(n, c, *space)` in [-1, 1], a cohort, or any source of them.
         classifier: Any module from images to logits (one binary logit or k classes; for multi-label wrap one finding
             in `Finding`, for a value to reach wrap the regressor in `Near`). Used in evaluation mode; its state is
             restored.
@@ -72,9 +72,9 @@ def explain(
         seed: Seed of all randomness. With `row`, it fixes the result whatever the batch size or number of processes.
         batch_size: Images worked on together.
         row: Counter of every image, integers >= 0, default 0 .. n-1.
-        on_batch: Called with each finished batch, for example to write it to an atlas: what is done is never lost.
         progress: Show a progress bar (main process only).
-        accelerator: Share the rows among its processes; every process returns all rows.
+        accelerator: Share the batches among its processes; every process returns all rows. Batches are the same for
+            any number of processes, hence so is every bit of the result but the seconds.
 
     Returns:
         One row an image, failures included, verified by the classifier on the final image. The evaluations it counts
@@ -85,49 +85,217 @@ def explain(
             non-finite logits or without gradient; a target outside the classes; a reference without some class, or
             one for `Near`.
     """
-    images, row = _inputs(x, row)
-    allowed = _allowed(images, edit, keep)
-    method = build_method(method) if isinstance(method, str) else method
+    batches = in_turn(len(x), batch_size)
+    share = range(len(batches)) if accelerator is None else dealt(len(batches), accelerator)
+    with together(accelerator):
+        parts = explain_batches(
+            x, classifier, generator, target, batches=[batches[k] for k in share], depth=depth, reference=reference,
+            oracle=oracle, method=method, edit=edit, keep=keep, reviewer=reviewer, seed=seed, row=row,
+            progress=progress and is_main(), device=None if accelerator is None else accelerator.device,
+        )  # fmt: skip
+        found = list(parts)
+    return Counterfactuals.cat(joined(found, Counterfactuals, len(batches), accelerator))
+
+
+def explain_batches(
+    x: Float[Tensor, "n c *space"] | Source,
+    classifier: nn.Module,
+    generator: Generative | Vae | None,
+    target: int | Int[Tensor, " n"] | None = None,
+    *,
+    batches: Sequence[Sequence[int]],
+    depth: Depth = "typical",
+    reference: Cohort | None = None,
+    oracle: nn.Module | None = None,
+    method: Method | str = "minimal",
+    edit: Bool[Tensor, "n 1 *space"] | None = None,
+    keep: Bool[Tensor, "n 1 *space"] | None = None,
+    reviewer: Generative | None = None,
+    seed: int = 0,
+    row: Int[Tensor, " n"] | None = None,
+    progress: bool = False,
+    device: torch.device | None = None,
+) -> Iterator[Counterfactuals]:
+    """The results of `explain`, a batch at a time, as they are done; nothing is read or kept before and after.
+
+    Args:
+        x: As in `explain`.
+        classifier: As in `explain`.
+        generator: As in `explain`.
+        target: As in `explain`.
+        batches: Positions in `x` of the images of every batch, such as `in_turn` or the shards of an atlas give them.
+        depth: As in `explain`.
+        reference: As in `explain`.
+        oracle: As in `explain`.
+        method: As in `explain`.
+        edit: As in `explain`.
+        keep: As in `explain`.
+        reviewer: As in `explain`.
+        seed: As in `explain`.
+        row: As in `explain`.
+        progress: Show a progress bar.
+        device: Where to work; by default where the generator is, else the classifier.
+
+    Returns:
+        An iterator over the results of the batches; the arguments are checked before the first is asked for.
+
+    Raises:
+        InputError: as `explain`; what only an image or an answer of the classifier can show, when its batch comes.
+    """
+    if depth not in ("typical", "boundary"):
+        raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
+    source = Images.of(x, target, row, edit, keep)
+    _check_shape(source.shape, generator)
+    made = build_method(method) if isinstance(method, str) else method
     reviewer = generator if reviewer is None and isinstance(generator, Generative) else reviewer
+    place = _device(generator, classifier) if device is None else device
+    second = None if oracle is None else Judge(oracle, "oracle")
+    judge = Judge(classifier)
+
+    def start(first: Batch) -> Run:
+        """What all batches share, once the number of classes is known."""
+        judge.gradient(first.x[:1].to(place), first.logits[:1].argmin(1).to(place))
+        margins = _margins(depth, classifier, reference, first.logits.shape[1], place)
+        return Run(judge, generator, reviewer, made, margins, depth, seed, place, second)
+
+    return _results(source, judge, start, batches, (generator, reviewer, oracle), place, progress)
+
+
+def in_turn(n: int, batch_size: int) -> list[range]:
+    """Positions 0 .. n-1 in batches.
+
+    Raises:
+        InputError: no images, or a batch of none.
+    """
+    if n == 0:
+        raise InputError("x: expected at least one image, got none")
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
-    device = _device(generator, classifier) if accelerator is None else accelerator.device
-    mine = _share(len(images), accelerator)
-    judge = Judge(classifier)
-    second = None if oracle is None else Judge(oracle, "oracle")
-    with judge.at_rest(), at_rest(generator), at_rest(reviewer), at_rest(oracle):
-        logits = _first_look(judge, generator, images, mine, device, accelerator)
-        goal = _targets(target, logits)
-        margins = _margins(depth, classifier, reference, logits.shape[1], device)
-        run = Run(judge, generator, reviewer, method, margins, depth, seed, device, second)
-        parts = []
-        show = progress and (accelerator is None or accelerator.is_main_process)
-        for rows in _progress([r for r in mine.split(batch_size) if len(r)], show):
-            parts.append(run.batch(images[rows], logits[rows], goal[rows], row[rows], _rows_of(allowed, rows)))
-            if on_batch is not None:
-                on_batch(parts[-1])
-    return Counterfactuals.cat(_join(parts, accelerator))
+    return [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
 
 
-def _inputs(x: Tensor | Cohort, row: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The images, float32 on the CPU, and their counters."""
-    images = x.x if isinstance(x, Cohort) else x
-    check_images(images)
-    if len(images) == 0:
-        raise InputError("x: expected at least one image, got none")
-    row = torch.arange(len(images)) if row is None else row.cpu()
-    if row.shape != (len(images),):
-        raise InputError(f"row: expected one counter for each of {len(images)} images, got shape {tuple(row.shape)}")
-    return images.detach().to("cpu", torch.float32), row
+@dataclass(frozen=True)
+class Batch:
+    """Some images with what is asked of them, on the CPU.
+
+    Attributes:
+        x: Images, float32.
+        logits: What the classifier says of them.
+        target: Class to reach.
+        row: Their counters.
+        allowed: Where each may change, or None for everywhere.
+    """
+
+    x: Float[Tensor, "n c *space"]
+    logits: Float[Tensor, "n k"]
+    target: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]
+    allowed: Bool[Tensor, "n 1 *space"] | None
 
 
-def _allowed(x: Tensor, edit: Tensor | None, keep: Tensor | None) -> Tensor | None:
+@dataclass(frozen=True)
+class Images:
+    """The images to explain with what is asked of each; nothing is read before it is asked for.
+
+    Attributes:
+        source: Where they come from.
+        target: Class to reach, one for all or one a row, or None.
+        row: Counter of every image.
+        allowed: Where each may change, or None for everywhere.
+    """
+
+    source: Source
+    target: int | Int[Tensor, " n"] | None
+    row: Int[Tensor, " n"]
+    allowed: Bool[Tensor, "n 1 *space"] | None
+
+    @classmethod
+    def of(
+        cls, x: Tensor | Source, target: int | Tensor | None, row: Tensor | None, edit: Tensor | None,
+        keep: Tensor | None,
+    ) -> Self:  # fmt: skip
+        """Check what can be checked without reading an image.
+
+        Raises:
+            InputError: images that are no images, or other than one target, counter or mask an image.
+        """
+        if isinstance(x, Tensor):
+            check_images(x)
+            x = Cohort(x.detach().to("cpu", torch.float32))
+        n = len(x)
+        row = torch.arange(n) if row is None else row.cpu()
+        if row.shape != (n,):
+            raise InputError(f"row: expected one counter for each of {n} images, got shape {tuple(row.shape)}")
+        if isinstance(target, Tensor) and target.shape != (n,):
+            raise InputError(f"target: expected one class or {n} classes, got shape {tuple(target.shape)}")
+        return cls(x, target, row, _allowed((n, 1, *x.shape[1:]), edit, keep))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return self.source.shape
+
+    def batch(self, rows: Sequence[int], judge: Judge, device: torch.device) -> Batch:
+        """Read some images and ask the classifier.
+
+        Raises:
+            InputError: logits that are not finite, or a target outside the classes.
+        """
+        at = torch.as_tensor(rows)
+        x = self.source[at].x.detach().to("cpu", torch.float32)
+        with torch.no_grad():
+            logits = judge.logits(x.to(device)).cpu()
+        bad = at[(~torch.isfinite(logits)).any(1)].tolist()
+        if bad:
+            raise InputError(f"classifier: expected finite logits, got NaN or infinity for rows {bad[:8]}")
+        allowed = None if self.allowed is None else self.allowed[at]
+        return Batch(x, logits, self._goal(at, logits), self.row[at], allowed)
+
+    def _goal(self, at: Tensor, logits: Tensor) -> Tensor:
+        """One target class a row."""
+        if self.target is None:
+            return logits.topk(2, dim=1).indices[:, 1]
+        goal = torch.full((len(at),), self.target) if isinstance(self.target, int) else self.target.long().cpu()[at]
+        if bool(((goal < 0) | (goal >= logits.shape[1])).any()):
+            raise InputError(f"target: expected classes in 0 .. {logits.shape[1] - 1}, got {goal.unique().tolist()}")
+        return goal
+
+
+def _results(
+    images: Images,
+    judge: Judge,
+    start: Callable[[Batch], Run],
+    batches: Sequence[Sequence[int]],
+    others: Sequence[object],
+    device: torch.device,
+    progress: bool,
+) -> Iterator[Counterfactuals]:
+    """Explain batch after batch; all networks are at rest while it works, and as they were in between."""
+    run: Run | None = None
+    for rows in _progress(batches, progress):
+        with ExitStack() as rest:
+            rest.enter_context(judge.at_rest())
+            for other in others:
+                rest.enter_context(at_rest(other))
+            batch = images.batch(rows, judge, device)
+            run = start(batch) if run is None else run
+            result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
+        yield result
+
+
+def _check_shape(shape: tuple[int, ...], generator: object) -> None:
+    """Refuse images of another shape than the generator's."""
+    wanted = getattr(generator, "shape", None)
+    if wanted is not None and tuple(shape) != tuple(wanted):
+        raise InputError(f"x: expected images of the generator's shape {tuple(wanted)}, got {tuple(shape)}")
+
+
+def _allowed(expected: tuple[int, ...], edit: Tensor | None, keep: Tensor | None) -> Tensor | None:
     """Where each image may change, or None for everywhere."""
     allowed = None
     for name, mask in (("edit", edit), ("keep", keep)):
         if mask is None:
             continue
-        expected = (len(x), 1, *x.shape[2:])
         if mask.dtype != torch.bool or tuple(mask.shape) != expected:
             raise InputError(f"{name}: expected a boolean mask {expected}, got {mask.dtype} {tuple(mask.shape)}")
         part = mask.cpu() if name == "edit" else ~mask.cpu()
@@ -135,67 +303,8 @@ def _allowed(x: Tensor, edit: Tensor | None, keep: Tensor | None) -> Tensor | No
     return allowed
 
 
-def _rows_of(mask: Tensor | None, rows: Tensor) -> Tensor | None:
-    return None if mask is None else mask[rows]
-
-
-def _share(n: int, accelerator: "Accelerator | None") -> Tensor:
-    """Which images this process works on."""
-    if accelerator is None:
-        return torch.arange(n)
-    from cfx.runtime.processes import my_rows
-
-    return torch.tensor(list(my_rows(n, accelerator)), dtype=torch.long)
-
-
-def _join(parts: list[T], accelerator: "Accelerator | None") -> list[T]:
-    """The parts of all processes, in the order of their images."""
-    if accelerator is None:
-        return parts
-    from cfx.runtime.processes import gather_rows
-
-    return [part for some in gather_rows(parts, accelerator) for part in some]
-
-
-@torch.no_grad()
-def _first_look(
-    judge: Judge,
-    generator: object,
-    x: Tensor,
-    mine: Tensor,
-    device: torch.device,
-    accelerator: "Accelerator | None",
-) -> Tensor:
-    """Logits of all images, after making sure that the three objects fit together; processes agree on refusing."""
-    shape = getattr(generator, "shape", None)
-    if shape is not None and tuple(x.shape[1:]) != tuple(shape):
-        raise InputError(f"x: expected images of the generator's shape {tuple(shape)}, got {tuple(x.shape[1:])}")
-    own = [judge.logits(x[rows].to(device)).cpu() for rows in mine.split(256) if len(rows)]
-    logits = torch.cat(_join(own, accelerator))
-    bad = (~torch.isfinite(logits)).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise InputError(f"classifier: expected finite logits, got NaN or infinity for rows {bad[:8]}")
-    judge.gradient(x[:1].to(device), logits[:1].argmin(1).to(device))
-    return logits
-
-
-def _targets(target: int | Tensor | None, logits: Tensor) -> Tensor:
-    """One target class a row."""
-    n, k = logits.shape
-    if target is None:
-        return logits.topk(2, dim=1).indices[:, 1]
-    goal = torch.full((n,), target) if isinstance(target, int) else target.long().cpu()
-    if goal.shape != (n,):
-        raise InputError(f"target: expected one class or {n} classes, got shape {tuple(goal.shape)}")
-    if bool(((goal < 0) | (goal >= k)).any()):
-        raise InputError(f"target: expected classes in 0 .. {k - 1}, got {sorted(set(goal.tolist()))}")
-    return goal
-
-
 def _margins(depth: str, classifier: nn.Module, reference: Cohort | None, k: int, device: torch.device) -> Tensor:
     """Margin to reach for each class."""
-    if depth not in ("typical", "boundary"):
-        raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
     if depth == "boundary":
         return torch.full((k,), _BOUNDARY_MARGIN)
     if reference is None:
@@ -209,7 +318,7 @@ def _device(*modules: object) -> torch.device:
     return next((p.device for p in parameters), torch.device("cpu"))
 
 
-def _progress(batches: list[Tensor], show: bool) -> Iterable[Tensor]:
+def _progress(batches: Sequence[Sequence[int]], show: bool) -> Iterable[Sequence[int]]:
     if not show:
         return batches
     from tqdm.auto import tqdm

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from cfx.core.errors import InputError
 from cfx.runtime.files import write_whole
-from cfx.runtime.processes import is_main
+from cfx.runtime.shares import is_main
 
 Scalar = float | int | str | bool | None
 

@@ -1,20 +1,16 @@
-"""The only room that knows about processes: one accelerator, made once, and rows gathered in order."""
+"""How a run starts: one accelerator, made once, and the launch traps refused by name."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
-from torch import distributed
 
 from cfx.core.errors import InputError, LaunchError
-
-T = TypeVar("T")
 
 RIGHT_WAY = (
     "On CPU start N processes with `torchrun --standalone --nproc_per_node N -m cfx.training CONFIG` "
@@ -81,36 +77,3 @@ def make_accelerator(
     )
     check_world(os.environ, accelerator.num_processes)
     return accelerator
-
-
-def my_rows(n: int, accelerator: Accelerator) -> range:
-    """The contiguous share of rows 0 .. n-1 of this process; shares differ by at most one row."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    return range(n * rank // world, n * (rank + 1) // world)
-
-
-def gather_rows(part: T, accelerator: Accelerator) -> list[T]:
-    """Every process's part, in rank order, on every process; `part` holds CPU tensors or plain values.
-
-    With `my_rows` the joined parts are the rows in their original order.
-    """
-    if accelerator.num_processes == 1:
-        return [part]
-    parts: list[T | None] = [None] * accelerator.num_processes
-    distributed.all_gather_object(parts, part)
-    return [p for p in parts if p is not None]
-
-
-def is_main() -> bool:
-    """Whether this is the process that speaks: rank 0, or the only one."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
-
-
-def leave() -> None:
-    """Leave the process group, once all have come this far; a process that just exits can bring the others down.
-
-    For programs that end here; does nothing in a world of one process.
-    """
-    if distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()

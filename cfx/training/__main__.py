@@ -5,7 +5,7 @@ import sys
 
 from cfx.core.errors import CfxError
 from cfx.runtime.config import split_overrides
-from cfx.runtime.processes import leave
+from cfx.runtime.shares import leave
 from cfx.training.config import read_config
 from cfx.training.loop import train
 

@@ -5,7 +5,8 @@ import sys
 from safetensors.torch import save_file
 from toys import explain_toys, tensors
 
-from cfx.runtime.processes import leave, make_accelerator
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.shares import leave
 
 if __name__ == "__main__":
     out, *sizes = sys.argv[1:]

@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cfx.core.cohort import Part
 from cfx.core.denoiser import Denoiser
 from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule
 from cfx.counterfactual import Minimal, explain, typical_margins
+from cfx.counterfactual.explain import explain_batches, in_turn
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.minimal import Guided
 from cfx.counterfactual.result import Counterfactuals
@@ -228,10 +230,40 @@ def test_two_processes_return_all_rows_as_one_does(tmp_path):
 
 
 def test_batches_are_handed_over_as_they_are_done():
-    seen = []
-    result = explain_toys(7, batch_size=3, on_batch=seen.append)
+    means = class_means((8, 8))
+    networks = Quadratic(means), ClassGaussian(means)
+    parts = explain_batches(cohort(means, 7), *networks, batches=in_turn(7, 3))
+    result = explain(cohort(means, 7), *networks, batch_size=3)
+    seen = [next(parts)]
+    assert_same(tensors(seen[0]), tensors(result[:3]), tolerance=0)
+    seen += parts
     assert [len(part) for part in seen] == [3, 3, 1]
     assert_same(tensors(Counterfactuals.cat(seen)), tensors(result), tolerance=0)
+
+
+def test_nothing_is_read_but_what_a_batch_needs():
+    means = class_means((8, 8))
+    read = []
+
+    class Watched(Part):
+        def __getitem__(self, rows):
+            read.append(torch.as_tensor(rows).tolist())
+            return super().__getitem__(rows)
+
+    source = Watched(cohort(means, 9), torch.arange(9))
+    whole = explain(cohort(means, 9), Quadratic(means), ClassGaussian(means), batch_size=3)
+    parts = explain_batches(source, Quadratic(means), ClassGaussian(means), batches=[range(3, 6), [8]])
+    assert read == []
+    assert_same(tensors(Counterfactuals.cat(list(parts))), tensors(whole[[3, 4, 5, 8]]))
+    assert read == [[3, 4, 5], [8]]
+
+
+def test_networks_are_as_they_were_between_batches():
+    means = class_means((8, 8))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1)).train()
+    for _ in explain_batches(cohort(means, 4), net, ClassGaussian(means), batches=in_turn(4, 2)):
+        assert net.training
+        assert net[1].weight.requires_grad
 
 
 def test_the_oracle_only_judges():

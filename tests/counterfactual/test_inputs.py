@@ -1,6 +1,7 @@
 """What cannot be explained is refused by name; what was done before the disk failed is kept."""
 
 import errno
+import sys
 from inspect import unwrap
 
 import pytest
@@ -10,7 +11,8 @@ import zarr
 from cfx.atlas import Atlas
 from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError, InputError
-from cfx.counterfactual import explain
+from cfx.counterfactual import explain, explain_batches
+from cfx.counterfactual.explain import in_turn
 from tests.counterfactual.toys import (
     ClassGaussian,
     Counted,
@@ -72,15 +74,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_by_name(case):
+def test_bad_input_is_refused_by_name(case, monkeypatch):
     """Unwrapped: the type checks of the test run would refuse some of these before the library does."""
     wrong, message = BAD[case]
     good = {"x": X, "classifier": Linear((8, 8)), "generator": ClassGaussian(MEANS)}
     assert wrong.keys() <= {*good, "target", "depth", "reference", "row", "seed", "batch_size", "oracle"}
-    done = []
+    monkeypatch.setattr(sys.modules["cfx.counterfactual.explain"], "explain_batches", unwrap(explain_batches))
     with pytest.raises(InputError, match=message):
-        unwrap(explain)(**(good | wrong), on_batch=done.append)
-    assert done == []
+        unwrap(explain)(**(good | wrong))
 
 
 def test_a_lone_wrong_image_names_its_row_in_a_large_input():
@@ -108,8 +109,9 @@ def test_a_disk_that_fails_keeps_the_batches_before_it(tmp_path, monkeypatch, co
         return await store(self, key, value)
 
     monkeypatch.setattr(zarr.storage.LocalStore, "set", failing)
+    parts = explain_batches(toys, classifier, generator, batches=in_turn(6, 2))
     with pytest.raises(AtlasError, match=r"a.zarr: could not write: .*the disk refused"):
-        explain(toys, classifier, generator, batch_size=2, on_batch=atlas.write)
+        any(map(atlas.write, parts))
     monkeypatch.undo()
 
     left = Atlas(tmp_path / "a.zarr")
@@ -117,6 +119,7 @@ def test_a_disk_that_fails_keeps_the_batches_before_it(tmp_path, monkeypatch, co
     assert missing.tolist() == [4, 5]
     assert_same(tensors(left.read()), tensors(whole[:4]), tolerance=0)
     generator.rows = 0
-    explain(toys[missing], classifier, generator, row=missing, on_batch=left.write)
+    for part in explain_batches(toys, classifier, generator, batches=[left.missing()]):
+        left.write(part)
     assert generator.rows == whole.nfe_unet_forward[missing].sum()
     assert_same(tensors(left.read()), tensors(whole))

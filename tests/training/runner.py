@@ -8,7 +8,7 @@ import sys
 from toys import toy_cohort, toy_config
 
 from cfx.core.errors import CfxError
-from cfx.runtime.processes import leave
+from cfx.runtime.shares import leave
 from cfx.training import train
 from cfx.training.loop import Trainer
 

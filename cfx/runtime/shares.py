@@ -1,0 +1,119 @@
+"""Work shared among processes: batches dealt in turn, parts joined in order as bytes, and failures shared too.
+
+Nothing here pickles, and nothing depends on how many processes there are but who does what.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from cfx.core.errors import CfxError
+from cfx.core.rows import Rows
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+R = TypeVar("R", bound=Rows)
+
+
+def dealt(n: int, accelerator: "Accelerator | None") -> range:
+    """Which of the batches 0 .. n-1 are this process's: they are dealt in turn, and all are its own without a world."""
+    return range(n) if accelerator is None else range(accelerator.process_index, n, accelerator.num_processes)
+
+
+def joined(mine: Sequence[R], kind: type[R], n: int, accelerator: "Accelerator | None") -> list[R]:
+    """All `n` parts in order, on every process.
+
+    Args:
+        mine: This process's parts, those of `dealt`, in order.
+        kind: Their class.
+        n: Parts of all processes.
+        accelerator: The processes.
+    """
+    if accelerator is None or accelerator.num_processes == 1:
+        return list(mine)
+    parts = iter(mine)
+    found = []
+    for k in range(n):
+        owner = k % accelerator.num_processes
+        part = next(parts) if owner == accelerator.process_index else None
+        found.append(_shared(part, kind, owner, accelerator.device))
+    return found
+
+
+def _shared(part: R | None, kind: type[R], owner: int, device: torch.device) -> R:
+    """A process's value on every process: a header of plain values and shapes, then the bytes of every column."""
+    header: dict[str, Any] = {}
+    if part is not None:
+        columns = {name: [str(v.dtype)[6:], *v.shape] for name, v in part.parts().items() if isinstance(v, Tensor)}
+        texts = {name: v for name, v in part.parts().items() if not isinstance(v, Tensor)}
+        header = {"plain": part.plain(), "columns": columns, "texts": texts}
+    text = torch.frombuffer(bytearray(json.dumps(header).encode()), dtype=torch.uint8)
+    size = _sent(torch.tensor([len(text)]), owner, device)
+    text = _sent(text if part is not None else torch.zeros(int(size), dtype=torch.uint8), owner, device)
+    header = json.loads(bytes(text.tolist()))
+    found: dict[str, Any] = {name: tuple(v) for name, v in header["texts"].items()}
+    for name, (dtype, *shape) in header["columns"].items():
+        blank = torch.zeros(shape, dtype=getattr(torch, dtype))
+        mine = blank if part is None else part.parts()[name]
+        assert isinstance(mine, Tensor)
+        found[name] = _sent(mine, owner, device)
+    return kind.of(found, header["plain"])
+
+
+def _sent(value: Tensor, owner: int, device: torch.device) -> Tensor:
+    """The owner's tensor on every process, bit for bit; the others hand in one of its shape and dtype."""
+    if not value.numel():
+        return value
+    data = value.detach().cpu().contiguous().view(torch.uint8).to(device)
+    distributed.broadcast(data, owner)
+    return data.cpu().view(value.dtype)
+
+
+@contextmanager
+def together(accelerator: "Accelerator | None") -> Iterator[None]:
+    """A block that every process runs; if it fails on one it fails on all, once all have come to its end.
+
+    Raises:
+        CfxError: the block failed on another process, which says why.
+    """
+    failed = False
+    try:
+        yield
+    except CfxError:
+        failed = True
+        raise
+    finally:
+        if failed or sys.exc_info()[0] is None:
+            count = round(total(float(failed), accelerator))
+            if count and not failed:
+                raise CfxError(f"{count} of the processes failed; their messages say why")
+
+
+def total(value: float, accelerator: "Accelerator | None") -> float:
+    """The sum of a number over all processes."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return value
+    found = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
+    distributed.all_reduce(found)
+    return float(found)
+
+
+def is_main() -> bool:
+    """Whether this is the process that speaks: rank 0, or the only one."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def leave() -> None:
+    """Leave the process group, once all have come this far; a process that just exits can bring the others down.
+
+    For programs that end here; does nothing in a world of one process.
+    """
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
