@@ -7,6 +7,7 @@ from cfx.core.rows import Rows
 
 KINDS = {
     "Counterfactuals": "cfx.counterfactual.result",
+    "Measurements": "cfx.counterfactual.metrics.rows",
 }
 """Name of each class of results, and the module it is in."""
 

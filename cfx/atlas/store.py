@@ -40,6 +40,7 @@ Exists = Literal["refuse", "resume", "overwrite"]
 R = TypeVar("R", bound=Rows)
 # What zarr, its codecs and the file system raise for a damaged or unreachable chunk.
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AssertionError)
+_SPACE = ("z", "y", "x")
 _ABSENT = 2**64 - 1  # what the index of a shard says of a chunk that was never written
 
 
@@ -167,34 +168,22 @@ class Atlas(Generic[R]):
                     _put(self._arrays[name], at, part.values[order.numpy()])
             _put(self._arrays[COMPLETE], at, np.ones(len(at), bool))
 
-    def read(self, rows: Iterable[int] | None = None) -> R:
+    def read(self, rows: Iterable[int] | None = None, *, images: bool = True) -> R:
         """The result of these rows, or of all complete rows, in ascending order of row.
+
+        Args:
+            rows: Row numbers.
+            images: Whether to read what has spatial axes; without, these axes have length 0, and a result of any number
+                of rows fits into memory.
 
         Raises:
             AtlasError: a row is unknown or missing, or a chunk is damaged (the array and the samples are named).
         """
-        return self.kind.of(*self._value(self.kind, self._positions(rows)))
+        return self.kind.of(*self._value(self.kind, self._positions(rows), images))
 
-    def read_cohort(self, rows: Iterable[int] | None = None) -> Cohort:
-        """The inputs of these rows (default: all complete rows), with the truth and geometry that were stored."""
-        return Cohort.of(*self._value(Cohort, self._positions(rows)))
-
-    def read_columns(self, names: Iterable[str] | None = None, rows: Iterable[int] | None = None) -> dict[str, Values]:
-        """Some columns of the result alone, by field (a mapping's as `field.key`), of these or of all complete rows.
-
-        Args:
-            names: The fields; by default all without spatial axes, which fit into memory where the images do not.
-            rows: The rows.
-
-        Raises:
-            AtlasError: as `read`; or a field is not stored.
-        """
-        at, specs = self._positions(rows), self._columns(self.kind)
-        wanted = [name for name, (_, array) in specs.items() if _small(array)] if names is None else list(names)
-        absent = [name for name in wanted if name not in specs]
-        if absent:
-            raise AtlasError(f"{self.path}: expected columns among {sorted(specs)}, got {absent}")
-        return {name: self._tensor(*specs[name], at) for name in wanted}
+    def read_cohort(self, rows: Iterable[int] | None = None, *, images: bool = True) -> Cohort:
+        """The inputs of these rows (default: all complete rows), with what was stored of them; arguments as `read`."""
+        return Cohort.of(*self._value(Cohort, self._positions(rows), images))
 
     def _columns(self, kind: type[Rows]) -> dict[str, tuple[Column, "zarr.Array[Any]"]]:
         """The columns of a class that are stored here, by field, each with its array."""
@@ -208,11 +197,24 @@ class Atlas(Generic[R]):
                 found[column.name] = (column, self._arrays[column.array])
         return found
 
-    def _value(self, kind: type[Rows], at: NDArray[np.int64]) -> tuple[dict[str, Values], dict[str, Any]]:
+    def _value(self, kind: type[Rows], at: NDArray[np.int64], images: bool) -> tuple[dict[str, Values], dict[str, Any]]:
         """What `kind.of` makes a value of these samples from."""
-        parts = {name: self._tensor(column, array, at) for name, (column, array) in self._columns(kind).items()}
+        parts = {
+            name: self._tensor(column, array, at) if images or not _spatial(array) else self._bare(column, array, at)
+            for name, (column, array) in self._columns(kind).items()
+        }
         names = [f.name for f in fields(kind) if f.name in self.attributes]  # type: ignore[arg-type]
         return parts, {name: self.attributes[name] for name in names}
+
+    def note(self, **attributes: Any) -> None:  # noqa: ANN401
+        """Keep more JSON values at the root, such as what is known only when all rows are done.
+
+        Raises:
+            AtlasError: the disk refused.
+        """
+        with _refusals(self.path):
+            self._group.attrs.update(attributes)
+        self.attributes |= attributes
 
     def missing(self) -> list[int]:
         """Row numbers that are not complete, as the disk says now; a preempted job goes on with these."""
@@ -246,6 +248,12 @@ class Atlas(Generic[R]):
         if absent:
             raise AtlasError(f"{self.path}: expected complete rows, got rows that are missing or unknown: {absent}")
         return np.array([self._at[row] for row in wanted], dtype=np.int64)
+
+    def _bare(self, column: Column, array: "zarr.Array[Any]", at: NDArray[np.int64]) -> Tensor:
+        """A column of images without their pixels."""
+        lengths = [0 if name in _SPACE else length for name, length in zip(_names(array), array.shape, strict=True)]
+        found = torch.from_numpy(np.zeros([len(at), *lengths[1:]], array.dtype))
+        return next(thick for shape in column.shapes if (thick := _thick(shape.axes, found)) is not None)
 
     def _tensor(self, column: Column, array: "zarr.Array[Any]", at: NDArray[np.int64]) -> Values:
         """A column of these samples as the class has it."""
@@ -339,9 +347,15 @@ def _thick(symbols: tuple[str, ...], value: Tensor) -> Tensor | None:
     return value if fits else None
 
 
-def _small(array: "zarr.Array[Any]") -> bool:
-    """Whether an array has no spatial axes."""
-    return "x" not in (array.metadata.dimension_names or ())  # type: ignore[union-attr]
+def _spatial(array: "zarr.Array[Any]") -> bool:
+    """Whether an array has spatial axes."""
+    return any(name in _SPACE for name in _names(array))
+
+
+def _names(array: "zarr.Array[Any]") -> tuple[str, ...]:
+    """Names of the axes of an array."""
+    names: Sequence[str] = getattr(array.metadata, "dimension_names", None) or ()
+    return tuple(names)
 
 
 def _numbers(result: Rows) -> Tensor:

@@ -206,3 +206,12 @@ def summary(found: Audit) -> dict[str, Any]:
 
 def _effect(name: str, r: Reliance) -> dict[str, float]:
     return {name: r.effect.value, f"{name}_low": r.effect.low, f"{name}_high": r.effect.high}
+
+
+CONFIG = AuditConfig
+
+
+def command(config: AuditConfig, words: str) -> str:
+    """Run, and say what came out."""
+    reliance = audit_run(config).reliance
+    return f"{reliance.verdict}: {reliance.sentence}\n\nwrote {config.folder}/report.html, summary.json, plan.json"

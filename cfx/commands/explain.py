@@ -2,36 +2,44 @@
 
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
-import yaml
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from cfx.atlas import Atlas
-from cfx.core.abduction import abduct, mean_of, replay
-from cfx.core.cohort import Cohort
-from cfx.core.denoiser import Denoiser
+from cfx.atlas import Atlas, write_atlas
+from cfx.commands.rows import Task, fill, network_print, open_atlas, source_print
+from cfx.core.cohort import Cohort, Source, part
+from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
-from cfx.counterfactual import Judge, Minimal, explain
-from cfx.counterfactual.metrics import evaluate
+from cfx.counterfactual import Depth, build_method
+from cfx.counterfactual.explain import DEPTHS
+from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_row, summarise
 from cfx.counterfactual.result import Counterfactuals
-from cfx.data import DataConfig, load_cohort
+from cfx.data import DataConfig, load_cohort, open_cohort
+from cfx.display.catalogue import metric
 from cfx.models import load
-from cfx.models.judge import at_rest
 from cfx.models.perceptual import FeatureDistance
-from cfx.report.page import write_report
+from cfx.report import write_report
 from cfx.runtime.config import RunConfig
-from cfx.runtime.folder import write_summary
-from cfx.runtime.processes import gather_rows, make_accelerator
+from cfx.runtime.folder import RunFolder
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.shares import is_main, joined, together
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _log = logging.getLogger(__name__)
 _NULL_ROWS = 16  # rows on which the null edit is measured
+SHOWN = (
+    "n", "validity", "oracle_validity", "stable", "boundary_validity", "boundary_oracle_validity", "l1",
+    "feature_distance", "error_to_truth", "error_to_truth_no_edit", "error_to_truth_ratio", "localisation_auprc",
+    "localisation_base_rate", "nfe_unet_forward", "nfe_unet_forward_max", "nfe_unet_backward", "null_edit_error",
+    "seconds_per_image",
+)  # fmt: skip
+"""What the console shows of a summary."""
 
 
 class ExplainConfig(RunConfig):
@@ -47,7 +55,7 @@ class ExplainConfig(RunConfig):
     """Checkpoint folder of the diffusion model."""
     oracle: str | None = None
     """Checkpoint folder of an independent classifier."""
-    depths: tuple[Literal["typical", "boundary"], ...] = ("typical",)
+    depths: tuple[Depth, ...] = ("typical",)
     """Depths to run; the first is the one in the atlas and the report, others are printed beside it."""
     method: str = "minimal"
     """Name of the method (`cfx.counterfactual.METHODS`)."""
@@ -64,10 +72,11 @@ class ExplainConfig(RunConfig):
 
 
 def explain_run(config: ExplainConfig) -> dict[str, Any]:
-    """Explain a cohort and write `atlas.zarr`, `report.html`, `summary.json` and `config.yaml`.
+    """Explain a cohort and write `atlas.zarr`, `metrics.zarr`, `report.html`, `summary.json` and `config.yaml`.
 
     Under `accelerate launch` the processes share the rows by whole atlas shards. Each finished batch is written at
-    once, so an interrupted run goes on with `resume: true`.
+    once, so an interrupted run goes on with `resume: true`. Nothing is replaced before everything is checked. At
+    further depths the atlases are `atlas-<depth>.zarr` and `metrics-<depth>.zarr`.
 
     Returns:
         The flat metrics of `summary.json`; metrics of further depths carry the depth as prefix.
@@ -75,106 +84,84 @@ def explain_run(config: ExplainConfig) -> dict[str, Any]:
     Raises:
         InputError, CheckpointError, AtlasError: as `explain`, `cfx.models.load` and `cfx.atlas.Atlas`.
     """
-    accelerator = make_accelerator()
-    cohort = load_cohort(config.data)[: config.rows]
-    objects = _Objects(config, accelerator)
-    folder = config.folder
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    summary: dict[str, Any] = {}
-    for depth in config.depths:
-        first = depth == config.depths[0]
-        result = objects.explained(cohort, depth, folder / ("atlas.zarr" if first else f"atlas-{depth}.zarr"))
-        part = evaluate(result, cohort, distances=[] if objects.distance is None else [objects.distance])
-        summary |= part if first else {f"{depth}_{k}": v for k, v in part.items()}
-        if first:
-            summary["null_edit_error"] = objects.null_edit_error(cohort)
-            summary["outside_mask_error"] = _outside(result)
-            main_result = result
-    if accelerator.is_main_process:
-        write_summary(folder / "summary.json", summary)
-        notes = [f"Perceptual distance: {objects.distance.name}."] if objects.distance is not None else []
-        write_report(
-            folder / "report.html", main_result, cohort=cohort, metrics=summary, title=config.name, notes=notes
-        )
+    run = _Run(config, make_accelerator())
+    folder, summary = RunFolder(config.folder), dict[str, Any]()
+    first, *others = config.depths
+    atlas, found = run.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
+    folder.config(config)
+    summary |= summarise({k: v for k, v in found.items() if k != "outside_mask_error"}) | run.null_edit_error(atlas)
+    summary["outside_mask_error"] = float(found["outside_mask_error"].max())
+    for depth in others:
+        _, more = run.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
+        summary |= {f"{depth}_{k}": v for k, v in summarise(more).items() if not k.startswith("outside_mask_error")}
+    folder.summary(summary)
+    if is_main():
+        write_report(folder / "report.html", atlas, metrics=summary, title=config.name, notes=run.notes)
     return summary
 
 
-class _Objects:
-    """The three objects of a run, loaded once."""
+class _Run:
+    """The objects of a run, loaded and checked once."""
 
     def __init__(self, config: ExplainConfig, accelerator: "Accelerator") -> None:
         self.config, self.accelerator = config, accelerator
-        device = accelerator.device
-        generator = load(config.generator)
-        if not isinstance(generator, Denoiser):
+        self.method = build_method(config.method)
+        generator = load(config.generator).to(accelerator.device)
+        if not isinstance(generator, Generative):
             raise InputError(f"generator: expected a diffusion checkpoint, got {type(generator).__name__}")
-        self.generator = generator.to(device)
-        self.classifier = load(config.classifier).to(device)
-        self.oracle = None if config.oracle is None else load(config.oracle).to(device)
+        self.generator = generator
+        self.classifier = load(config.classifier).to(accelerator.device)
+        self.oracle = None if config.oracle is None else load(config.oracle).to(accelerator.device)
         self.reference = None if config.reference is None else load_cohort(config.reference)
+        source = open_cohort(config.data)
+        self.source: Source = source if config.rows is None else part(source, slice(config.rows))
         self.distance = _distance(self.oracle, config.oracle)
 
-    def explained(self, cohort: Cohort, depth: Literal["typical", "boundary"], path: Path) -> Counterfactuals:
-        """All rows at one depth, by way of the atlas."""
-        config, accelerator = self.config, self.accelerator
-        blank = self._blank(cohort, depth)
-        if accelerator.is_main_process:
-            attributes = {"config": config.model_dump(mode="json")}
-            Atlas.create(
-                path,
-                blank,
-                rows=range(len(cohort)),
-                cohort=cohort[:0],
-                ids=cohort.ids,
-                attributes=attributes,
-                exists="resume" if config.resume else "overwrite",
-            )
-        accelerator.wait_for_everyone()
-        atlas = Atlas(path, Counterfactuals)
-        mine = sorted(
-            set(atlas.shard_rows(accelerator.process_index, accelerator.num_processes)) & set(atlas.missing())
-        )
-        if mine:
-            explain(
-                cohort[mine],
-                self.classifier,
-                self.generator,
-                config.target,
-                depth=depth,
-                reference=self.reference,
-                oracle=self.oracle,
-                method=config.method,
-                seed=config.seed,
-                batch_size=config.batch_size,
-                row=torch.tensor(mine),
-                on_batch=lambda part: atlas.write(part, cohort[part.row]),
-                progress=accelerator.is_main_process,
-            )
-        gather_rows(None, accelerator)  # a barrier: everyone has written
-        return atlas.read()
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the page has to know."""
+        return [] if self.distance is None else [f"Perceptual distance: {self.distance.name}."]
 
-    def null_edit_error(self, cohort: Cohort) -> float:
-        """Largest |x' - x| of a replay without guidance, on the first rows."""
-        x = cohort.x[:_NULL_ROWS].to(self.accelerator.device)
-        label = None
-        if self.generator.classes is not None:
-            label = Judge(self.classifier).probabilities(x).argmax(1).clamp(max=self.generator.classes)
-        times = Minimal().times(self.generator)
-        with at_rest(self.generator), torch.no_grad():
-            maps = abduct(self.generator, x, times, seed=self.config.seed, row=torch.arange(len(x)), label=label)
-            return float((replay(maps, mean_of(self.generator, label)) - x).abs().max())
-
-    def _blank(self, cohort: Cohort, depth: str) -> Counterfactuals:
-        """A result of no rows, which says what the atlas will hold."""
-        x = cohort.x[:0]
-        k = Judge(self.classifier).probabilities(cohort.x[:1].to(self.accelerator.device)).shape[1]
-        sizes: dict[str, int | tuple[int, ...]] = {"c": x.shape[1], "space": tuple(x.shape[2:]), "k": k}
-        if self.oracle is not None:
-            sizes["oracle_class"] = k
+    @cached_property
+    def prints(self) -> dict[str, str]:
+        """What the rows are made of."""
         config = self.config
-        return Counterfactuals.blank(0, sizes, depth=depth, seed=config.seed, method=config.method)
+        networks = {name: network_print(getattr(config, name)) for name in ("classifier", "generator", "oracle")}
+        images = {"images": source_print(self.source), "reference": source_print(self.reference)}
+        return networks | images | {"settings": repr(self.method), "target": str(config.target)}
+
+    def explained(self, depth: Depth, path: Path, metrics: Path) -> tuple[Atlas[Counterfactuals], Mapping[str, Tensor]]:
+        """All rows at one depth, in an atlas, and what was measured of each, in another and here."""
+        config, accelerator = self.config, self.accelerator
+        task = Task(
+            self.source, self.classifier, self.generator, self.method, depth, config.target, self.reference,
+            self.oracle, None, config.seed, config.batch_size,
+        )  # fmt: skip
+        with together(accelerator):
+            atlas = open_atlas(
+                path, task, accelerator, fingerprint=self.prints, attributes={"config": config.model_dump(mode="json")},
+                exists="resume" if config.resume else "overwrite",
+            )  # fmt: skip
+            mine = [self._measured(*rows) for rows in fill(atlas, task, accelerator)]
+        found = Measurements.cat(joined(mine, Measurements, len(atlas.shards()), accelerator))
+        if accelerator.is_main_process:
+            write_atlas(metrics, found, fingerprint=self.prints, exists="overwrite")
+        return atlas, found.values
+
+    def _measured(self, result: Counterfactuals, cohort: Cohort) -> Measurements:
+        """What there is to measure of a part."""
+        distances = [] if self.distance is None else [self.distance]
+        outside = ((result.x_cf - result.x).abs() * ~result.edited).flatten(1).amax(1)
+        rows = per_row(result, cohort, distances=distances) | {"outside_mask_error": outside.double()}
+        return Measurements(result.row, rows)
+
+    def null_edit_error(self, atlas: Atlas[Counterfactuals]) -> dict[str, float]:
+        """Largest change of a pixel by the null edit of the method that ran, if it has one, on the first rows."""
+        if not isinstance(self.method, Nullable):
+            return {}
+        there = atlas.read(atlas.rows[:_NULL_ROWS])
+        drift = null_drift(there, self.classifier, self.generator, self.method, cycles=1)
+        return {"null_edit_error": float(drift.max())}
 
 
 def _distance(oracle: nn.Module | None, path: str | None) -> FeatureDistance | None:
@@ -188,39 +175,24 @@ def _distance(oracle: nn.Module | None, path: str | None) -> FeatureDistance | N
         return None
 
 
-def _outside(result: Counterfactuals) -> float:
-    """Largest change outside the mask, 0 by construction."""
-    return float(((result.x_cf - result.x).abs() * ~result.edited).max())
-
-
 def lines(summary: Mapping[str, Any]) -> list[str]:
     """The figures of a run as people read them."""
-    s = summary
+    return [_line(name, summary) for name in SHOWN if name in summary]
 
-    def says(name: str, text: str, form: str = "{:.3f}") -> str:
-        value = f"{text:<36}" + form.format(s[name])
-        return value + (
-            f"   [{form.format(s[name + '_low'])}, {form.format(s[name + '_high'])}]" if name + "_low" in s else ""
-        )
 
-    wanted = [
-        ("n", "images", "{:.0f}"),
-        ("validity", "validity", "{:.3f}"),
-        ("oracle_validity", "oracle validity", "{:.3f}"),
-        ("stable", "stable under re-noising", "{:.3f}"),
-        ("boundary_validity", "  at the boundary: validity", "{:.3f}"),
-        ("boundary_oracle_validity", "  at the boundary: oracle validity", "{:.3f}"),
-        ("l1", "L1", "{:.4f}"),
-        ("feature_distance", "feature distance (oracle network)", "{:.4f}"),
-        ("error_to_truth", "error to the true counterfactual", "{:.4f}"),
-        ("error_to_truth_no_edit", "  of no edit", "{:.4f}"),
-        ("error_to_truth_ratio", "  ratio", "{:.3f}"),
-        ("localisation_auprc", "localisation AUPRC", "{:.3f}"),
-        ("localisation_base_rate", "  base rate", "{:.3f}"),
-        ("nfe_unet_forward", "U-Net evaluations an image", "{:.1f}"),
-        ("nfe_unet_forward_max", "  at most", "{:.0f}"),
-        ("nfe_unet_backward", "U-Net back-propagations", "{:.0f}"),
-        ("null_edit_error", "null edit error", "{:.1e}"),
-        ("seconds_per_image", "seconds an image", "{:.2f}"),
-    ]
-    return [says(name, text, form) for name, text, form in wanted if name in s]
+def _line(name: str, summary: Mapping[str, Any]) -> str:
+    """A figure with its interval; of a further depth, that depth."""
+    depth, _, bare = name.partition("_")
+    at = depth if depth in DEPTHS and bare else ""
+    shown = metric(bare if at else name)
+    values = {f"{shown.name}{end}": summary.get(f"{name}{end}") for end in ("", "_low", "_high")}
+    return f"{shown.heading + (f', {at}' if at else ''):<36}{shown.spread(values)}"
+
+
+CONFIG = ExplainConfig
+
+
+def command(config: ExplainConfig, words: str) -> str:
+    """Run, and say what came out."""
+    text = "\n".join(lines(explain_run(config)))
+    return f"{text}\n\nwrote {config.folder}/report.html, atlas.zarr, metrics.zarr, summary.json, config.yaml"

@@ -1,5 +1,6 @@
 """Counterfactual explanations: the smallest realistic change of an image that changes a classifier's mind."""
 
+import cfx.counterfactual.meanings  # noqa: F401 - puts this room's metrics into the catalogue
 from cfx.counterfactual.diverse import diverse
 from cfx.counterfactual.explain import Depth, explain, explain_batches
 from cfx.counterfactual.method import Method

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Depth = Literal["typical", "boundary"]
+DEPTHS = get_args(Depth)
+"""The depths by name."""
 FALLBACK_MARGIN = 2.944
 """Margin asked for at depth `typical` without a reference cohort: log-odds of p = 0.95."""
 _BOUNDARY_MARGIN = 1e-3
@@ -142,7 +144,7 @@ def explain_batches(
     Raises:
         InputError: as `explain`; what only an image or an answer of the classifier can show, when its batch comes.
     """
-    if depth not in ("typical", "boundary"):
+    if depth not in DEPTHS:
         raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
     source = Images.of(x, target, row, edit, keep)
     _check_shape(source.shape, generator)

@@ -107,12 +107,12 @@ class Counterfactuals(Rows):
 
     @property
     def validity(self) -> float:
-        """Share of all rows whose final image reaches the margin asked for, verified by the classifier."""
+        """The metric of that name, of these rows."""
         return float((self.margin_after >= self.margin - 1e-5).double().mean())
 
     @property
     def oracle_validity(self) -> float | None:
-        """Share of all rows the oracle gives to the target after the edit; None without an oracle."""
+        """The metric of that name, of these rows; None without an oracle."""
         if self.oracle_probs_after is None:
             return None
         return float((self.oracle_probs_after.argmax(1) == self.target).double().mean())

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.display import images
-from cfx.report.words import ORDER
+
+ORDER: Final = (Verdict.REFUSED, Verdict.UNSTABLE, Verdict.BUDGET, Verdict.FLIPPED, Verdict.ALREADY)
+"""Order of a page: what went wrong comes first."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,15 @@ def digest(value: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the shapes, dtypes and values of tensors: of what they are, not of where they came from."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
 def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
     """Compare files with their recorded hashes.
 

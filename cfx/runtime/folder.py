@@ -35,6 +35,11 @@ class RunFolder:
         """The path of something in the folder."""
         return self.path / name
 
+    def said(self, files: str) -> str:
+        """The table and where everything is, for the console; the main process alone has a table to show."""
+        table = self.path / "table.md"
+        return f"{table.read_text() if table.exists() else ''}\nwrote {self.path}/{files}, config.yaml"
+
     def config(self, config: BaseModel) -> None:
         """`config.yaml`: the configuration as resolved."""
         self.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

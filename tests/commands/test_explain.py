@@ -42,7 +42,8 @@ def test_a_run_leaves_everything_behind(trained: dict[str, str], tmp_path: Path)
     assert "brain-5-3" in (tmp_path / "run/report.html").read_text()
     assert Atlas(tmp_path / "run/atlas.zarr").read().row.tolist() == list(range(6))
     assert read_as(ExplainConfig, tmp_path / "run/config.yaml") == config
-    assert any("validity" in line for line in lines(summary))
+    assert any(line.startswith("valid ") for line in lines(summary))
+    assert any(line.startswith("valid, boundary") for line in lines(summary))
 
 
 def test_an_interrupted_run_goes_on(trained: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +62,7 @@ def test_an_interrupted_run_goes_on(trained: dict[str, str], tmp_path: Path, mon
         explain_run(config_of(trained, tmp_path / "run"))
     assert len(Atlas(tmp_path / "run/atlas.zarr").missing()) == 2  # the first batch of four is kept
     explain_run(config_of(trained, tmp_path / "run", resume=True))
-    assert len(calls) == 3
+    assert len(calls) == 4  # the second batch, and the metrics of all
     a, b = Atlas(tmp_path / "run/atlas.zarr").read(), Atlas(whole / "atlas.zarr").read()
     assert torch.allclose(a.x_cf, b.x_cf, atol=1e-5)
     assert torch.equal(a.verdict, b.verdict)
@@ -78,7 +79,7 @@ def test_two_processes_make_the_same_atlas(trained: dict[str, str], tmp_path: Pa
         env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("oracle validity") == 1  # the main process alone speaks
+    assert done.stdout.count("valid to the oracle") == 1  # the main process alone speaks
     a, b = Atlas(tmp_path / "one/atlas.zarr").read(), Atlas(tmp_path / "two/atlas.zarr").read()
     assert torch.equal(a.row, b.row)
     assert torch.allclose(a.x_cf, b.x_cf, atol=1e-5)

@@ -30,7 +30,7 @@ def rows(space: tuple[int, ...], low: float, high: float) -> tuple[Counterfactua
     probs = torch.tensor([[0.2, 0.8]] * 2)
     result = Counterfactuals(
         x, x_cf, whole, probs, probs, mask, one, one, one, 0 * whole, whole.cumsum(0),
-        whole, whole, whole, whole, "typical", 0, 1.0,
+        whole, whole, whole, whole, one, "typical", 0,
     )  # fmt: skip
     return result, Cohort(x, x_true=x_cf)
 

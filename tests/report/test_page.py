@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from cfx.atlas import write_atlas
 from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxError, InputError
 from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.display.catalogue import Metric, meaning, metric, register
 from cfx.report import panel, write_report
-from cfx.report.cards import failures_first, number, probability
-from cfx.report.words import METRICS, ORDER, meaning
+from cfx.report.cards import ORDER, failures_first, number, probability
+from cfx.report.page import LINES
 
 VOID = {"meta", "img", "br", "path", "hr"}
 
@@ -144,14 +146,16 @@ def test_headline_counts_every_row_in_the_shares(tmp_path: Path) -> None:
 
 def test_metrics_table_folds_intervals_and_explains(tmp_path: Path) -> None:
     result, _ = make(2)
-    metrics = {"validity": 0.9583, "validity_low": 0.86, "validity_high": 0.99, "perceptual": float("nan"), "mine": 3}
-    text = write_report(tmp_path / "r.html", result, metrics=metrics, explain={"mine": "My own."}).read_text("utf-8")
+    register(Metric("mine", "mine", "My own."))
+    metrics = {"validity": 0.9583, "validity_low": 0.86, "validity_high": 0.99, "lpips": float("nan"), "mine": 3}
+    text = write_report(tmp_path / "r.html", result, metrics=metrics).read_text("utf-8")
     rows = dict(re.findall(r'<tr><th scope="row"><code>(.*?)</code></th>(.*?)</tr>', text))
     cells = {name: re.findall(r"<td.*?>(.*?)</td>", row) for name, row in rows.items()}
-    assert cells["validity"] == ["0.9583", "0.86 to 0.99", METRICS["validity"]]
-    assert cells["perceptual"] == ["-", "", METRICS["perceptual"]]
+    assert cells["validity"] == ["0.9583", "0.86 to 0.99", metric("validity").meaning]
+    assert cells["lpips"] == ["-", "", metric("lpips").meaning]
     assert cells["mine"] == ["3", "", "My own."]
-    assert meaning("validity_boundary") == meaning("boundary_validity") == f"{METRICS['validity']} At depth boundary."
+    said = f"{metric('validity').meaning} At depth boundary."
+    assert meaning("validity_boundary", ["boundary"]) == meaning("boundary_validity", ["boundary"]) == said
 
 
 def test_all_rows_alike_and_no_change_at_all(tmp_path: Path) -> None:
@@ -193,3 +197,22 @@ def test_numbers_for_people() -> None:
         "3.2e-07",
     ]
     assert [probability(p) for p in (0.0, 0.001, 0.5, 0.9999, 1.0)] == ["0.00", "<0.01", "0.50", ">0.99", "1.00"]
+
+
+@pytest.mark.parametrize("space", [(12, 10), (6, 5, 4)])
+def test_the_page_of_an_atlas_is_that_of_its_result(tmp_path: Path, space: tuple[int, ...]) -> None:
+    result, cohort = make(7, space)
+    atlas = write_atlas(tmp_path / "a.zarr", result, cohort)
+    texts = [
+        write_report(tmp_path / "r.html", shown, cohort=known, max_rows=4).read_text("utf-8")
+        for shown, known in ((result, cohort), (atlas, None))
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_a_page_of_many_rows_lists_the_first_failures(tmp_path: Path) -> None:
+    result, _ = make(10)
+    many = type(result).cat([result] * 250).replace(row=torch.arange(2500))
+    text = write_report(tmp_path / "r.html", many, max_rows=0).read_text("utf-8")
+    assert f"{LINES} of 2500 rows, failures first (the atlas has all)" in text
+    assert text.count("<tr><td") == LINES

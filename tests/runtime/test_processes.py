@@ -1,4 +1,4 @@
-"""Launchers that would train nothing, or everything twice, are refused; rows come back in order."""
+"""Launchers that would train nothing, or everything twice, are refused."""
 
 import os
 import subprocess
@@ -8,17 +8,13 @@ from pathlib import Path
 import pytest
 
 from cfx.core.errors import InputError, LaunchError
-from cfx.runtime.processes import check_launch, check_world, gather_rows, make_accelerator, my_rows
+from cfx.runtime.processes import check_launch, check_world, make_accelerator
 
 ROOT = Path(__file__).parent.parent.parent
 RANKS = r"""
-import torch
-from cfx.runtime.processes import gather_rows, leave, make_accelerator, my_rows
-accelerator = make_accelerator()
-rows = torch.arange(7)[list(my_rows(7, accelerator))]
-joined = torch.cat(gather_rows(rows, accelerator)).tolist()
-assert joined == list(range(7)), joined
-print(f"world {accelerator.num_processes} {len(rows)}\n", end="", flush=True)
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.shares import leave
+print(f"world {make_accelerator().num_processes}\n", end="", flush=True)
 leave()
 """
 
@@ -39,12 +35,6 @@ def test_the_cpu_launcher_that_starts_one_process_is_refused(tmp_path):
     assert "torchrun --standalone --nproc_per_node N -m cfx.training CONFIG" in done.stderr
 
 
-def test_torchrun_makes_one_world_whose_rows_gather_in_order(tmp_path):
-    done = launch(tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(done.stdout.splitlines()) == ["world 2 3", "world 2 4"]
-
-
 def test_two_worlds_of_one_are_refused(monkeypatch):
     make_accelerator()
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -59,12 +49,6 @@ def test_guards_read_only_the_environment():
     check_launch(asked | {"WORLD_SIZE": "2"})
     check_launch({"ACCELERATE_MIXED_PRECISION": "no"})
     check_world({}, 1)
-
-
-def test_alone_the_rows_are_ours():
-    accelerator = make_accelerator()
-    assert list(my_rows(5, accelerator)) == [0, 1, 2, 3, 4]
-    assert gather_rows("x", accelerator) == ["x"]
 
 
 def test_a_tracker_that_is_not_installed_is_refused():

@@ -1,21 +1,19 @@
-"""One finished measurement on disk: `<label>-<depth>.safetensors`, and a JSON file beside it that vouches for it.
+"""One finished measurement: an atlas of the results, which also says what they cost, and an atlas of the laws.
 
-The JSON file is written last and holds the key of the measurement (a hash of everything that could change its outcome)
-and the SHA-256 of the tensors, so a bench that was interrupted finds what is whole and still meant, and nothing else.
+An atlas keeps a fingerprint of everything that could change its rows, and every byte is checked when it is read; so a
+bench that was interrupted finds what is whole and still meant, and goes on within a method.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from cfx.core.cohort import Cohort
+from cfx.atlas import Atlas, write_atlas
+from cfx.core.errors import AtlasError
+from cfx.counterfactual.metrics import Measurements
 from cfx.counterfactual.result import Counterfactuals
-from cfx.runtime.files import digest, read_tensors, sha256, write_tensors, write_whole
 
 
 @dataclass(frozen=True)
@@ -36,45 +34,36 @@ class Cell:
     laws: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def fingerprint(cohort: Cohort | None) -> str:
-    """SHA-256 of a cohort's images and labels: of their values, not of where they came from."""
-    if cohort is None:
-        return "none"
-    return digest({"x": _hash(cohort.x), "y": "none" if cohort.y is None else _hash(cohort.y)})
+def laws_path(path: Path) -> Path:
+    """Where the laws of an atlas of results are kept: beside it."""
+    return path.with_name(f"{path.stem}-laws.zarr")
 
 
-def _hash(value: Tensor) -> str:
-    return f"{tuple(value.shape)} {hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()}"
+def finish(path: Path, cell: Cell, fingerprint: Mapping[str, str]) -> None:
+    """Write what belongs to the finished results at `path`: the laws, and last the cost, which vouches for all."""
+    if cell.laws:
+        laws = Measurements(cell.result.row, cell.laws)
+        write_atlas(laws_path(path), laws, fingerprint=fingerprint, exists="overwrite")
+    Atlas(path, Counterfactuals).note(cost=dict(cell.cost), hardware=cell.hardware)
 
 
-def write_cell(folder: Path, name: str, key: str, cell: Cell) -> None:
-    """Keep a measurement under the key of its configuration; it is there as a whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors, plain = _split(cell.result)
-    record = folder / f"{name}.json"
-    record.unlink(missing_ok=True)
-    write_tensors(folder / f"{name}.safetensors", tensors | dict(cell.laws))
-    values = {"key": key, "sha256": sha256(folder / f"{name}.safetensors"), "result": plain}
-    write_whole(record, json.dumps(values | {"cost": dict(cell.cost), "hardware": cell.hardware}, indent=2) + "\n")
-
-
-def read_cell(folder: Path, name: str, key: str) -> Cell | None:
-    """The measurement kept under this key; None if there is none, or only one of another key or a damaged one."""
-    tensors = folder / f"{name}.safetensors"
+def kept(path: Path, fingerprint: Mapping[str, str]) -> Cell | None:
+    """The finished measurement of this fingerprint at `path`; None if there is none, or a damaged one."""
     try:
-        values = json.loads((folder / f"{name}.json").read_text())
-    except (FileNotFoundError, ValueError):
+        atlas = Atlas(path, Counterfactuals)
+        about = atlas.attributes
+        if about["cfx_fingerprint"] != dict(fingerprint) or atlas.missing() or "cost" not in about:
+            return None
+        beside = laws_path(path)
+        laws = Atlas(beside, Measurements).read().values if beside.exists() else {}
+        return Cell(atlas.read(), about["cost"], about["hardware"], laws)
+    except AtlasError:
         return None
-    if values["key"] != key or not tensors.is_file() or sha256(tensors) != values["sha256"]:
-        return None
-    known, kept = {f.name for f in fields(Counterfactuals)}, read_tensors(tensors)
-    parts: dict[str, Any] = values["result"] | {k: v for k, v in kept.items() if k in known}
-    laws = {k: v for k, v in kept.items() if k not in known}
-    return Cell(Counterfactuals(**parts), values["cost"], values["hardware"], laws)
 
 
-def _split(result: Counterfactuals) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a result, and its other fields."""
-    values = {f.name: getattr(result, f.name) for f in fields(result)}
-    tensors = {k: v for k, v in values.items() if isinstance(v, Tensor)}
-    return tensors, {k: v for k, v in values.items() if k not in tensors}
+def begun(path: Path, fingerprint: Mapping[str, str]) -> bool:
+    """Whether rows of this fingerprint are at `path`."""
+    try:
+        return bool(Atlas(path, Counterfactuals).attributes["cfx_fingerprint"] == dict(fingerprint))
+    except AtlasError:
+        return False

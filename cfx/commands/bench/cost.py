@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,15 +75,14 @@ def _give_back() -> None:
 
 
 def reconstruction(
-    generator: Generative, x: Float[Tensor, "n c *space"], evaluations: float, batch_size: int, device: torch.device
+    generator: Generative, batches: Sequence[Float[Tensor, "n c *space"]], evaluations: float, device: torch.device
 ) -> tuple[float, int]:
     """Time a DDIM inversion and its way back, without label or classifier: the floor under every diffusion method.
 
     Args:
         generator: Diffusion model.
-        x: Images.
+        batches: Images, as they are worked on together.
         evaluations: Network evaluations an image to spend, rounded to an even number of at least 2.
-        batch_size: Images worked on together.
         device: Where the generator lives.
 
     Returns:
@@ -93,7 +92,7 @@ def reconstruction(
     times = generator.schedule.times(steps)
     began = time.perf_counter()
     with torch.no_grad():
-        for part in x.split(batch_size):
+        for part in batches:
             noise = sample(ddim_step, generator, part.to(device), times[::-1])
             sample(ddim_step, generator, noise, times).cpu()
     return time.perf_counter() - began, 2 * steps

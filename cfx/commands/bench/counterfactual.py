@@ -4,8 +4,10 @@ Each finished measurement (a method at a depth) is kept at once, so an interrupt
 that cannot run is a row with an `error`, not the end of the bench.
 """
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -13,27 +15,30 @@ from pydantic import Field, model_validator
 from torch import nn
 
 import cfx
+from cfx.atlas.store import Exists
 from cfx.commands.bench import cost
-from cfx.commands.bench.cells import Cell, fingerprint, read_cell, write_cell
+from cfx.commands.bench.cells import Cell, begun, finish, kept
 from cfx.commands.bench.figure import draw
 from cfx.commands.bench.rows import REFERENCES, Measures, table_rows
 from cfx.commands.bench.table import markdown
+from cfx.commands.rows import Task, fill, network_print, open_atlas, source_print
 from cfx.core.cohort import Cohort
-from cfx.core.denoiser import Denoiser
+from cfx.core.denoiser import Generative
 from cfx.core.errors import CfxError, InputError
 from cfx.counterfactual import Depth, Judge, Method, build_method, explain
-from cfx.counterfactual.metrics import Nullable, null_drift, reversibility
+from cfx.counterfactual.explain import in_turn
+from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, reversibility
 from cfx.counterfactual.metrics.measure import source_class
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort
-from cfx.models import load, read_manifest
+from cfx.models import load
 from cfx.models.autoencoder import Vae
 from cfx.models.judge import at_rest
 from cfx.models.perceptual import Lpips
 from cfx.runtime.config import Frozen, RunConfig
-from cfx.runtime.files import digest
 from cfx.runtime.folder import RunFolder
-from cfx.runtime.processes import gather_rows, make_accelerator, my_rows
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.shares import dealt, joined, together, total
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -114,7 +119,8 @@ def run_bench(config: CounterfactualBench, command: str | None = None) -> list[d
         command: What the table says the bench was run with; by default the command that repeats it from `config.yaml`.
 
     Returns:
-        The rows of `results.json`, for every depth one a method and the reference rows.
+        The rows of `results.json`, for every depth one a method and the reference rows; none on other processes than
+        the main one.
 
     Raises:
         InputError, CheckpointError: what all methods share (images, classifier, generator, oracle), or the name or the
@@ -134,7 +140,7 @@ def run_bench(config: CounterfactualBench, command: str | None = None) -> list[d
         command = command or f"cfx bench counterfactual {folder / 'config.yaml'}"
         folder.table(markdown(config.name, rows, command, _machines(found), bench.notes))
         folder.figure(draw(rows, found, bench.cohort))
-    return next(part for part in gather_rows(rows, accelerator) if part)
+    return rows
 
 
 def _machines(found: Mapping[str, Mapping[str, Cell | str]]) -> list[str]:
@@ -156,10 +162,10 @@ class _Bench:
         self.autoencoder = None if config.autoencoder is None else self.network(config.autoencoder)
         self.lpips = None if config.lpips is None else Lpips(weights=config.lpips).to(self.accelerator.device)
         diffusion = self.network(config.generator)
-        if not isinstance(diffusion, Denoiser):
+        if not isinstance(diffusion, Generative):
             raise InputError(f"generator: expected a diffusion checkpoint, got {type(diffusion).__name__}")
         self.diffusion = diffusion
-        self.prints = {"images": fingerprint(self.cohort), "reference": fingerprint(self.reference)}
+        self.prints = {"images": source_print(self.cohort), "reference": source_print(self.reference)}
         self.warm = False
 
     @cached_property
@@ -184,21 +190,19 @@ class _Bench:
 
     def cell(self, contender: Contender, depth: Depth) -> Cell | str:
         """The measurement, kept or made now; what went wrong, if the method cannot run."""
-        main, folder, name = self.accelerator.is_main_process, self.config.folder / "rows", f"{contender.name}-{depth}"
+        path = self.config.folder / "rows" / f"{contender.name}-{depth}.zarr"
         try:
-            key = self.key(contender, depth)
-            kept = read_cell(folder, name, key)
-            self.accelerator.wait_for_everyone()  # nobody writes while another still reads
-            if kept is not None:
-                return kept
+            with together(self.accelerator):
+                prints = self.prints_of(contender)
+                found = kept(path, prints)
+            if found is not None:
+                return found
             self.say(f"{contender.name}, {depth}")
-            cell = self.measure(contender, depth)
+            with together(self.accelerator):
+                return self.measure(contender, depth, path, prints)
         except (CfxError, torch.OutOfMemoryError) as error:
             self.say(f"{contender.name}, {depth}: {error}")
             return str(error)
-        if main:
-            write_cell(folder, name, key, cell)
-        return cell
 
     def say(self, text: str) -> None:
         """Tell how far the bench is, once, above any progress bar."""
@@ -207,19 +211,16 @@ class _Bench:
 
             tqdm.write(f"bench: {text}")
 
-    def key(self, contender: Contender, depth: Depth) -> str:
-        """A hash of all that could change the outcome: images, weights, the method with all its settings."""
+    def prints_of(self, contender: Contender) -> dict[str, str]:
+        """All that could change the outcome: images, weights, the method with all its settings."""
         config, path = self.config, self.generator_path(contender)
-        weights = {
-            name: "none" if p is None else read_manifest(p).files
-            for name, p in (("classifier", config.classifier), ("generator", path), ("oracle", config.oracle),
-                            ("reviewer", config.generator))
-        }  # fmt: skip
-        what: dict[str, object] = {"version": cfx.__version__, "method": repr(self.methods[contender.name])}
-        what |= {"depth": depth, "rows": contender.rows, "seed": config.seed, "batch_size": config.batch_size}
-        what |= {"reversible": True} if contender.reversible else {}
-        first = contender == config.methods[0]  # timed beside a plain reconstruction
-        return digest(what | self.prints | {"weights": weights, "first": first})
+        networks = {"classifier": config.classifier, "generator": path, "oracle": config.oracle}
+        networks["reviewer"] = config.generator
+        found = self.prints | {name: network_print(p) for name, p in networks.items()}
+        found |= {"version": cfx.__version__, "settings": repr(self.methods[contender.name])}
+        found |= {"batch_size": str(config.batch_size), "rows": str(contender.rows)}
+        found |= {"reversible": str(contender.reversible)}
+        return found | {"first": str(contender == config.methods[0])}  # timed beside a plain reconstruction
 
     def generator_path(self, contender: Contender) -> str | None:
         """Which checkpoint a method generates with; None for methods that need none."""
@@ -233,52 +234,65 @@ class _Bench:
             raise InputError(f"autoencoder: expected a checkpoint folder for {contender.method}, got none")
         return self.config.autoencoder
 
-    def measure(self, contender: Contender, depth: Depth) -> Cell:
-        """Run a method on its images."""
-        generator, images = self.generator(contender), self.cohort[: contender.rows]
+    def measure(self, contender: Contender, depth: Depth, path: Path, prints: Mapping[str, str]) -> Cell:
+        """Run a method on its images; rows that an interrupted bench left are not made again."""
+        accelerator, task = self.accelerator, self.task(contender, depth, self.cohort[: contender.rows])
+        exists: Exists = "resume" if begun(path, prints) else "overwrite"
+        atlas = open_atlas(path, task, accelerator, fingerprint=prints, attributes={}, exists=exists)
         self.warm_up()
-        with cost.peak_memory(self.accelerator.device) as peak:
-            result = self.explain(contender, depth, images)
-        seen = [mb for mb in gather_rows(peak.mb, self.accelerator) if mb is not None]
-        spent: dict[str, float | None] = {"peak_memory_mb": max(seen) if seen else None}
-        if contender == self.config.methods[0] and isinstance(generator, Denoiser):
-            seconds, nfe = self.reconstruct(generator, images.x, float(result.nfe_unet_forward.double().mean()))
-            spent |= {"ddim_seconds": seconds / len(images), "ddim_nfe": nfe}
+        with cost.peak_memory(accelerator.device) as peak:
+            for _ in fill(atlas, task, accelerator):
+                pass
+        spent: dict[str, float | None] = {"peak_memory_mb": self.highest(peak.mb)}
+        accelerator.wait_for_everyone()
+        result, generator = atlas.read(), self.generator(contender)
+        if contender == self.config.methods[0] and isinstance(generator, Generative):
+            images = self.cohort.x[: contender.rows]
+            seconds, nfe = self.reconstruct(generator, images, float(result.nfe_unet_forward.double().mean()))
+            spent |= {"ddim_seconds": seconds / len(result), "ddim_nfe": nfe}
         laws = self.laws(contender, result) if contender.reversible else {}
-        return Cell(result, spent, cost.hardware(self.accelerator.num_processes), laws)
+        cell = Cell(result, spent, cost.hardware(accelerator.num_processes), laws)
+        if accelerator.is_main_process:
+            finish(path, cell, prints)
+        return cell
 
-    def generator(self, contender: Contender) -> Denoiser | Vae | None:
+    def highest(self, mb: float | None) -> float | None:
+        """The highest peak of all processes, where all can tell."""
+        seen = self.accelerator.gather(torch.tensor([math.nan if mb is None else mb], device=self.accelerator.device))
+        top = float(seen.max())
+        return None if math.isnan(top) else top
+
+    def task(self, contender: Contender, depth: Depth, source: Cohort) -> Task:
+        """What a method is asked, with what all methods share."""
+        generator, config = self.generator(contender), self.config
+        reviewer = None if isinstance(generator, Generative) else self.diffusion
+        return Task(
+            source, self.classifier, generator, self.methods[contender.name], depth, None, self.reference, self.oracle,
+            reviewer, config.seed, config.batch_size,
+        )  # fmt: skip
+
+    def generator(self, contender: Contender) -> Generative | Vae | None:
         """What a method generates with."""
         path = self.generator_path(contender)
-        return cast(Denoiser | Vae | None, None if path is None else self.network(path))
-
-    def explain(
-        self,
-        contender: Contender,
-        depth: Depth,
-        x: Cohort | torch.Tensor,
-        target: torch.Tensor | None = None,
-        row: torch.Tensor | None = None,
-    ) -> Counterfactuals:
-        """The counterfactuals of a method, with what all methods share."""
-        generator = self.generator(contender)
-        return explain(
-            x, self.classifier, generator, target, row=row,
-            depth=depth, reference=self.reference, oracle=self.oracle, method=self.methods[contender.name],
-            reviewer=None if isinstance(generator, Denoiser) else self.diffusion,
-            seed=self.config.seed, batch_size=self.config.batch_size,
-            progress=self.accelerator.is_main_process, accelerator=self.accelerator,
-        )  # fmt: skip
+        return cast(Generative | Vae | None, None if path is None else self.network(path))
 
     def laws(self, contender: Contender, there: Counterfactuals) -> dict[str, torch.Tensor]:
         """How far a method's results are from the laws of counterfactuals, one number a row for each."""
-        back = self.explain(contender, cast(Depth, there.depth), there.x_cf, source_class(there), there.row)
-        found, method = {"reversibility": reversibility(there, back)}, self.methods[contender.name]
+        generator, config, method = self.generator(contender), self.config, self.methods[contender.name]
+        back = explain(
+            there.x_cf, self.classifier, generator, source_class(there), row=there.row, depth=cast(Depth, there.depth),
+            reference=self.reference, method=method, seed=config.seed, batch_size=config.batch_size,
+            reviewer=None if isinstance(generator, Generative) else self.diffusion, accelerator=self.accelerator,
+        )  # fmt: skip
+        found = {"reversibility": reversibility(there, back)}
         if isinstance(method, Nullable):
-            share, size = my_rows(len(there), self.accelerator), self.config.batch_size
-            mine, generator = there[share.start : share.stop], self.generator(contender)
-            drift = null_drift(mine, self.classifier, generator, method, batch_size=size)
-            found["composition"] = torch.cat(gather_rows(drift, self.accelerator))
+            batches = in_turn(len(there), config.batch_size)
+            mine = []
+            for rows in (batches[k] for k in dealt(len(batches), self.accelerator)):
+                drift = null_drift(there[rows], self.classifier, generator, method, batch_size=config.batch_size)
+                mine.append(Measurements(there.row[list(rows)], {"composition": drift}))
+            every = Measurements.cat(joined(mine, Measurements, len(batches), self.accelerator))
+            found["composition"] = every.values["composition"]
         return found
 
     def warm_up(self) -> None:
@@ -291,11 +305,19 @@ class _Bench:
             self.reconstruct(self.diffusion, x.cpu(), 2.0)
             self.warm = True
 
-    def reconstruct(self, generator: Denoiser, x: torch.Tensor, evaluations: float) -> tuple[float, int]:
+    def reconstruct(self, generator: Generative, x: torch.Tensor, evaluations: float) -> tuple[float, int]:
         """Seconds of a plain reconstruction, summed over the processes as those of the methods are; evaluations."""
-        mine = x[list(my_rows(len(x), self.accelerator))]
+        batches = in_turn(len(x), self.config.batch_size)
+        mine = [x[list(batches[k])] for k in dealt(len(batches), self.accelerator)]
         with at_rest(generator):
-            seconds, nfe = cost.reconstruction(
-                generator, mine, evaluations, self.config.batch_size, self.accelerator.device
-            )
-        return sum(gather_rows(seconds, self.accelerator)), nfe
+            seconds, nfe = cost.reconstruction(generator, mine, evaluations, self.accelerator.device)
+        return total(seconds, self.accelerator), nfe
+
+
+CONFIG = CounterfactualBench
+
+
+def command(config: CounterfactualBench, words: str) -> str:
+    """Run, and say what came out."""
+    run_bench(config, words or None)
+    return RunFolder(config.folder).said("results.json, table.md, figure.png")

@@ -16,24 +16,14 @@ from torch import Tensor
 from cfx.commands.bench.cells import Cell
 from cfx.core.cohort import Cohort
 from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.display.catalogue import metric
 
 Row = Mapping[str, Any]
 Picture = NDArray[np.floating[Any]]
 Point = tuple[float, float, str, Any]
 """Cost, worth, name and colour; a reference row has no cost and stands at infinity."""
 
-WORTH = (
-    {
-        "error_to_truth_ratio": "error to truth / that of no edit (lower is better)",
-        "oracle_validity": "valid to the oracle (higher is better)",
-        "validity": "valid (higher is better)",
-    },
-    {
-        "localisation_auprc": "localisation AUPRC (higher is better)",
-        "feature_distance": "feature distance (lower is better)",
-        "l1": "L1 (lower is better)",
-    },
-)
+WORTH = (("error_to_truth_ratio", "oracle_validity", "validity"), ("localisation_auprc", "feature_distance", "l1"))
 """The two panels: each shows the first of these metrics that the bench knows."""
 EXAMPLES = 2
 """Images shown at each depth, of different target classes where there are several."""
@@ -76,26 +66,26 @@ def _panels(fig: SubFigure, rows: Sequence[Row], depth: str) -> None:
     """Cost against worth, twice."""
     fig.suptitle(f"Depth {depth}", fontsize=12, weight="bold")
     for ax, metrics in zip(fig.subplots(1, 2), WORTH, strict=True):
-        metric = next(m for m in metrics if any(m in row for row in rows))
-        _scatter(ax, [row for row in rows if metric in row], metric)
-        ax.set_ylabel(metrics[metric], fontsize=9)
+        shown = next(m for m in metrics if any(m in row for row in rows))
+        _scatter(ax, [row for row in rows if shown in row], shown)
+        ax.set_ylabel(metric(shown).axis, fontsize=9)
 
 
-def _scatter(ax: Axes, rows: Sequence[Row], metric: str) -> None:
+def _scatter(ax: Axes, rows: Sequence[Row], name: str) -> None:
     """One point a method with its interval and its name; the reference rows as lines."""
     methods = [row for row in rows if row["method"] not in _REFERENCES]
-    spans = [row[f"{metric}_{end}"] for row in methods for end in ("low", "high")]
-    spans += [row[metric] for row in rows if row["method"] == "identity"]
+    spans = [row[f"{name}_{end}"] for row in methods for end in ("low", "high")]
+    spans += [row[name] for row in rows if row["method"] == "identity"]
     room = 0.08 * (max(spans) - min(spans)) or 0.1
     ax.set_ylim(min(spans) - room, max(spans) + room)
     points: list[Point] = []
     for i, row in enumerate(methods):
-        x, y = row["nfe_unet_forward"] + row["nfe_unet_backward"], row[metric]
+        x, y = row["nfe_unet_forward"] + row["nfe_unet_backward"], row[name]
         colour = colormaps["tab20"](2 * i % 20 + i // 10 % 2)
-        away = [[y - row[f"{metric}_low"]], [row[f"{metric}_high"] - y]]
+        away = [[y - row[f"{name}_low"]], [row[f"{name}_high"] - y]]
         ax.errorbar(x, y, away, fmt="o", color=colour, ms=6, capsize=2.5, elinewidth=1)
         points.append((x, y, f"{row['method']} (n={row['n']})", colour))
-    points += [_reference(ax, row["method"], row[metric]) for row in rows if row["method"] in _REFERENCES]
+    points += [_reference(ax, row["method"], row[name]) for row in rows if row["method"] in _REFERENCES]
     if all(x > 0 for x, *_ in points[: len(methods)]):
         ax.set_xscale("log")
     else:

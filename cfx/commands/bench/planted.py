@@ -141,3 +141,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
         cells = [f"{row[k]:.3f}" if k in row else "-" for k in shown]
         lines.append(f"| {row['factor']} | {row['method']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+CONFIG = PlantedBench
+
+
+def command(config: PlantedBench, words: str) -> str:
+    """Run, and say what came out."""
+    run_planted(config)
+    return RunFolder(config.folder).said("results.json, table.md")

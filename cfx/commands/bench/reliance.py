@@ -203,3 +203,12 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
             effect = f"{r['effect']:+.2f} [{r['effect_low']:+.2f}, {r['effect_high']:+.2f}]"
             lines.append(f"| {r['strength']} | {r['q']} | {effect} | {r['verdict']} | {r['power']:.2f} |")
     return "\n".join(lines) + "\n"
+
+
+CONFIG = RelianceBench
+
+
+def command(config: RelianceBench, words: str) -> str:
+    """Run, and say what came out."""
+    run_reliance(config)
+    return RunFolder(config.folder).said("results.json, table.md, figure.png")

@@ -195,3 +195,12 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
         return "-"
     low, high = (row[f"{key}_{end}"] for end in ("low", "high"))
     return f"{row[key]:.3f} [{'open' if low is None else f'{low:.3f}'}, {'open' if high is None else f'{high:.3f}'}]"
+
+
+CONFIG = RemediesBench
+
+
+def command(config: RemediesBench, words: str) -> str:
+    """Run, and say what came out."""
+    run_remedies(config)
+    return RunFolder(config.folder).said("results.json, table.md")

@@ -4,34 +4,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cfx.commands.bench.rows import COMPARED, DIRECTED
+from cfx.display.catalogue import Metric, metric, register
 
 Row = Mapping[str, Any]
 
-NAMES = {
-    "validity": "valid",
-    "oracle_validity": "valid to the oracle",
-    "stable": "stable",
-    "l1": "L1",
-    "lpips": "LPIPS",
-    "feature_distance": "feature distance",
-    "error_to_truth": "error to truth",
-    "error_to_truth_ratio": "error to truth / no edit",
-    "cosine_to_truth": "cosine to truth",
-    "localisation_auprc": "AUPRC",
-    "cout": "COUT",
-    "kernel": "kernel distance to real",
-    "composition": "composition",
-    "reversibility": "reversibility",
-}
-"""Heading of each metric; the order is that of the columns."""
-COSTS = {
-    "nfe_unet_forward": "generator evaluations",
-    "nfe_unet_backward": "generator gradients",
-    "nfe_classifier": "classifier evaluations",
-    "nfe_classifier_backward": "classifier gradients",
-    "seconds_per_image": "s / image",
-    "peak_memory_mb": "peak MB",
-}
+SHOWN = (
+    "validity", "oracle_validity", "stable", "l1", "lpips", "feature_distance", "error_to_truth",
+    "error_to_truth_ratio", "cosine_to_truth", "localisation_auprc", "cout", "kernel", "composition", "reversibility",
+)  # fmt: skip
+"""Metrics of the table, in the order of its columns."""
+COSTS = (
+    "nfe_unet_forward", "nfe_unet_backward", "nfe_classifier", "nfe_classifier_backward", "seconds_per_image",
+    "peak_memory_mb",
+)  # fmt: skip
+"""What the methods spent."""
+register(Metric("peak_memory_mb", "peak MB", "Peak memory in units of 2^20 bytes.", "lower", ".3g"))
 _NOTES = " ".join((
     "Square brackets are 95 % bootstrap intervals over images. All images count, failures included; methods with a",
     "smaller n were given the first n images only. `identity` is the image unchanged, `random-real` a real image of",
@@ -68,8 +55,8 @@ def markdown(title: str, rows: Sequence[Row], command: str, hardware: Sequence[s
 
 def _metrics(rows: Sequence[Row]) -> str:
     done = [row for row in rows if "error" not in row]
-    known = [m for m in NAMES if any(m in row for row in done)]
-    head = ["method", "n", *(NAMES[m] for m in known), *COSTS.values()]
+    known = [m for m in SHOWN if any(m in row for row in done)]
+    head = ["method", "n", *(heading(m) for m in known), *map(heading, COSTS)]
     return _table(
         head,
         [
@@ -90,7 +77,7 @@ def _comparisons(rows: Sequence[Row]) -> str:
     known = [m for m in COMPARED if any(m in found for _, _, found in pairs)]
     body = [[other, str(found["n"]), *(_verdict(found.get(m)) for m in known)] for other, _, found in pairs]
     head = f"`{pairs[0][1]}` minus each other method, paired over the images both worked on:"
-    return f"{head}\n\n" + _table(["against", "n", *(NAMES[m] for m in known)], body)
+    return f"{head}\n\n" + _table(["against", "n", *(heading(m) for m in known)], body)
 
 
 def _verdict(found: Row | None) -> str:
@@ -102,7 +89,9 @@ def _directions(rows: Sequence[Row]) -> str:
     known = [m for m in ("error_to_truth_ratio", *DIRECTED) if any(m in found for _, _, found in body)]
     lines = [[method, name, str(found["n"]), *(_spread(found, m) for m in known)] for method, name, found in body]
     return (
-        "By target class:\n\n" + _table(["method", "towards", "n", *(NAMES[m] for m in known)], lines) if lines else ""
+        "By target class:\n\n" + _table(["method", "towards", "n", *(heading(m) for m in known)], lines)
+        if lines
+        else ""
     )
 
 
@@ -126,6 +115,11 @@ def _cost(row: Row, key: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) >= 0.0995 or value == 0 else f"{value:.2g}"
+
+
+def heading(name: str) -> str:
+    """What a column of a metric is called."""
+    return metric(name).heading
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -1,11 +1,12 @@
 """What a set of counterfactuals is worth: every row counted, each figure with its bootstrap interval.
 
-`rows` has one number a row, `table` their means, `beside` the two trivial edits that belong in every table. `realism`,
-`faithful`, `consistency` and `latent` ask the questions that need more than the result itself.
+`rows` has one number a row, `evaluate` their means, `references` the two trivial edits that belong in every table.
+`realism`, `faithful`, `consistency` and `latent` ask the questions that need more than the result itself;
+`cfx.counterfactual.meanings` says what every metric is called and means.
 """
 
 from cfx.counterfactual.metrics.consistency import Nullable, composition, null_drift, reversibility
-from cfx.counterfactual.metrics.evaluate import against_truth, evaluate, means
+from cfx.counterfactual.metrics.evaluate import against_truth, evaluate, means, summarise
 from cfx.counterfactual.metrics.faithful import attribute_change, cout, diversity
 from cfx.counterfactual.metrics.latent import im1, im2, latent_divergence
 from cfx.counterfactual.metrics.realism import (
@@ -17,12 +18,13 @@ from cfx.counterfactual.metrics.realism import (
     split_distance,
 )
 from cfx.counterfactual.metrics.references import identity_edit, random_real
-from cfx.counterfactual.metrics.rows import CHANGED, TRUE_EFFECT, per_row
+from cfx.counterfactual.metrics.rows import CHANGED, TRUE_EFFECT, Measurements, per_row
 
 __all__ = [
     "CHANGED",
     "TRUE_EFFECT",
     "FeatureSpace",
+    "Measurements",
     "Nullable",
     "against_truth",
     "attribute_change",
@@ -44,4 +46,5 @@ __all__ = [
     "random_real",
     "reversibility",
     "split_distance",
+    "summarise",
 ]

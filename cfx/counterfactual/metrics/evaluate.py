@@ -28,11 +28,13 @@ def evaluate(
     Raises:
         InputError: an empty result, or a cohort of other rows.
     """
-    rows = per_row(result, cohort, distances=distances)
-    out = {"n": float(len(result))} | means(rows) | _ratio(rows)
-    out["nfe_unet_forward_max"] = float(result.nfe_unet_forward.max())
-    out["seconds_per_image"] = float(result.seconds.mean())
-    return out
+    return summarise(per_row(result, cohort, distances=distances))
+
+
+def summarise(rows: Mapping[str, Float[Tensor, " n"]]) -> dict[str, float]:
+    """What `evaluate` returns, of per-row metrics that were measured before."""
+    out = {"n": float(len(rows["validity"]))} | means(rows) | _ratio(rows)
+    return out | {"nfe_unet_forward_max": float(rows["nfe_unet_forward"].max())}
 
 
 def against_truth(result: Counterfactuals, x_true: Float[Tensor, "n c *space"]) -> dict[str, float]:

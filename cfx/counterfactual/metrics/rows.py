@@ -9,14 +9,16 @@ A metric that has no meaning for a row (the cosine to an effect that is zero, sa
 never by the method, so that methods can be compared row by row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
+from cfx.core.rows import Rows
 from cfx.core.statistics import average_precision
 from cfx.counterfactual.metrics.measure import apart, probability, rms
 from cfx.counterfactual.result import Counterfactuals, Verdict
@@ -27,6 +29,19 @@ TRUE_EFFECT = 0.25
 
 CHANGED = 0.05
 """A pixel counts as changed where |x_cf - x| exceeds this, a fortieth of the range: about what the eye can tell."""
+
+
+@dataclass(frozen=True)
+class Measurements(Rows):
+    """What was measured of every row, as an atlas keeps it.
+
+    Attributes:
+        row: Index of the row in the user's input.
+        values: One number a row for each metric, NaN where it has no meaning.
+    """
+
+    row: Int[Tensor, " n"]
+    values: Mapping[str, Float[Tensor, " n"]]
 
 
 def per_row(
@@ -43,8 +58,8 @@ def per_row(
     Returns:
         `validity`, `stable`, `oracle_validity` (with an oracle), `probability_change` (of the target class), `l1`,
         `l2`, `edited_share` (pixels that differ at all), `changed_share` (that differ by more than `CHANGED`),
-        `nfe_unet_forward`, `nfe_unet_backward`, `nfe_classifier`, `nfe_classifier_backward`; those of `truth_rows` with
-        truth and of `lesion_rows` with lesion masks.
+        `nfe_unet_forward`, `nfe_unet_backward`, `nfe_classifier`, `nfe_classifier_backward`, `seconds_per_image`; those
+        of `truth_rows` with truth and of `lesion_rows` with lesion masks.
 
     Raises:
         InputError: an empty result, or a cohort of other rows.
@@ -65,6 +80,7 @@ def per_row(
         "nfe_unet_backward": result.nfe_unet_backward,
         "nfe_classifier": result.nfe_classifier,
         "nfe_classifier_backward": result.nfe_classifier_backward,
+        "seconds_per_image": result.seconds,
     }
     if result.oracle_probs_after is not None:
         rows["oracle_validity"] = result.oracle_probs_after.argmax(1) == result.target

@@ -42,7 +42,7 @@ def test_peak_memory_of_a_gpu_is_what_was_allocated():
 @pytest.mark.parametrize(("asked", "spent"), [(0.0, 2), (5.0, 4), (11.2, 12)])
 def test_reconstruction_spends_the_evaluations_asked_for(asked, spent):
     generator = Counted(ClassGaussian(class_means((8, 8))))
-    seconds, nfe = reconstruction(generator, torch.zeros(5, 1, 8, 8), asked, 2, CPU)
+    seconds, nfe = reconstruction(generator, torch.zeros(5, 1, 8, 8).split(2), asked, CPU)
     assert nfe == spent
     assert generator.rows == 5 * spent
     assert seconds > 0

@@ -1,14 +1,16 @@
 """A whole bench on tiny untrained networks: what it leaves behind, what it does not do twice, what it survives."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from cfx.atlas import read_atlas
 from cfx.cli import app
+from cfx.commands import rows as rows_module
 from cfx.commands.bench import counterfactual as bench
 from cfx.commands.bench.counterfactual import CounterfactualBench, run_bench
 from cfx.core.errors import CheckpointError, InputError
@@ -101,9 +103,9 @@ def test_a_slow_method_sees_fewer_rows_and_is_compared_on_these(whole) -> None:
     slow = row_of(rows, "fastdime")
     assert slow["n"] == slow["comparisons"]["minimal"]["n"] == 4
     assert row_of(rows, "longer")["comparisons"]["minimal"]["n"] == 8
-    a, b = (load_file(config.folder / "rows" / f"{name}-boundary.safetensors") for name in ("minimal", "fastdime"))
-    assert b["row"].tolist() == [0, 1, 2, 3]
-    l1 = [(v["x_cf"][:4] - v["x"][:4]).abs().flatten(1).mean(1).mean() for v in (a, b)]
+    a, b = (read_atlas(config.folder / "rows" / f"{name}-boundary.zarr") for name in ("minimal", "fastdime"))
+    assert b.row.tolist() == [0, 1, 2, 3]
+    l1 = [(v.x_cf[:4] - v.x[:4]).abs().flatten(1).mean(1).mean() for v in (a, b)]
     found = slow["comparisons"]["minimal"]["l1"]
     assert found["difference"] == pytest.approx(float(l1[0] - l1[1]), abs=1e-6)
     assert found["verdict"] == ("lower" if found["high"] < 0 else "higher" if found["low"] > 0 else "unclear")
@@ -121,20 +123,19 @@ def test_directions_share_out_the_rows(whole) -> None:
 def test_the_laws_are_measured_where_asked_for(whole, trained) -> None:
     config, rows = whole
     row = row_of(rows, "minimal")
-    kept = load_file(config.folder / "rows/minimal-boundary.safetensors")
-    assert row["composition"] == pytest.approx(float(kept["composition"].mean()))
+    kept = read_atlas(config.folder / "rows/minimal-boundary.zarr")
+    laws = read_atlas(config.folder / "rows/minimal-boundary-laws.zarr")
+    assert row["composition"] == pytest.approx(float(laws.values["composition"].mean()))
     assert 0 < row["composition_high"] <= 1e-5  # rounding, and no more
     back = explain(
-        kept["x_cf"], load(trained["classifier"]), load(trained["generator"]), 1 - kept["target"], depth="boundary",
+        kept.x_cf, load(trained["classifier"]), load(trained["generator"]), 1 - kept.target, depth="boundary",
         method=config.methods[0].build(),
     )  # fmt: skip
-    distance = (back.x_cf - kept["x"]).square().flatten(1).mean(1).sqrt()
+    distance = (back.x_cf - kept.x).square().flatten(1).mean(1).sqrt()
     assert distance.max() > 0
     assert row["reversibility"] == pytest.approx(float(distance.mean()), abs=1e-5)
     assert row["reversibility_low"] <= row["reversibility"] <= row["reversibility_high"]
-    assert row["nfe_unet_forward"] == pytest.approx(
-        float(kept["nfe_unet_forward"].double().mean())
-    )  # the way there only
+    assert row["nfe_unet_forward"] == pytest.approx(float(kept.nfe_unet_forward.double().mean()))  # the way there only
     for other in rows:
         assert other["method"] == "minimal" or not {"composition", "reversibility"} & other.keys()
     head, line = (next(v for v in table_lines(config) if v.startswith(f"| {m} |")) for m in ("method", "minimal"))
@@ -151,13 +152,15 @@ def table_lines(config) -> list[str]:
 def test_laws_are_another_measurement_and_stay_with_it(
     trained, undrawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, run = [], bench.explain
+    calls = []
+    for module, name in ((bench, "explain"), (rows_module, "explain_batches")):
+        run = getattr(module, name)
 
-    def counted(*args: object, **more: object) -> object:
-        calls.append(more["method"].name)
-        return run(*args, **more)
+        def counted(*args: object, run: Callable = run, **more: object) -> object:
+            calls.append(more["method"].name)
+            return run(*args, **more)
 
-    monkeypatch.setattr(bench, "explain", counted)
+        monkeypatch.setattr(module, name, counted)
     plain = [{"method": "gradient-attack", "rows": 2, "settings": {"steps": 2}}]
     (before, *_) = run_bench(config_of(trained, tmp_path, methods=plain))
     assert "counterfactual of its counterfactual" not in (tmp_path / "table.md").read_text()
@@ -189,7 +192,7 @@ def test_table_and_figure_are_written(whole) -> None:
 
 def test_what_is_finished_is_not_done_again(trained, undrawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    explain = bench.explain
+    explain = rows_module.explain_batches
 
     def counted(*args: object, **more: object) -> object:
         calls.append((more["method"].name, more["depth"]))
@@ -197,7 +200,7 @@ def test_what_is_finished_is_not_done_again(trained, undrawn, tmp_path: Path, mo
             raise KeyboardInterrupt
         return explain(*args, **more)
 
-    monkeypatch.setattr(bench, "explain", counted)
+    monkeypatch.setattr(rows_module, "explain_batches", counted)
     trained, methods = {k: v for k, v in trained.items() if k != "oracle"}, METHODS[:2]
     with pytest.raises(KeyboardInterrupt):
         run_bench(config_of(trained, tmp_path, methods=methods))
@@ -213,11 +216,11 @@ def test_what_is_finished_is_not_done_again(trained, undrawn, tmp_path: Path, mo
 def test_a_damaged_measurement_is_made_again(trained, undrawn, tmp_path: Path) -> None:
     config = config_of(trained, tmp_path, methods=METHODS[:1])
     rows = run_bench(config)
-    kept = tmp_path / "rows/minimal-boundary.safetensors"
+    kept = tmp_path / "rows/minimal-boundary.zarr/counterfactual/c/0/0/0/0"
     kept.write_bytes(kept.read_bytes()[:-4])
     again = run_bench(config)
     assert row_of(again, "minimal")["l1"] == pytest.approx(row_of(rows, "minimal")["l1"])
-    assert load_file(kept)["row"].tolist() == list(range(8))
+    assert read_atlas(tmp_path / "rows/minimal-boundary.zarr").row.tolist() == list(range(8))
 
 
 def test_lpips_is_a_column_of_its_own(trained, undrawn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

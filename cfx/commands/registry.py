@@ -1,0 +1,66 @@
+"""The verbs of the command line by name: what each is for, and the module that does it, imported when it is asked for.
+
+A module of a verb has `CONFIG`, the class of its configuration, and `command(config, words) -> str`, which runs it and
+returns what the main process prints; `words` is the command line that was given.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from cfx.runtime.config import RunConfig
+
+Command = Callable[[Any, str], str]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb.
+
+    Attributes:
+        module: Where it is.
+        help: One sentence.
+        config: The configuration file it runs with if none is named; None where one must be.
+    """
+
+    module: str
+    help: str
+    config: str | None = None
+
+    def load(self) -> tuple[type[RunConfig], Command]:
+        """The class of its configuration, and what runs it."""
+        found = import_module(self.module)
+        return found.CONFIG, found.command
+
+
+VERBS: dict[str, Verb] = {
+    "explain": Verb(
+        "cfx.commands.explain", "Explain a cohort: atlas, metrics, report.html, summary.json into the run's folder."
+    ),
+    "audit": Verb(
+        "cfx.commands.audit",
+        "Right for the right reason? Plan, scores, report.html, summary.json into the run's folder.",
+    ),
+    "demo": Verb(
+        "cfx.commands.explain",
+        "Explain 48 unseen simulated brains with the shipped checkpoints; run it from a checkout of the project.",
+        config="configs/brain64-demo.yaml",
+    ),
+}
+"""What `cfx NAME CONFIG` does."""
+
+BENCHES: dict[str, Verb] = {
+    "counterfactual": Verb(
+        "cfx.commands.bench.counterfactual",
+        "Compare methods of explanation; writes results.json, table.md, figure.png (--out DIR: where).",
+    ),
+    "planted": Verb(
+        "cfx.commands.bench.planted", "Explain classifiers of planted factors: does the edit show the factor?"
+    ),
+    "reliance": Verb("cfx.commands.bench.reliance", "Check the reliance test itself: type I error and power."),
+    "remedies": Verb(
+        "cfx.commands.bench.remedies", "Train classifiers with every remedy against a planted confounder."
+    ),
+}
+"""What `cfx bench NAME CONFIG` does."""

@@ -1,0 +1,144 @@
+"""Rows explained straight into an atlas: shared among processes by shards, resumable, and never all in memory."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from cfx.atlas import Atlas
+from cfx.atlas.store import Exists
+from cfx.core.cohort import Cohort, Source
+from cfx.core.denoiser import Generative
+from cfx.counterfactual import Depth, Judge, Method, explain_batches
+from cfx.counterfactual.result import Counterfactuals
+from cfx.models import read_manifest
+from cfx.models.autoencoder import Vae
+from cfx.runtime.files import digest, fingerprint
+from cfx.runtime.shares import dealt, together
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_PRINTED = 1024  # most images that a source's fingerprint looks at
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to explain, with what, and how.
+
+    Attributes:
+        source: Images.
+        classifier: The classifier that is explained.
+        generator: What the method generates with.
+        method: The method.
+        depth: How far it goes.
+        target: Class to reach; None for the most probable one besides the predicted.
+        reference: Labelled images that set the typical margins, or None.
+        oracle: Independent classifier, or None.
+        reviewer: Diffusion model that reviews; None for the generator.
+        seed: Seed of all randomness.
+        batch_size: Images worked on together, also those of a shard: so batches do not depend on the processes.
+    """
+
+    source: Source
+    classifier: nn.Module
+    generator: Generative | Vae | None
+    method: Method
+    depth: Depth
+    target: int | None
+    reference: Cohort | None
+    oracle: nn.Module | None
+    reviewer: Generative | None
+    seed: int
+    batch_size: int
+
+    def batches(self, batches: list[list[int]], device: torch.device, progress: bool) -> Iterator[Counterfactuals]:
+        """The results of some batches of positions."""
+        return explain_batches(
+            self.source, self.classifier, self.generator, self.target, batches=batches, depth=self.depth,
+            reference=self.reference, oracle=self.oracle, method=self.method, reviewer=self.reviewer, seed=self.seed,
+            progress=progress, device=device,
+        )  # fmt: skip
+
+    def blank(self, device: torch.device) -> Counterfactuals:
+        """A result of no rows, which says what an atlas of this task will hold."""
+        first = self.source[[0]].x.to(device)
+        judge = Judge(self.classifier)
+        with judge.at_rest():
+            classes = judge.probabilities(first).shape[1]
+        sizes: dict[str, int | tuple[int, ...]] = {"c": first.shape[1], "space": tuple(first.shape[2:]), "k": classes}
+        if self.oracle is not None:
+            other = Judge(self.oracle, "oracle")
+            with other.at_rest():
+                sizes["oracle_class"] = other.probabilities(first).shape[1]
+        return Counterfactuals.blank(0, sizes, depth=self.depth, seed=self.seed, method=self.method.name)
+
+
+def open_atlas(
+    path: Path,
+    task: Task,
+    accelerator: "Accelerator",
+    *,
+    fingerprint: Mapping[str, str],
+    attributes: Mapping[str, Any],
+    exists: Exists,
+) -> Atlas[Counterfactuals]:
+    """The atlas of a task, created by the main process once everything else has been checked.
+
+    Args:
+        path: Its folder.
+        task: What it will hold.
+        accelerator: The processes.
+        fingerprint: What the rows are made of.
+        attributes: JSON values to keep at its root.
+        exists: What to do where there is one.
+
+    Raises:
+        InputError, AtlasError: as `explain` and `Atlas.create`.
+    """
+    blank, source = task.blank(accelerator.device), task.source
+    with together(accelerator):
+        if accelerator.is_main_process:
+            Atlas.create(
+                path, blank, rows=range(len(source)), cohort=source[[0]][:0], ids=source.ids, attributes=attributes,
+                fingerprint=fingerprint, shard=task.batch_size, exists=exists,
+            )  # fmt: skip
+    return Atlas(path, Counterfactuals)
+
+
+def fill(
+    atlas: Atlas[Counterfactuals], task: Task, accelerator: "Accelerator", *, progress: bool = True
+) -> Iterator[tuple[Counterfactuals, Cohort]]:
+    """Explain what an atlas lacks, and hand out this process's shards, whole and in order, with their inputs.
+
+    Each batch is on disk before it is handed out; shards that were complete before are read back.
+    """
+    shards, missing = atlas.shards(), set(atlas.missing())
+    mine = [shards[k] for k in dealt(len(shards), accelerator)]
+    left = [[row for row in rows if row in missing] for rows in mine]
+    parts = task.batches([rows for rows in left if rows], accelerator.device, progress and accelerator.is_main_process)
+    for rows, absent in zip(mine, left, strict=True):
+        cohort = task.source[rows]
+        if not absent:
+            yield atlas.read(rows), cohort
+            continue
+        part = next(parts)
+        atlas.write(part, cohort if len(absent) == len(rows) else task.source[absent])
+        yield part if len(absent) == len(rows) else atlas.read(rows), cohort
+
+
+def network_print(path: str | None) -> str:
+    """Fingerprint of a checkpoint: the hashes of its files."""
+    return "none" if path is None else digest(read_manifest(path).files)
+
+
+def source_print(source: Source | None) -> str:
+    """Fingerprint of images: of their number, names, labels, and the values of up to 1024 of them, evenly spread."""
+    if source is None:
+        return "none"
+    at = torch.linspace(0, len(source) - 1, min(len(source), _PRINTED)).long()
+    tensors = {"x": source[at].x} | ({} if source.y is None else {"y": source.y})
+    return digest({"n": len(source), "ids": list(source.ids), "tensors": fingerprint(tensors)})

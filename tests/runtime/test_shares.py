@@ -1,0 +1,111 @@
+"""Batches are dealt in turn and parts come back in order, bit for bit; a failure on one process is one on all."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cfx.core.rows import Rows
+from cfx.runtime.shares import dealt, is_main, joined, leave, together, total
+
+ROOT = Path(__file__).parent.parent.parent
+RANKS = r"""
+import torch
+from cfx.core.errors import CfxError
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.shares import dealt, joined, leave, together, total
+from tests.runtime.test_shares import Toy, toy
+accelerator = make_accelerator()
+rank = accelerator.process_index
+for n in (1, 2, 5):
+    parts = joined([toy(k) for k in dealt(n, accelerator)], Toy, n, accelerator)
+    whole = [toy(k) for k in range(n)]
+    for a, b in zip(parts, whole, strict=True):
+        assert a.plain() == b.plain() and a.names == b.names
+        for name in ("x", "row", "ok"):
+            assert getattr(a, name).numpy().tobytes() == getattr(b, name).numpy().tobytes(), name
+assert total(rank + 0.5, accelerator) == sum(r + 0.5 for r in range(accelerator.num_processes))
+try:
+    with together(accelerator):
+        if rank == 1:
+            raise CfxError("the second one fails")
+except CfxError as error:
+    print(f"{rank}: {error}\n", end="", flush=True)
+with together(accelerator):
+    pass
+print("fine\n", end="", flush=True)
+leave()
+"""
+
+
+@dataclass(frozen=True)
+class Toy(Rows):
+    """Some rows.
+
+    Attributes:
+        row: Their numbers.
+        x: Values.
+        ok: Flags.
+        names: Texts.
+        seed: A plain value.
+    """
+
+    row: Int[Tensor, " n"]
+    x: Float[Tensor, "n c"]
+    ok: Bool[Tensor, " n"]
+    names: tuple[str, ...]
+    seed: int
+
+
+def toy(k: int) -> Toy:
+    """Part k, of k rows, NaN and denormal numbers included."""
+    x = torch.full((k, 3), torch.nan)
+    x[:, 1], x[:, 2] = 1e-42, k + 1 / 3
+    return Toy(torch.arange(k) + 10 * k, x, torch.arange(k) % 2 == 0, tuple(f"\u00e9{i}" for i in range(k)), 7)
+
+
+def test_parts_join_on_two_processes(tmp_path):
+    (tmp_path / "script.py").write_text(RANKS)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launcher, str(tmp_path / "script.py")], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(done.stdout.splitlines()) == [
+        "0: 1 of the processes failed; their messages say why", "1: the second one fails", "fine", "fine",
+    ]  # fmt: skip
+
+
+def test_alone_everything_is_ours():
+    parts = [toy(1), toy(2)]
+    assert list(dealt(3, None)) == [0, 1, 2]
+    assert joined(parts, Toy, 2, None) == parts
+    assert total(2.5, None) == 2.5
+    assert is_main()
+    leave()
+
+
+def test_what_is_not_ours_is_not_caught():
+    with pytest.raises(KeyError), together(None):
+        raise KeyError("x")
+
+
+@pytest.mark.parametrize("n", range(9))
+@pytest.mark.parametrize("world", range(1, 5))
+def test_every_batch_is_dealt_once(n, world):
+    class Some:
+        num_processes = world
+
+        def __init__(self, rank):
+            self.process_index = rank
+
+    hands = [list(dealt(n, Some(rank))) for rank in range(world)]
+    assert sorted(k for hand in hands for k in hand) == list(range(n))
+    assert max(map(len, hands)) - min(map(len, hands)) <= 1
