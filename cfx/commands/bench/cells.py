@@ -62,8 +62,9 @@ def kept(path: Path, fingerprint: Mapping[str, str]) -> Cell | None:
 
 
 def begun(path: Path, fingerprint: Mapping[str, str]) -> bool:
-    """Whether rows of this fingerprint are at `path`."""
+    """Whether an interrupted measurement of this fingerprint is at `path`; a finished one that is damaged is not."""
     try:
-        return bool(Atlas(path, Counterfactuals).attributes["cfx_fingerprint"] == dict(fingerprint))
+        about = Atlas(path, Counterfactuals).attributes
+        return bool(about["cfx_fingerprint"] == dict(fingerprint)) and "cost" not in about
     except AtlasError:
         return False

@@ -75,7 +75,7 @@ def _give_back() -> None:
 
 
 def reconstruction(
-    generator: Generative, batches: Sequence[Float[Tensor, "n c *space"]], evaluations: float, device: torch.device
+    generator: Generative, batches: Sequence[Float[Tensor, "_ c *space"]], evaluations: float, device: torch.device
 ) -> tuple[float, int]:
     """Time a DDIM inversion and its way back, without label or classifier: the floor under every diffusion method.
 
