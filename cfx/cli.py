@@ -13,16 +13,27 @@ ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="--dotted.key value, any number of times.")]
 _UNKNOWN = {"ignore_unknown_options": True}  # they are overrides
 
-app = typer.Typer(help="Counterfactual explanations of image classifiers.", no_args_is_help=True, add_completion=False)
-bench = typer.Typer(help="Methods side by side on your own images, classifier and generator.", no_args_is_help=True)
+
+def build() -> typer.Typer:
+    """The command line with every verb that is registered."""
+    made = typer.Typer(
+        help="Counterfactual explanations of image classifiers.", no_args_is_help=True, add_completion=False
+    )
+    bench = typer.Typer(help="Methods side by side on your own images, classifier and generator.", no_args_is_help=True)
+    made.callback()(root)
+    made.command(context_settings=_UNKNOWN)(train)
+    for name, verb in VERBS.items():
+        add(made, name, verb)
+    for name, verb in BENCHES.items():
+        add(bench, name, verb, ("cfx", "bench"))
+    made.add_typer(bench, name="bench")
+    return made
 
 
-@app.callback()
 def root() -> None:
     """Counterfactual explanations of image classifiers."""
 
 
-@app.command(context_settings=_UNKNOWN)
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train a network; any key of the file can be overridden: --optimizer.lr 3e-4."""
     from cfx.training.__main__ import main
@@ -75,8 +86,4 @@ def _run(verb: Verb, path: Path, overrides: Sequence[str], words: str) -> None:
     leave()
 
 
-for _name, _verb in VERBS.items():
-    add(app, _name, _verb)
-for _name, _verb in BENCHES.items():
-    add(bench, _name, _verb, ("cfx", "bench"))
-app.add_typer(bench, name="bench")
+app = build()

@@ -100,6 +100,7 @@ def open_atlas(
         InputError, AtlasError: as `explain` and `Atlas.create`.
     """
     blank, source = task.blank(accelerator.device), task.source
+    task.batches([], accelerator.device, False)  # whatever is wrong with it is found before anything is replaced
     with together(accelerator):
         if accelerator.is_main_process:
             Atlas.create(

@@ -1,6 +1,6 @@
 """`explain`: verified counterfactuals of images for the user's own classifier, by any of the methods."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, get_args
@@ -139,38 +139,36 @@ def explain_batches(
         device: Where to work; by default where the generator is, else the classifier.
 
     Returns:
-        An iterator over the results of the batches; the arguments are checked before the first is asked for.
+        An iterator over the results of the batches; the arguments, and the classifier on the first image, are checked
+        before the first is asked for.
 
     Raises:
         InputError: as `explain`; what only an image or an answer of the classifier can show, when its batch comes.
     """
     if depth not in DEPTHS:
         raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
-    source = Images.of(x, target, row, edit, keep)
-    _check_shape(source.shape, generator)
+    images = Images.of(x, target, row, edit, keep)
+    _check_shape(images.shape, generator)
     made = build_method(method) if isinstance(method, str) else method
     reviewer = generator if reviewer is None and isinstance(generator, Generative) else reviewer
     place = _device(generator, classifier) if device is None else device
     second = None if oracle is None else Judge(oracle, "oracle")
     judge = Judge(classifier)
 
-    def start(first: Batch) -> Run:
-        """What all batches share, once the number of classes is known."""
-        judge.gradient(first.x[:1].to(place), first.logits[:1].argmin(1).to(place))
+    with judge.at_rest():
+        first = images.batch([0], judge, place)
+        judge.gradient(first.x.to(place), first.logits.argmin(1).to(place))
         margins = _margins(depth, classifier, reference, first.logits.shape[1], place)
-        return Run(judge, generator, reviewer, made, margins, depth, seed, place, second)
-
-    return _results(source, judge, start, batches, (generator, reviewer, oracle), place, progress)
+    run = Run(judge, generator, reviewer, made, margins, depth, seed, place, second)
+    return _results(images, run, batches, progress)
 
 
 def in_turn(n: int, batch_size: int) -> list[range]:
     """Positions 0 .. n-1 in batches.
 
     Raises:
-        InputError: no images, or a batch of none.
+        InputError: a batch of no images.
     """
-    if n == 0:
-        raise InputError("x: expected at least one image, got none")
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
     return [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
@@ -225,6 +223,8 @@ class Images:
             check_images(x)
             x = Cohort(x.detach().to("cpu", torch.float32))
         n = len(x)
+        if n == 0:
+            raise InputError("x: expected at least one image, got none")
         row = torch.arange(n) if row is None else row.cpu()
         if row.shape != (n,):
             raise InputError(f"row: expected one counter for each of {n} images, got shape {tuple(row.shape)}")
@@ -265,22 +265,18 @@ class Images:
 
 def _results(
     images: Images,
-    judge: Judge,
-    start: Callable[[Batch], Run],
+    run: Run,
     batches: Sequence[Sequence[int]],
-    others: Sequence[object],
-    device: torch.device,
     progress: bool,
 ) -> Iterator[Counterfactuals]:
     """Explain batch after batch; all networks are at rest while it works, and as they were in between."""
-    run: Run | None = None
+    others = run.generator, run.reviewer, None if run.oracle is None else run.oracle.classifier
     for rows in _progress(batches, progress):
         with ExitStack() as rest:
-            rest.enter_context(judge.at_rest())
+            rest.enter_context(run.judge.at_rest())
             for other in others:
                 rest.enter_context(at_rest(other))
-            batch = images.batch(rows, judge, device)
-            run = start(batch) if run is None else run
+            batch = images.batch(rows, run.judge, run.device)
             result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
         yield result
 

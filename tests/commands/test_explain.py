@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from cfx.atlas import Atlas
+from cfx.atlas import Atlas, read_atlas
 from cfx.commands.explain import ExplainConfig, explain_run, lines
-from cfx.core.errors import AtlasError, InputError
+from cfx.core.errors import AtlasError, CfxError, InputError
 from cfx.runtime.config import read_as
 from tests.tiny import SIZE, checkpoints
 
@@ -80,10 +80,30 @@ def test_two_processes_make_the_same_atlas(trained: dict[str, str], tmp_path: Pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("valid to the oracle") == 1  # the main process alone speaks
-    a, b = Atlas(tmp_path / "one/atlas.zarr").read(), Atlas(tmp_path / "two/atlas.zarr").read()
-    assert torch.equal(a.row, b.row)
-    assert torch.allclose(a.x_cf, b.x_cf, atol=1e-5)
-    assert torch.equal(a.verdict, b.verdict)
+    for name in ("atlas.zarr", "metrics.zarr"):
+        a, b = (read_atlas(tmp_path / folder / name).parts() for folder in ("one", "two"))
+        assert a.keys() == b.keys()
+        for column in a.keys() - {"seconds", "values.seconds_per_image"}:
+            assert a[column].numpy().tobytes() == b[column].numpy().tobytes(), column
+
+
+def test_a_mistyped_rerun_leaves_the_finished_run(trained: dict[str, str], tmp_path: Path) -> None:
+    explain_run(config_of(trained, tmp_path))
+    whole = Atlas(tmp_path / "atlas.zarr").read()
+    for wrong in ({"method": "minimax"}, {"generator": "nowhere"}, {"target": 7}):
+        with pytest.raises(CfxError):
+            explain_run(config_of(trained, tmp_path, **wrong))
+        assert Atlas(tmp_path / "atlas.zarr").missing() == []
+        assert torch.equal(Atlas(tmp_path / "atlas.zarr").read().x_cf, whole.x_cf)
+
+
+def test_another_run_is_not_resumed(trained: dict[str, str], tmp_path: Path) -> None:
+    explain_run(config_of(trained, tmp_path))
+    for key, other in (("classifier", trained["oracle"]), ("seed", 3), ("method", "gradient-attack")):
+        with pytest.raises(AtlasError, match=rf"cannot resume an atlas of another run .*{key}: stored"):
+            explain_run(config_of(trained, tmp_path, resume=True, **{key: other}))
+    with pytest.raises(AtlasError, match="images: stored"):
+        explain_run(config_of(trained, tmp_path, resume=True, data={"kind": "brain", "n": 6, "seed": 6, "size": SIZE}))
 
 
 def test_a_classifier_is_no_generator(trained: dict[str, str], tmp_path: Path) -> None:

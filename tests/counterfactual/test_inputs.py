@@ -44,7 +44,7 @@ BAD = {
         {"x": X[:, :, None]},
         r"x: expected images of the generator's shape \(1, 8, 8\), got \(1, 1, 8, 8\)",
     ),
-    "other classifier": ({"classifier": Linear((9, 9))}, r"classifier: failed on images of shape \(4, 1, 8, 8\): "),
+    "other classifier": ({"classifier": Linear((9, 9))}, r"classifier: failed on images of shape \(1, 1, 8, 8\): "),
     "infinite logits": (
         {"classifier": NotFinite((8, 8))},
         r"classifier: expected finite logits, got NaN or infinity for rows \[1\]",
