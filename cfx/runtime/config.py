@@ -64,18 +64,40 @@ def check(model: type[Config], values: Mapping[str, Any], source: str = "values"
 
 
 def put(values: dict[str, Any], dotted: str, text: str) -> None:
-    """Set `values[a][b] = text` for the key `a.b`, reading the text as YAML.
+    """Set `values[a][b] = text` for the key `a.b`, reading the text as YAML; `a.0.b` leads into a list.
+
+    A mapping that is missing on the way is made; a list is never lengthened.
 
     Raises:
-        InputError: a part of the key leads into something that is not a mapping.
+        InputError: a part of the key leads into something that has no parts, or past the end of a list, or the text is
+            not YAML.
     """
-    *path, last = dotted.split(".")
-    inner = values
-    for part in path:
-        inner = inner.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise InputError(f"override {dotted}: {part} is not a mapping")
-    inner[last] = yaml.safe_load(text)
+    parts = dotted.split(".")
+    try:
+        new = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {dotted}: expected a value as in YAML, got {text!r}") from error
+    inner: Any = values
+    for depth, part in enumerate(parts):
+        place = _place(inner, part, dotted, ".".join(parts[:depth]))
+        if depth == len(parts) - 1:
+            inner[place] = new
+        elif isinstance(inner, dict):
+            inner = inner.setdefault(place, {})
+        else:
+            inner = inner[place]
+
+
+def _place(inner: object, part: str, dotted: str, path: str) -> str | int:
+    """Where `part` stands in what `path` leads to: a key of a mapping, or a position in a list."""
+    if isinstance(inner, dict):
+        return part
+    if not isinstance(inner, list):
+        raise InputError(f"override {dotted}: {path} is neither a mapping nor a list, so it has no {part!r}")
+    if not (part.isdecimal() and int(part) < len(inner)):
+        given = f"a position below {len(inner)}" if inner else "nothing: the list is empty"
+        raise InputError(f"override {dotted}: {path} is a list; expected {given}, got {part!r}")
+    return int(part)
 
 
 def split_overrides(arguments: Sequence[str]) -> dict[str, str]:
