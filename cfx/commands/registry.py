@@ -45,7 +45,7 @@ VERBS: dict[str, Verb] = {
     "demo": Verb(
         "cfx.commands.explain",
         "Explain 48 unseen simulated brains with the shipped checkpoints; run it from a checkout of the project.",
-        config="configs/brain64-demo.yaml",
+        config="configs/explain/brain64-demo.yaml",
     ),
 }
 """What `cfx NAME CONFIG` does."""
