@@ -11,6 +11,7 @@ from cfx.commands.registry import BENCHES, VERBS, Verb
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="--dotted.key value, any number of times.")]
+Words = Annotated[list[str] | None, typer.Argument(help="A verb: explain, bench planted; all by default.")]
 _UNKNOWN = {"ignore_unknown_options": True}  # they are overrides
 
 
@@ -39,6 +40,19 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     from cfx.training.__main__ import main
 
     raise typer.Exit(main([str(config), *(overrides or [])]))
+
+
+@app.command()
+def config(verb: Words = None) -> None:
+    """Print every key of a configuration with type, default and meaning: cfx config explain."""
+    from cfx.commands.config import configuration
+    from cfx.core.errors import CfxError
+
+    try:
+        typer.echo(configuration(verb or ()), nl=False)
+    except CfxError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 def add(group: typer.Typer, name: str, verb: Verb, before: Sequence[str] = ("cfx",)) -> None:

@@ -24,4 +24,4 @@ def test_train_hands_overrides_on_and_names_a_wrong_key(tmp_path, caplog):
     (tmp_path / "x.yaml").write_text("name: x\nsteps: 1\nnetwork: {name: cnn}\nobjective: {kind: classifier}\n")
     result = CliRunner().invoke(app, ["train", str(tmp_path / "x.yaml"), "--optimizer.lrr", "3e-4"])
     assert result.exit_code == 2
-    assert "optimizer.lrr: Extra inputs are not permitted" in caplog.text
+    assert "unknown key `optimizer.lrr`; did you mean `optimizer.lr`?" in caplog.text

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cfx.core.errors import InputError
+from cfx.runtime.faults import faults
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -54,13 +55,12 @@ def check(model: type[Config], values: Mapping[str, Any], source: str = "values"
     """A configuration of plain values.
 
     Raises:
-        InputError: naming every offending dotted key of `source`.
+        InputError: naming every offending dotted key of `source`, and the right key nearest to an unknown one.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        parts = [f"{'.'.join(str(p) for p in e['loc']) or 'top level'}: {e['msg']}" for e in error.errors()]
-        raise InputError(f"config {source}: " + "; ".join(parts)) from error
+        raise InputError(f"config {source}: " + "; ".join(faults(model, values, error))) from error
 
 
 def put(values: dict[str, Any], dotted: str, text: str) -> None:

@@ -13,7 +13,7 @@ from cfx.runtime.config import Frozen, RunConfig, check, read_as
 class NetworkConfig(BaseModel):
     """A registry name and that network's own keywords (the spatial dims and channels come from the data)."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     name: str
     """Registry name, see `cfx.models.BUILDERS`."""

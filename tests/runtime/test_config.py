@@ -1,11 +1,28 @@
 """Configuration of any run: overrides reach every value of a file, and what they cannot reach is named."""
 
 import copy
+from pathlib import Path
 
 import pytest
+from pydantic import Field, ValidationError
 
 from cfx.core.errors import InputError
-from cfx.runtime.config import put
+from cfx.runtime.config import Frozen, RunConfig, check, put, read_as, split_overrides
+
+
+class Optimizer(Frozen):
+    """Part of a run."""
+
+    lr: float = Field(default=0.1, gt=0)
+    """Learning rate."""
+
+
+class Toy(RunConfig):
+    """A run."""
+
+    optimizer: Optimizer = Optimizer()
+    """How it learns."""
+
 
 VALUES = {
     "steps": 10,
@@ -54,3 +71,52 @@ def test_an_override_that_leads_nowhere_is_refused(dotted, text, message):
         put(values, dotted, text)
     assert message in str(error.value)
     assert values == VALUES
+
+
+def test_a_file_with_overrides_on_top_is_the_object(tmp_path):
+    (tmp_path / "toy.yaml").write_text("name: toy\noptimizer: {lr: 1e-4}\n")
+    plain = read_as(Toy, tmp_path / "toy.yaml")
+    assert plain == Toy(name="toy", optimizer=Optimizer(lr=1e-4))  # PyYAML reads 1e-4 as text
+    words = ["--optimizer.lr=3e-4", "--out", "elsewhere"]
+    assert read_as(Toy, str(tmp_path / "toy.yaml"), split_overrides(words)) == check(
+        Toy, {"name": "toy", "out": "elsewhere", "optimizer": {"lr": 3e-4}}
+    )
+
+
+def test_where_a_run_writes():
+    assert Toy(name="toy").folder == Path("runs/toy")
+    assert Toy(name="toy", out="~/x").folder == Path.home() / "x"
+
+
+def test_a_configuration_is_frozen_and_survives_a_round_trip():
+    config = Toy(name="toy", optimizer=Optimizer(lr=3))
+    assert check(Toy, config.model_dump(mode="json")) == config
+    with pytest.raises(ValidationError, match="frozen"):
+        config.name = "other"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.yaml", None, r"config .*none\.yaml: .*No such file"),
+        ("list.yaml", "- 1", r"config .*list\.yaml: expected a mapping of keys, got list"),
+        ("bad.yaml", "a: [", r"config .*bad\.yaml: while parsing"),
+        ("toy.yaml", "name: toy\nota: 1", r"config .*toy\.yaml: unknown key `ota`; did you mean `out`\?"),
+    ],
+)
+def test_files_that_are_no_configuration(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_as(Toy, tmp_path / name)
+
+
+def test_text_becomes_overrides():
+    words = ["--optimizer.lr", "3e-4", "--steps=5", "--name", "a=b", "--text="]
+    assert split_overrides(words) == {"optimizer.lr": "3e-4", "steps": "5", "name": "a=b", "text": ""}
+
+
+@pytest.mark.parametrize("words", [["lr", "3"], ["--lr"], ["--", "3"], ["--=3"]])
+def test_arguments_that_are_no_overrides(words):
+    with pytest.raises(InputError, match="expected --key value or --key=value"):
+        split_overrides(words)
