@@ -1,11 +1,16 @@
 """Laws of the project as a whole."""
 
+import json
 import re
+import runpy
+import shlex
 import subprocess
 import sys
 import tomllib
 
 import pytest
+import yaml
+from typer.main import get_command
 
 import cfx
 
@@ -83,3 +88,72 @@ def test_tracked_text_names_no_machine(root):
     machine = re.compile(r"(?<![\w.])/(?:home|Users|root|work|tmp|mnt|scratch)/\w")
     found = [path.name for path in texts if machine.search(path.read_text(encoding="utf-8"))]
     assert found == []
+
+
+def pages(root):
+    """The pages that say what to run and where things are; not the history, nor the cards of trained networks."""
+    return [*(root / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")), *root.glob("docs/**/*.md")]
+
+
+def test_pages_name_existing_files(root):
+    """Paths of the repository, in commands, in text and in links; `{a,b}`, `*` and `$x` stand for several."""
+    path = re.compile(r"(?<![\w./-])(?:cfx|checkpoints|configs|docs|tests)/[\w./{},*$-]*[\w}/*]")
+    link = re.compile(r"\]\((?!http)([^)#]+)\)")
+    missing = [
+        f"{page.name}: {name}"
+        for page in pages(root)
+        for name, base in [(n, root) for n in path.findall(page.read_text())]
+        + [(n, page.parent) for n in link.findall(page.read_text())]
+        if not all(any(base.glob(one)) for one in spelt_out(name.rstrip("/")))
+    ]
+    assert missing == []
+
+
+def spelt_out(name):
+    """The patterns that a path with braces and variables stands for."""
+    name = re.sub(r"\$\w+", "*", name)
+    if not (found := re.search(r"{([^{}]*)}", name)):
+        return [name]
+    before, after = name[: found.start()], name[found.end() :]
+    return [one for part in found[1].split(",") for one in spelt_out(before + part + after)]
+
+
+def test_pages_name_existing_commands(root):
+    """Every `cfx ...` and `make ...` in a block of commands."""
+    blocks = [b for page in pages(root) for b in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
+    words = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    commands = get_command(import_app()).commands
+    benches = commands["bench"].commands
+    targets = re.findall(r"^(\w+):", (root / "Makefile").read_text(), re.MULTILINE)
+    assert {w[1] for w in words if w[:1] in (["cfx"], ["$cfx"])} <= set(commands)
+    assert {w[2] for w in words if w[1:2] == ["bench"]} <= set(benches)
+    made = {w[1] for w in words if w[:1] == ["make"]}
+    assert {"demo", "test"} <= made <= set(targets)
+
+
+def import_app():
+    """The command line."""
+    from cfx.cli import app
+
+    return app
+
+
+def test_the_readmes_tables_are_those_of_the_runs(root):
+    readme = (root / "README.md").read_text()
+    script = runpy.run_path(str(root / "docs" / "figures.py"))
+    assert set(re.findall(r"<!-- figures: (.*) -->", readme)) == set(script["TABLES"])
+    assert script["filled"](readme) == readme, "run `make figures`"
+
+
+def test_the_readme_gives_the_loss_of_the_shipped_generator(root):
+    figures = json.loads((root / "checkpoints/brain64-diffusion/cfx.json").read_text())["provenance"]["figures"]
+    line = next(v for v in (root / "README.md").read_text().splitlines() if v.startswith("| `brain64-diffusion`"))
+    assert f"v-loss {figures['loss']:.4f}; {figures['loss_without_label']:.4f} without" in line
+
+
+def test_one_version_and_one_date(root, project):
+    citation = yaml.safe_load((root / "CITATION.cff").read_text())
+    version, date = re.findall(r"^## \[([\d.]+)\] - (.*)$", (root / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert (citation["version"], str(citation["date-released"])) == (version, date)
+    assert version == project["version"]
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
