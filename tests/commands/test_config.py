@@ -3,12 +3,14 @@
 import re
 
 import pytest
+import yaml
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from cfx.cli import app
 from cfx.commands.config import CONFIGS, configuration, model
 from cfx.core.errors import InputError
+from cfx.runtime.config import RunConfig, check
 from cfx.runtime.keys import Keys
 
 
@@ -27,13 +29,35 @@ def test_every_key_is_listed_and_has_a_meaning(verb):
 
 def test_every_configuration_of_a_run_is_listed():
     """A verb whose configuration is missing here has no reference."""
-    from cfx.runtime.config import RunConfig
 
     def below(kind: type[BaseModel]) -> set[type]:
         return {kind}.union(*(below(inner) for inner in kind.__subclasses__()))
 
     listed = {model(verb) for verb in CONFIGS}
     assert {kind for kind in below(RunConfig) if kind.__module__.startswith("cfx.")} - {RunConfig} <= listed
+
+
+@pytest.mark.parametrize("verb", ["train", "explain", "audit", "bench"])
+def test_committed_files_stand_with_their_verb_and_are_valid(root, verb):
+    """A bench's file is one of some bench."""
+    models = [model(name) for name in CONFIGS if name.split()[0] == verb]
+    files = sorted((root / "configs" / verb).glob("*.yaml"))
+    assert files
+    assert [path.name for path in files if not any(valid(m, yaml.safe_load(path.read_text())) for m in models)] == []
+
+
+def valid(kind, values):
+    """Whether values are a configuration of that class."""
+    try:
+        check(kind, values)
+    except InputError:
+        return False
+    return True
+
+
+def test_no_file_stands_elsewhere(root):
+    found = {path.parent.relative_to(root / "configs").as_posix() for path in (root / "configs").rglob("*.yaml")}
+    assert found == {"train", "explain", "audit", "bench"}
 
 
 def test_a_part_by_its_verb():

@@ -1,8 +1,13 @@
-"""Provenance: what was typed, with which versions."""
+"""Provenance: what was typed, on what, with which versions and which commit."""
+
+import json
+import subprocess
 
 import pytest
+import torch
 
 from cfx.runtime import provenance
+from cfx.runtime.processes import make_accelerator
 
 
 @pytest.mark.parametrize(
@@ -15,3 +20,42 @@ from cfx.runtime import provenance
 )
 def test_the_recorded_command_is_what_was_typed(argv, command):
     assert provenance.command(argv) == command
+
+
+def git(*words):
+    subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@y.z", *words], check=True, capture_output=True)
+
+
+def test_the_commit_says_whether_files_differ_from_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.git_commit() is None
+    git("init", "--quiet")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "--quiet", "-m", "a")
+    commit = provenance.git_commit()
+    assert commit is not None
+    assert len(commit) == 40
+    (tmp_path / "a").write_text("2")
+    assert provenance.git_commit() == commit + "+"
+
+
+def test_versions_are_those_of_what_is_installed(monkeypatch):
+    found = provenance.versions()
+    assert found["torch"] == torch.__version__
+    assert set(found) <= set(provenance.PACKAGES)
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
+    assert provenance.versions() == {"torch": torch.__version__}
+
+
+def test_hardware_in_words():
+    assert provenance.hardware(torch.device("cpu")).startswith(f"CPU, {torch.get_num_threads()} threads (")
+
+
+def test_a_run_is_told_as_json(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/x/bin/cfx", "train", "a.yaml"])
+    found = provenance.provenance({"name": "toy"}, 5, 1.26, make_accelerator(), {"loss": 0.5})
+    assert json.loads(json.dumps(found)) == found
+    assert (found["command"], found["steps"], found["training_seconds"]) == ("cfx train a.yaml", 5, 1.3)
+    assert (found["processes"], found["figures"], found["config"]) == (1, {"loss": 0.5}, {"name": "toy"})
