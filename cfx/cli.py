@@ -23,6 +23,7 @@ def build() -> typer.Typer:
     bench = typer.Typer(help="Methods side by side on your own images, classifier and generator.", no_args_is_help=True)
     made.callback()(root)
     made.command(context_settings=_UNKNOWN)(train)
+    made.command()(config)
     for name, verb in VERBS.items():
         add(made, name, verb)
     for name, verb in BENCHES.items():
@@ -42,7 +43,6 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     raise typer.Exit(main([str(config), *(overrides or [])]))
 
 
-@app.command()
 def config(verb: Words = None) -> None:
     """Print every key of a configuration with type, default and meaning: cfx config explain."""
     from cfx.commands.config import configuration
