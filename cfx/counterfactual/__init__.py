@@ -6,7 +6,9 @@ from cfx.counterfactual.explain import Depth, explain, explain_batches
 from cfx.counterfactual.method import Method
 from cfx.counterfactual.minimal import Minimal
 from cfx.counterfactual.registry import METHODS, build_method
-from cfx.models.judge import Finding, Judge, Near, typical_margins
+from cfx.models.goal import typical_margins
+from cfx.models.judge import Judge
+from cfx.models.wrappers import Finding, Near
 
 __all__ = [
     "METHODS", "Depth", "Finding", "Judge", "Method", "Minimal", "Near", "build_method", "diverse",

@@ -11,6 +11,7 @@ from cfx.core.denoiser import Generative, Latent
 from cfx.core.random import normal
 from cfx.counterfactual.method import Meter, Method, Problem, Proposal, each
 from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.models.goal import Goal
 from cfx.models.judge import Judge, margin_of
 
 _STABILITY_STREAM = 1 << 21
@@ -25,7 +26,7 @@ class Run:
     generator: object
     reviewer: Generative | None
     method: Method
-    margins: Float[Tensor, " k"]
+    goals: Goal
     depth: str
     seed: int
     device: torch.device
@@ -41,9 +42,9 @@ class Run:
     ) -> Counterfactuals:
         """Explain one batch and verify it; everything in and out lives on the CPU."""
         began = time.perf_counter()
-        n, margin = len(x), self.margins[target]
+        n, goal = len(x), self.goals[target]
         before = margin_of(logits, target)
-        todo = (before < margin).nonzero().flatten()
+        todo = (before < goal.margin).nonzero().flatten()
         x_cf, verdict = x.clone(), torch.full((n,), int(Verdict.ALREADY))
         nothing = torch.full((n,), torch.nan)
         strength, smaller, outside, consent = torch.zeros(n), nothing.clone(), nothing.clone(), nothing.clone()
@@ -61,10 +62,10 @@ class Run:
                 consent[todo] = found.consent.cpu()
             for kind, counts in vars(problem.meter).items():
                 getattr(meter, kind)[todo] = counts.cpu()
-        after = self._verify(x_cf)
+        after = self.judge.answers(x_cf)
         margin_after = margin_of(after, target)
         reached = (verdict == Verdict.FLIPPED) | (verdict == Verdict.UNSTABLE)
-        missed = reached & ~(margin_after >= margin - 1e-5)  # the final image has the last word
+        missed = reached & ~goal.reached(margin_after)  # the final image has the last word
         seconds = time.perf_counter() - began
         return Counterfactuals(
             x=x,
@@ -73,7 +74,7 @@ class Run:
             probs_before=logits.softmax(1),
             probs_after=after.softmax(1),
             edited=(x_cf != x).any(1, keepdim=True),
-            margin=margin,
+            margin=goal.margin,
             margin_after=margin_after,
             strength=strength,
             verdict=verdict.masked_fill(missed, int(Verdict.BUDGET)),
@@ -89,8 +90,8 @@ class Run:
             method=self.method.name,
             seed=self.seed,
             seconds=torch.full((n,), seconds / n),
-            oracle_probs_before=None if self.oracle is None else self.oracle.probabilities(x.to(self.device)).cpu(),
-            oracle_probs_after=None if self.oracle is None else self.oracle.probabilities(x_cf.to(self.device)).cpu(),
+            oracle_probs_before=None if self.oracle is None else self.oracle.probabilities(x),
+            oracle_probs_after=None if self.oracle is None else self.oracle.probabilities(x_cf),
         )
 
     def _problem(
@@ -99,26 +100,25 @@ class Run:
         """The rows that must change, on the device."""
         # the best class but the target: the present one, also of an image that leans to the target already
         source = logits[todo].scatter(1, target[todo, None], -torch.inf).argmax(1)
-        goal = target[todo]
+        target = target[todo]
         return Problem(
             x=x[todo].to(self.device),
             source=source.to(self.device),
-            target=goal.to(self.device),
-            margin=self.margins[goal].to(self.device),
-            before=margin_of(logits[todo], goal).to(self.device),
+            target=target.to(self.device),
+            goal=self.goals[target].to(self.device),
+            before=margin_of(logits[todo], target).to(self.device),
             row=row[todo].to(self.device),
             seed=self.seed,
             judge=self.judge,
             generator=self.generator,
             meter=Meter(len(todo), self.device),
-            typical=self.depth == "typical",
             allowed=None if allowed is None else allowed[todo].to(self.device),
             labelled=self.judge.speaks(self.generator, logits.shape[1]),
         )
 
     def _review(self, problem: Problem, found: Proposal, image: Tensor) -> Int[Tensor, " b"]:
         """The verdict of every row, before the last word of the classifier on the final image."""
-        reached = self.judge.margin(image, problem.target) >= problem.margin - 1e-5
+        reached = problem.goal.reached(self.judge.margin(image, problem.target))
         problem.meter.count("classifier", problem.everyone)
         verdict = torch.where(reached, int(Verdict.FLIPPED), int(Verdict.BUDGET))
         if self.reviewer is not None:
@@ -142,8 +142,4 @@ class Run:
         if isinstance(reviewer, Latent):
             again = reviewer.decode(again) + x - reviewer.decode(z)
         after = self.judge.margin(again.clamp(-1, 1), problem.target, problem.source)
-        return after > ((problem.before + problem.margin) / 2 if self.judge.ordered else 0)
-
-    @torch.no_grad()
-    def _verify(self, x_cf: Tensor) -> Tensor:
-        return self.judge.logits(x_cf.to(self.device)).cpu()
+        return after > ((problem.before + problem.margin) / 2 if problem.goal.two_sided else 0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfx.core.cohort import Cohort
 from cfx.core.denoiser import Generative
@@ -21,13 +21,14 @@ from cfx.core.errors import InputError
 from cfx.counterfactual.explain import explain
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
+from cfx.models.judge import Classifier
 
 _SHARE = 0.25  # of an edit's energy that later runs leave alone; with a half, the fourth of four runs fails too often
 
 
 def diverse(
     x: Float[Tensor, "n c *space"] | Cohort,
-    classifier: nn.Module,
+    classifier: Classifier,
     generator: Generative | Vae | None,
     k: int,
     target: int | Int[Tensor, " n"] | None = None,
@@ -68,8 +69,7 @@ def diverse(
 def strongest(result: Counterfactuals) -> Bool[Tensor, "n 1 *space"]:
     """The fewest voxels of every row that hold a quarter of its edit's energy; none where the row failed or stayed."""
     energy = (result.x_cf - result.x).double().square().sum(1).flatten(1)
-    valid = result.margin_after >= result.margin - 1e-5
     sizes, order = energy.sort(dim=1, descending=True, stable=True)
     before = sizes.cumsum(1) - sizes  # held by stronger voxels already
-    held = (before < _SHARE * energy.sum(1, keepdim=True)) & (sizes > 0) & valid[:, None]
+    held = (before < _SHARE * energy.sum(1, keepdim=True)) & (sizes > 0) & result.reached[:, None]
     return torch.zeros_like(held).scatter(1, order, held).view_as(result.edited)

@@ -1,13 +1,12 @@
 """`explain`: verified counterfactuals of images for the user's own classifier, by any of the methods."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfx.core.cohort import Cohort, Source, check_images
 from cfx.core.denoiser import Generative
@@ -17,7 +16,9 @@ from cfx.counterfactual.method import Method
 from cfx.counterfactual.registry import build_method
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
-from cfx.models.judge import Judge, Near, at_rest, typical_margins
+from cfx.models.goal import goals
+from cfx.models.judge import Classifier, Judge
+from cfx.models.running import at_rest, device_of
 from cfx.runtime.shares import dealt, is_main, joined, together
 
 if TYPE_CHECKING:
@@ -26,20 +27,17 @@ if TYPE_CHECKING:
 Depth = Literal["typical", "boundary"]
 DEPTHS = get_args(Depth)
 """The depths by name."""
-FALLBACK_MARGIN = 2.944
-"""Margin asked for at depth `typical` without a reference cohort: log-odds of p = 0.95."""
-_BOUNDARY_MARGIN = 1e-3
 
 
 def explain(
     x: Float[Tensor, "n c *space"] | Source,
-    classifier: nn.Module,
+    classifier: Classifier,
     generator: Generative | Vae | None,
     target: int | Int[Tensor, " n"] | None = None,
     *,
     depth: Depth = "typical",
     reference: Cohort | None = None,
-    oracle: nn.Module | None = None,
+    oracle: Classifier | None = None,
     method: Method | str = "minimal",
     edit: Bool[Tensor, "n 1 *space"] | None = None,
     keep: Bool[Tensor, "n 1 *space"] | None = None,
@@ -54,9 +52,9 @@ def explain(
 
     Args:
         x: Images `(n, c, *space)` in [-1, 1], a cohort, or any source of them.
-        classifier: Any module from images to logits (one binary logit or k classes; for multi-label wrap one finding
-            in `Finding`, for a value to reach wrap the regressor in `Near`). Used in evaluation mode; its state is
-            restored.
+        classifier: Any module or function from images to logits (one binary logit or k classes; for multi-label wrap
+            one finding in `Finding`, for a value to reach wrap the regressor in `Near`). Used in evaluation mode; its
+            state is restored.
         generator: Diffusion model of such images (`cfx.core.denoiser.Denoiser`, or anything like it). If it knows as
             many classes as the classifier, its class-conditional difference joins the guidance. Some methods take an
             autoencoder instead, or None.
@@ -83,9 +81,9 @@ def explain(
         are those of the row; one gradient that checks the classifier, once a call and process, belongs to none.
 
     Raises:
-        InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier with
-            non-finite logits or without gradient; a target outside the classes; a reference without some class, or
-            one for `Near`.
+        InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier that fails
+            on them, with non-finite logits, without gradient, or with two answers to one image; a target outside the
+            classes; a reference without some class, or one for `Near`; a call inside `torch.inference_mode()`.
     """
     batches = in_turn(len(x), batch_size)
     share = range(len(batches)) if accelerator is None else dealt(len(batches), accelerator)
@@ -101,14 +99,14 @@ def explain(
 
 def explain_batches(
     x: Float[Tensor, "n c *space"] | Source,
-    classifier: nn.Module,
+    classifier: Classifier,
     generator: Generative | Vae | None,
     target: int | Int[Tensor, " n"] | None = None,
     *,
     batches: Sequence[Sequence[int]],
     depth: Depth = "typical",
     reference: Cohort | None = None,
-    oracle: nn.Module | None = None,
+    oracle: Classifier | None = None,
     method: Method | str = "minimal",
     edit: Bool[Tensor, "n 1 *space"] | None = None,
     keep: Bool[Tensor, "n 1 *space"] | None = None,
@@ -151,15 +149,15 @@ def explain_batches(
     _check_shape(images.shape, generator)
     made = build_method(method) if isinstance(method, str) else method
     reviewer = generator if reviewer is None and isinstance(generator, Generative) else reviewer
-    place = _device(generator, classifier) if device is None else device
-    second = None if oracle is None else Judge(oracle, "oracle")
-    judge = Judge(classifier)
+    place = device or device_of(generator, classifier) or torch.device("cpu")
+    second = None if oracle is None else Judge(oracle, "oracle", place)
+    judge = Judge(classifier, device=place)
 
     with judge.at_rest():
-        first = images.batch([0], judge, place)
-        judge.gradient(first.x.to(place), first.logits.argmin(1).to(place))
-        margins = _margins(depth, classifier, reference, first.logits.shape[1], place)
-    run = Run(judge, generator, reviewer, made, margins, depth, seed, place, second)
+        first = images.batch([0], judge)
+        judge.check(first.x, first.logits)
+        asked = goals(judge, first.logits.shape[1], depth, reference)
+    run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second)
     return _results(images, run, batches, progress)
 
 
@@ -237,7 +235,7 @@ class Images:
         """Shape of one image."""
         return self.source.shape
 
-    def batch(self, rows: Sequence[int], judge: Judge, device: torch.device) -> Batch:
+    def batch(self, rows: Sequence[int], judge: Judge) -> Batch:
         """Read some images and ask the classifier.
 
         Raises:
@@ -245,8 +243,7 @@ class Images:
         """
         at = torch.as_tensor(rows)
         x = self.source[at].x.detach().to("cpu", torch.float32)
-        with torch.no_grad():
-            logits = judge.logits(x.to(device)).cpu()
+        logits = judge.answers(x)
         bad = at[(~torch.isfinite(logits)).any(1)].tolist()
         if bad:
             raise InputError(f"classifier: expected finite logits, got NaN or infinity for rows {bad[:8]}")
@@ -270,13 +267,10 @@ def _results(
     progress: bool,
 ) -> Iterator[Counterfactuals]:
     """Explain batch after batch; all networks are at rest while it works, and as they were in between."""
-    others = run.generator, run.reviewer, None if run.oracle is None else run.oracle.classifier
+    oracle = None if run.oracle is None else run.oracle.classifier
     for rows in _progress(batches, progress):
-        with ExitStack() as rest:
-            rest.enter_context(run.judge.at_rest())
-            for other in others:
-                rest.enter_context(at_rest(other))
-            batch = images.batch(rows, run.judge, run.device)
+        with at_rest(run.judge.classifier, run.generator, run.reviewer, oracle):
+            batch = images.batch(rows, run.judge)
             result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
         yield result
 
@@ -299,21 +293,6 @@ def _allowed(expected: tuple[int, ...], edit: Tensor | None, keep: Tensor | None
         part = mask.cpu() if name == "edit" else ~mask.cpu()
         allowed = part if allowed is None else allowed & part
     return allowed
-
-
-def _margins(depth: str, classifier: nn.Module, reference: Cohort | None, k: int, device: torch.device) -> Tensor:
-    """Margin to reach for each class."""
-    if depth == "boundary":
-        return torch.full((k,), _BOUNDARY_MARGIN)
-    if reference is None:
-        return torch.full((k,), Near.TYPICAL if isinstance(classifier, Near) else FALLBACK_MARGIN)
-    return typical_margins(classifier, reference, device=device)
-
-
-def _device(*modules: object) -> torch.device:
-    """The device of the first module that has parameters."""
-    parameters = (p for m in modules if isinstance(m, nn.Module) for p in m.parameters())
-    return next((p.device for p in parameters), torch.device("cpu"))
 
 
 def _progress(batches: Sequence[Sequence[int]], show: bool) -> Iterable[Sequence[int]]:

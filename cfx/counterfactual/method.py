@@ -16,6 +16,7 @@ from cfx.core.denoiser import Generative, Posterior
 from cfx.core.errors import InputError
 from cfx.core.schedule import Time
 from cfx.models.autoencoder import Vae
+from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 
 
@@ -51,15 +52,13 @@ class Problem:
         x: Images in [-1, 1].
         source: Present class: the most probable one besides the target.
         target: Class to reach.
-        margin: Margin (target logit minus best other) to reach.
-        before: Margin of `x`, below `margin`.
+        goal: What every row has to reach.
+        before: Margin of `x`, below that of the goal.
         row: Counters of the images' randomness.
         seed: Seed of all randomness.
         judge: The classifier.
         generator: What the user gave: a diffusion model, an autoencoder, or None.
         meter: Counts the evaluations.
-        typical: Whether the change should be a whole one, as typical of the target class as real images of it are;
-            otherwise the least that reaches `margin`.
         allowed: Where the image may change, or None for everywhere; the engine restores `x` elsewhere in any case.
         labelled: Whether the generator's class labels are the classifier's classes.
     """
@@ -67,20 +66,24 @@ class Problem:
     x: Float[Tensor, "b c *space"]
     source: Int[Tensor, " b"]
     target: Int[Tensor, " b"]
-    margin: Float[Tensor, " b"]
+    goal: Goal
     before: Float[Tensor, " b"]
     row: Int[Tensor, " b"]
     seed: int
     judge: Judge
     generator: object
     meter: Meter
-    typical: bool = False
     allowed: Bool[Tensor, "b 1 *space"] | None = None
     labelled: bool = False
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.x)
+
+    @property
+    def margin(self) -> Float[Tensor, " b"]:
+        """Margin (target logit minus best other) to reach."""
+        return self.goal.margin
 
     @property
     def everyone(self) -> Int[Tensor, " b"]:

@@ -93,7 +93,7 @@ class Minimal:
     def abduct(self, problem: Problem) -> tuple[Codes, NoiseMaps]:
         """The images as the generator sees them, and their noise under the present class."""
         generator, source = problem.diffusion, problem.source if problem.labelled else None
-        times = self.times(generator, typical=problem.typical)
+        times = self.times(generator, typical=problem.goal.whole)
         for _ in times[1:]:
             problem.meter.count("unet_forward", problem.everyone)
         codes = Codes.of(problem)
@@ -102,15 +102,15 @@ class Minimal:
     def propose(self, problem: Problem) -> Proposal:
         """The edit of least strength for every row; at depth `boundary` shrunk to a certified local minimum."""
         guided = Guided.of(self, problem)
-        whole = problem.typical and problem.labelled
+        whole = problem.goal.whole and problem.labelled
         found = least_strength(
             guided.trial, problem.x, problem.before - problem.margin,
             trials=self.trials, tolerance=self.tolerance, resolution=self.resolution,
-            first=1.0 if problem.typical else 0.5, least=1.0 if whole else 0.0, judge=guided.judged,
+            first=1.0 if problem.goal.whole else 0.5, least=1.0 if whole else 0.0, judge=guided.judged,
         )  # fmt: skip
         image = problem.restrict(problem.everyone, paste(problem.x, found.image, self.least))
         smaller = found.failed + problem.margin
-        if not problem.typical or problem.judge.ordered:
+        if not problem.goal.whole or problem.goal.two_sided:
             image, smaller = shrink(problem, found.image, image, found.excess >= 0, self.least)
         return Proposal(image, found.strength, found.finite, smaller, guided.outside(found.image), guided.consent)
 
@@ -154,7 +154,7 @@ class Guided:
         finite = edited.isfinite().flatten(1).all(1)
         edited = torch.where(each(finite, edited), edited, self.problem.x[rows])
         excess = self.judged(rows, edited)
-        if self.problem.typical and self.problem.labelled:
+        if self.problem.goal.whole and self.problem.labelled:
             edited, excess = self._touched_up(rows, edited, excess)
         return edited, excess.where(finite, torch.nan)
 

@@ -67,14 +67,14 @@ class Morph:
             candidate = problem.restrict(rows, paste(x, edited, self.guide.least))
             return edited, problem.excess(rows, candidate)
 
-        whole = problem.typical and problem.labelled
+        whole = problem.goal.whole and problem.labelled
         found = least_strength(
             trial, problem.x, problem.before - problem.margin, trials=self.trials, tolerance=self.guide.tolerance,
             first=1.0, least=1.0 if whole else 0.0,
         )  # fmt: skip
         image = problem.restrict(everyone, paste(problem.x, found.image, self.guide.least))
         smaller = found.failed + problem.margin
-        if not problem.typical or problem.judge.ordered:
+        if not problem.goal.whole or problem.goal.two_sided:
             image, smaller = shrink(problem, found.image, image, found.excess >= 0, self.guide.least)
         return Proposal(image, found.strength, found.finite & finite, smaller)
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core.rows import Rows, about
+from cfx.models.goal import Goal
 
 
 class Verdict(IntEnum):
@@ -106,9 +107,14 @@ class Counterfactuals(Rows):
         return self.smaller < self.margin
 
     @property
+    def reached(self) -> Bool[Tensor, " n"]:
+        """Rows whose final image reaches the margin asked for, verified by the classifier."""
+        return Goal(self.margin).reached(self.margin_after)
+
+    @property
     def validity(self) -> float:
         """The metric of that name, of these rows."""
-        return float((self.margin_after >= self.margin - 1e-5).double().mean())
+        return float(self.reached.double().mean())
 
     @property
     def oracle_validity(self) -> float | None:

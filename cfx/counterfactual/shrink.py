@@ -61,8 +61,8 @@ def shrink(
     rows = done.nonzero().flatten()
     out, smaller = image.clone(), torch.full((len(image),), torch.nan, device=image.device)
     if len(rows):
-        image = image[rows] if problem.typical else _erode(problem, rows, edited[rows], image[rows], least)
-        out[rows], smaller[rows] = _scale(problem, rows, image, FINE if problem.judge.ordered else GRID)
+        image = image[rows] if problem.goal.whole else _erode(problem, rows, edited[rows], image[rows], least)
+        out[rows], smaller[rows] = _scale(problem, rows, image, FINE if problem.goal.two_sided else GRID)
     return out, smaller
 
 

@@ -4,6 +4,7 @@ Reference: Zhang, Isola, Efros, Shechtman, Wang (2018), "The unreasonable effect
 perceptual metric". Only lpips with trained weights is called LPIPS here.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -11,39 +12,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cfx.core.errors import CheckpointError, InputError
-from cfx.models.classifiers import Staged, freeze
+from cfx.core.errors import CheckpointError
+from cfx.models.classifiers import freeze
+from cfx.models.features import FeatureMaps
 
 
 class FeatureDistance(nn.Module):
     """Squared distance of channel-normalised feature maps of a classifier, averaged over space, summed over stages.
 
     Args:
-        classifier: A network of this package with feature maps (`cnn`, `convnext`, `densenet`), trained. It is frozen.
+        classifier: A trained network of this package (`cnn`, `convnext`, `densenet`), or any other with `layers`. It is
+            frozen.
         name: What the distance is called in reports.
+        layers: Layers whose maps are compared, as in `cfx.models.features.FeatureMaps`.
 
     Raises:
         InputError: the classifier has no feature maps.
     """
 
-    def __init__(self, classifier: nn.Module, name: str = "feature distance") -> None:
+    def __init__(self, classifier: nn.Module, name: str = "feature distance", *, layers: Sequence[str] = ()) -> None:
         """See the class."""
         super().__init__()
-        if not isinstance(classifier, Staged):
-            found = type(classifier).__name__
-            raise InputError(f"classifier: expected a network with feature maps (cnn, convnext, densenet), got {found}")
-        self.classifier = cast(Staged, freeze(classifier))
+        self.maps = FeatureMaps(classifier, layers)
         self.name = name
+        freeze(classifier)
 
     def forward(self, a: Float[Tensor, "b c *space"], b: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
         """Distance of each pair of images in [-1, 1]; 0 for equal ones, differentiable."""
-        pairs = zip(self.classifier.stages(a), self.classifier.stages(b), strict=True)
+        pairs = zip(self.maps(a), self.maps(b), strict=True)
         return torch.stack([_normalised_gap(u, v) for u, v in pairs]).sum(0)
 
 
-def _normalised_gap(u: Float[Tensor, "b c *space"], v: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
+def _normalised_gap(u: Float[Tensor, "b ..."], v: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
     u, v = (f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt() for f in (u, v))
-    return (u - v).square().sum(1).flatten(1).mean(1)
+    return (u - v).square().sum(1).reshape(len(u), -1).mean(1)
 
 
 class Lpips(nn.Module):

@@ -14,9 +14,10 @@ from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 from cfx.models import build
+from cfx.models.running import in_batches
 from cfx.training.adversaries import pooled, staged
 from cfx.training.config import ClassifierConfig, TrainConfig
-from cfx.training.objectives import AUGMENT, NOISE, Batch, Networks, Scores, check_labels, data_keywords, whole_batch
+from cfx.training.objectives import AUGMENT, NOISE, Batch, Networks, Scores, check_labels, data_keywords
 from cfx.training.remedies import make_remedy
 
 
@@ -79,13 +80,10 @@ class ClassifierObjective:
             return logits.argmax(1) == y
         return (logits > 0) == y.reshape(len(y), -1).bool()
 
-    @torch.no_grad()
     def evaluate(self, network: nn.Module, cohort: Cohort, seed: int) -> dict[str, float]:
         """Cross-entropy and accuracy without augmentation, and the area under the ROC curve of binary decisions."""
         assert cohort.y is not None
-        device = next(network.parameters()).device
-        parts = [network(whole_batch(cohort[i : i + 64], seed, i, device).x).cpu() for i in range(0, len(cohort), 64)]
-        logits = torch.cat(parts)
+        logits = in_batches(network, cohort.x)
         figures = {"loss": float(self._entropy(logits, cohort.y, 0.0).mean())}
         figures["accuracy"] = float(self._right(logits, cohort.y).float().mean())
         if not self.objective.multilabel and int(cohort.y.max()) == 1 and logits.shape[1] <= 2:

@@ -18,6 +18,7 @@ from cfx.counterfactual.minimal import Guided, Minimal
 from cfx.counterfactual.shrink import paste, shrink
 from cfx.data import load_cohort
 from cfx.models import load
+from cfx.models.goal import Goal
 from cfx.runtime.config import read_as
 
 STEP = 1.1  # ratio of neighbours on the grid
@@ -32,7 +33,7 @@ def main(path: str, n: int) -> None:
     result = explain(images, classifier, generator, depth="boundary", method=method, seed=config.seed)
     x, target = result.x, result.target
     problem = Problem(
-        x=x, source=1 - target, target=target, margin=result.margin, before=judge.margin(x, target), row=result.row,
+        x=x, source=1 - target, target=target, goal=Goal(result.margin), before=judge.margin(x, target), row=result.row,
         seed=result.seed, judge=judge, generator=generator, meter=Meter(n), labelled=True,
     )  # fmt: skip
     guided = Guided.of(method, problem)

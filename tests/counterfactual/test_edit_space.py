@@ -12,6 +12,7 @@ from cfx.counterfactual.edit_space import Codes
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.minimal import Guided
 from cfx.models import build
+from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 from cfx.models.latent import LatentDiffusion
 from tests.counterfactual.toys import ClassGaussian, Linear, blob, class_means, cohort
@@ -54,7 +55,7 @@ def test_the_null_edit_is_exact_ten_times_over(space):
     x, judge, rows, zero = data.x, Judge(Linear(space)), torch.arange(2), torch.zeros(2)
     for _ in range(10):
         problem = Problem(
-            x=x, source=data.y, target=1 - data.y, margin=zero, before=zero, row=rows, seed=0, judge=judge,
+            x=x, source=data.y, target=1 - data.y, goal=Goal(zero), before=zero, row=rows, seed=0, judge=judge,
             generator=generator, meter=Meter(2), labelled=True,
         )  # fmt: skip
         x = Guided.of(Minimal(steps=3), problem).edit(rows, zero)
@@ -78,7 +79,7 @@ def test_the_gradient_is_that_of_the_whole_chain():
     data, generator, judge = cohort(class_means(space), 3), latent(space), Judge(Linear(space))
     rows = torch.arange(3)
     problem = Problem(
-        x=data.x, source=data.y, target=1 - data.y, margin=torch.zeros(3), before=torch.zeros(3), row=rows, seed=0,
+        x=data.x, source=data.y, target=1 - data.y, goal=Goal(torch.zeros(3)), before=torch.zeros(3), row=rows, seed=0,
         judge=judge, generator=generator, meter=Meter(3),
     )  # fmt: skip
     codes = Codes.of(problem)

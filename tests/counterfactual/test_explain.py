@@ -20,6 +20,7 @@ from cfx.counterfactual.minimal import Guided
 from cfx.counterfactual.result import Counterfactuals
 from cfx.counterfactual.shrink import paste
 from cfx.models import build
+from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 from tests.counterfactual.toys import (
     BlowsUp,
@@ -353,7 +354,7 @@ def test_volumes_come_back_from_the_null_edit(side):
     method, original, zero = Minimal(steps=3), x, torch.zeros(1)
     for _ in range(10):
         problem = Problem(
-            x=x, source=rows, target=1 - rows, margin=zero, before=zero, row=rows, seed=0, judge=Judge(classifier),
+            x=x, source=rows, target=1 - rows, goal=Goal(zero), before=zero, row=rows, seed=0, judge=Judge(classifier),
             generator=generator, meter=Meter(1), labelled=True,
         )  # fmt: skip
         edited = Guided.of(method, problem).edit(rows, zero)

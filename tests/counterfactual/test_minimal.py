@@ -9,6 +9,7 @@ from cfx.counterfactual import explain
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.minimal import Guided, Minimal
 from cfx.counterfactual.shrink import paste
+from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 from tests.counterfactual.toys import ClassGaussian, Counted, Linear, Projection, blob, class_means, cohort
 
@@ -22,7 +23,7 @@ def guided(space, conditional, x=None, method=None, classifier=None):
     x = cohort(means, 4).x if x is None else x
     judge, source = Judge(classifier or Linear(space)), torch.arange(4) % 2
     problem = Problem(
-        x=x, source=source, target=1 - source, margin=torch.full((4,), 3.0), before=judge.margin(x, 1 - source),
+        x=x, source=source, target=1 - source, goal=Goal(torch.full((4,), 3.0)), before=judge.margin(x, 1 - source),
         row=ROW, seed=3, judge=judge, generator=Counted(ClassGaussian(means, conditional)), meter=Meter(4),
         labelled=conditional,
     )  # fmt: skip

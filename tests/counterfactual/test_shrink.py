@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.shrink import GRID, paste, shrink
+from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 from tests.counterfactual.toys import Linear, class_means, cohort
 
@@ -18,7 +19,7 @@ def problem(n=6):
     data, judge = cohort(means, n), Judge(Linear((8, 8)))
     target = 1 - data.y
     return Problem(
-        x=data.x, source=data.y, target=target, margin=torch.ones(n), before=judge.margin(data.x, target),
+        x=data.x, source=data.y, target=target, goal=Goal(torch.ones(n)), before=judge.margin(data.x, target),
         row=torch.arange(n), seed=0, judge=judge, generator=None, meter=Meter(n),
     )  # fmt: skip
 

@@ -7,7 +7,10 @@ from torch import nn
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.counterfactual import explain
-from cfx.models.judge import Finding, Judge, Near, at_rest, margin_of, typical_margins
+from cfx.models.goal import typical_margins
+from cfx.models.judge import Judge, margin_of
+from cfx.models.running import at_rest
+from cfx.models.wrappers import Finding, Near
 from tests.counterfactual.baselines.problems import Still
 from tests.counterfactual.toys import ClassGaussian, Projection, class_means, cohort
 

@@ -33,8 +33,8 @@ from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort
 from cfx.models import load
 from cfx.models.autoencoder import Vae
-from cfx.models.judge import at_rest
 from cfx.models.perceptual import Lpips
+from cfx.models.running import at_rest
 from cfx.runtime.config import Frozen, RunConfig
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.processes import make_accelerator

@@ -25,7 +25,7 @@ from cfx.core.cohort import Cohort
 from cfx.core.crossed import crossed_effect
 from cfx.core.errors import InputError
 from cfx.data import BrainConfig, load_cohort
-from cfx.models.classifiers import log_probs
+from cfx.models.judge import Judge
 from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
 from cfx.training.config import ClassifierConfig, RemedyConfig, TrainConfig
@@ -106,12 +106,10 @@ def _network(config: RemediesBench, name: str, k: int) -> nn.Module:
     return train_seeds(config.train.model_copy(update=each), 1)[0]
 
 
-@torch.no_grad()
 def balanced_hits(f: nn.Module, cohort: Cohort) -> Float[Tensor, " n"]:
     """Correct decisions, weighted so that their mean over the two classes' rows is the balanced accuracy."""
     assert cohort.y is not None
-    decided = torch.cat([log_probs(f(x)).argmax(1) for x in cohort.x.split(64)])
-    return (decided == cohort.y).double() * class_weights(cohort.y)
+    return (Judge(f).answers(cohort.x).argmax(1) == cohort.y).double() * class_weights(cohort.y)
 
 
 def class_weights(y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -12,13 +12,15 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfx.core.errors import InputError
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.metrics.measure import Distance, apart, source_class
 from cfx.counterfactual.result import Counterfactuals
-from cfx.models.judge import Judge, at_rest, margin_of
+from cfx.models.goal import Goal
+from cfx.models.judge import Classifier, Judge, margin_of
+from cfx.models.running import at_rest, device_of
 
 
 @runtime_checkable
@@ -32,7 +34,7 @@ class Nullable(Protocol):
 @torch.no_grad()
 def null_drift(
     there: Counterfactuals,
-    classifier: nn.Module,
+    classifier: Classifier,
     generator: object,
     method: Nullable,
     *,
@@ -61,7 +63,7 @@ def null_drift(
                 out[rows] = method.null(_asked_for_nothing(x[rows], there[rows], judge, generator)).cpu()
         return out
 
-    with judge.at_rest(), at_rest(generator):
+    with at_rest(classifier, generator):
         return composition(there.x, null, cycles=cycles, distance=_largest)[:, -1]
 
 
@@ -71,20 +73,18 @@ def _largest(a: Tensor, b: Tensor) -> Tensor:
 
 def _asked_for_nothing(x: Tensor, there: Counterfactuals, judge: Judge, generator: object) -> Problem:
     """The problem of these rows, on the device of the generator."""
-    parameters = generator.parameters() if isinstance(generator, nn.Module) else iter(())
-    device = next((p.device for p in parameters), x.device)
+    device = device_of(generator) or x.device
     return Problem(
         x=x.to(device),
         source=source_class(there).to(device),
         target=there.target.to(device),
-        margin=there.margin.to(device),
+        goal=Goal.of(judge, there.margin, there.depth).to(device),
         before=margin_of(there.probs_before.log(), there.target).to(device),
         row=there.row.to(device),
         seed=there.seed,
         judge=judge,
         generator=generator,
         meter=Meter(len(x), device),
-        typical=there.depth == "typical",
         labelled=judge.speaks(generator, there.probs_before.shape[1]),
     )
 

@@ -21,14 +21,15 @@ from itertools import combinations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfx.core.errors import InputError
-from cfx.counterfactual.metrics.measure import Distance, apart, logits_of, probability, source_class
+from cfx.counterfactual.metrics.measure import Distance, apart, probability, source_class
 from cfx.counterfactual.result import Counterfactuals
+from cfx.models.judge import Classifier, Judge
 
 
-def cout(result: Counterfactuals, classifier: nn.Module, *, steps: int = 50) -> Float[Tensor, " n"]:
+def cout(result: Counterfactuals, classifier: Classifier, *, steps: int = 50) -> Float[Tensor, " n"]:
     """COUT of every row; the source class is the most probable one besides the target, with any number of classes.
 
     Args:
@@ -45,15 +46,15 @@ def cout(result: Counterfactuals, classifier: nn.Module, *, steps: int = 50) -> 
     # rank of each pixel, 0 for the most changed
     rank = change.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     rank = rank.view(len(result), 1, *result.x.shape[2:])
-    source, curve = source_class(result), []
+    judge, source, curve = Judge(classifier), source_class(result), []
     for t in range(steps + 1):
         pasted = torch.where(rank * steps < t * change.shape[1], result.x_cf, result.x)
-        p = logits_of(classifier, pasted).softmax(1)
+        p = judge.probabilities(pasted)
         curve.append(probability(p, result.target) - probability(p, source))
     return torch.trapezoid(torch.stack(curve, 1).double(), dx=1 / steps, dim=1)
 
 
-def attribute_change(result: Counterfactuals, attributes: Mapping[str, nn.Module]) -> dict[str, Float[Tensor, " n"]]:
+def attribute_change(result: Counterfactuals, attributes: Mapping[str, Classifier]) -> dict[str, Float[Tensor, " n"]]:
     """How far every row moves in attributes that should stay, each judged by its own classifier.
 
     Args:
@@ -67,7 +68,7 @@ def attribute_change(result: Counterfactuals, attributes: Mapping[str, nn.Module
     """
     out: dict[str, Tensor] = {}
     for name, classifier in attributes.items():
-        before, after = (logits_of(classifier, x, name).double() for x in (result.x, result.x_cf))
+        before, after = (Judge(classifier, name).answers(x).double() for x in (result.x, result.x_cf))
         out[f"{name}_probability"] = (after.softmax(1) - before.softmax(1)).abs().sum(1) / 2
         out[f"{name}_log_odds"] = (_log_odds(after) - _log_odds(before)).abs().mean(1)
     return out

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.counterfactual.metrics.measure import in_batches, source_class
+from cfx.counterfactual.metrics.measure import source_class
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
+from cfx.models.running import in_batches
 
 Autoencoder = Callable[[Tensor], Tensor]
 """Images to their reconstructions."""

@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
 from cfx.core.statistics import Estimate, row_weights
-from cfx.counterfactual.metrics.measure import in_batches
-from cfx.models.classifiers import Staged
+from cfx.models.features import PooledFeatures
+from cfx.models.running import in_batches
 
 SetDistance = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Features `(n, d)` and `(m, d)` with row weights `(k, n)` and `(k, m)` to `(k,)` distances: `frechet` or `kernel`."""
@@ -66,18 +66,18 @@ class FeatureSpace:
         return found
 
 
-def penultimate(classifier: Staged, name: str) -> FeatureSpace:
-    """The space a classifier of this package decides in: its last feature map, averaged over space."""
-    return FeatureSpace(name, _Pooled(classifier))
+def penultimate(classifier: nn.Module, name: str, layer: str | None = None) -> FeatureSpace:
+    """The space a classifier decides in: its last feature map, averaged over space.
 
+    Args:
+        classifier: A network of this package, or any other with `layer`.
+        name: What the space is called in reports.
+        layer: Name of the part that returns the map, or the vectors.
 
-class _Pooled(nn.Module):
-    def __init__(self, classifier: Staged) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier.stages(x)[-1].flatten(2).mean(2)
+    Raises:
+        InputError: see `cfx.models.features.FeatureMaps`.
+    """
+    return FeatureSpace(name, PooledFeatures(classifier, layer))
 
 
 def frechet(

@@ -9,14 +9,13 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
-from cfx.counterfactual.metrics.measure import logits_of
 from cfx.counterfactual.result import Counterfactuals, Verdict
-from cfx.models.judge import margin_of
+from cfx.models.judge import Classifier, Judge, margin_of
 
 _CHOICE = 1 << 20  # beyond the streams of the noise levels
 
@@ -32,9 +31,9 @@ def identity_edit(result: Counterfactuals) -> Counterfactuals:
 def random_real(
     result: Counterfactuals,
     reference: Cohort,
-    classifier: nn.Module,
+    classifier: Classifier,
     *,
-    oracle: nn.Module | None = None,
+    oracle: Classifier | None = None,
     seed: int = 0,
 ) -> Counterfactuals:
     """The result of showing a real image of the target class instead, drawn for every row by its own counter.
@@ -62,8 +61,8 @@ def random_real(
             raise InputError(f"reference: expected images of class {k}, got none")
         chosen[here] = pool[(u[here] * len(pool)).long()]
     x = reference.x[chosen]
-    logits = logits_of(classifier, x)
-    judged = None if oracle is None else logits_of(oracle, x, "oracle").softmax(1)
+    logits = Judge(classifier).answers(x)
+    judged = None if oracle is None else Judge(oracle, "oracle").probabilities(x)
     return _in_place_of("random real", result, x, logits.softmax(1), margin_of(logits, result.target), judged)
 
 
@@ -79,14 +78,13 @@ def _in_place_of(
     edited = (x_cf != result.x).any(1, keepdim=True)
     zero = torch.zeros_like(result.nfe_unet_forward)
     done = torch.where(edited.flatten(1).any(1), int(Verdict.FLIPPED), int(Verdict.ALREADY))
-    return replace(
+    made = replace(
         result,
         x_cf=x_cf,
         probs_after=probs,
         edited=edited,
         margin_after=margin,
         strength=torch.zeros_like(result.strength),
-        verdict=torch.where(margin >= result.margin - 1e-5, done, int(Verdict.BUDGET)).to(result.verdict),
         nfe_unet_forward=zero,
         nfe_unet_backward=zero,
         nfe_classifier=zero,
@@ -98,3 +96,4 @@ def _in_place_of(
         consent=None,
         method=name,
     )
+    return replace(made, verdict=torch.where(made.reached, done, int(Verdict.BUDGET)).to(result.verdict))

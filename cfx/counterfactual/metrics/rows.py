@@ -69,7 +69,7 @@ def per_row(
     change = (result.x_cf - result.x).abs()
     before, after = (probability(p, result.target) for p in (result.probs_before, result.probs_after))
     rows: dict[str, Tensor] = {
-        "validity": result.margin_after >= result.margin - 1e-5,
+        "validity": result.reached,
         "stable": (result.verdict != Verdict.UNSTABLE) & (result.verdict != Verdict.REFUSED),
         "probability_change": after - before,
         "l1": change.flatten(1).mean(1),

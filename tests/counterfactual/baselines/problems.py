@@ -8,6 +8,7 @@ from torch import nn
 from cfx.core.denoiser import Posterior
 from cfx.core.schedule import Schedule
 from cfx.counterfactual.method import Meter, Problem
+from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 from tests.counterfactual.toys import ClassGaussian, Counted, CountedClassifier, Linear, class_means, draw
 
@@ -23,14 +24,14 @@ def problem(space=(8, 8), classifier=None, generator=None, margin=1.0, **more) -
     generator = Counted(generator or ClassGaussian(means, conditional=False))
     before = judge.margin(x, target)
     judge.classifier.rows = 0
-    margin = torch.full((4,), margin)
-    return Problem(x, source, target, margin, before, ROW, 9, judge, generator, Meter(4), **more)
+    goal = Goal(torch.full((4,), margin))
+    return Problem(x, source, target, goal, before, ROW, 9, judge, generator, Meter(4), **more)
 
 
 def part(whole: Problem, rows) -> Problem:
     """Some rows as a problem of their own."""
     rows = torch.as_tensor(rows)
-    per_row = {k: getattr(whole, k)[rows] for k in ("x", "source", "target", "margin", "before", "row")}
+    per_row = {k: getattr(whole, k)[rows] for k in ("x", "source", "target", "goal", "before", "row")}
     allowed = None if whole.allowed is None else whole.allowed[rows]
     return replace(whole, **per_row, allowed=allowed, meter=Meter(len(rows)))
 

@@ -7,6 +7,7 @@ import torch
 
 from cfx.counterfactual.baselines.additive import AdditiveMap
 from cfx.counterfactual.method import Meter
+from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 from tests.counterfactual.baselines.problems import laws, part, problem, spent
 from tests.counterfactual.toys import BlowsUp, Bounded, Cliff, Linear
@@ -74,7 +75,7 @@ def test_weights_are_tried_in_order_until_one_reaches_the_margin():
 
 def test_rows_that_convince_leave():
     p = problem()
-    p = replace(p, margin=torch.tensor([1.0, 50.0, 1.0, 1.0]))
+    p = replace(p, goal=Goal(torch.tensor([1.0, 50.0, 1.0, 1.0])))
     found = AdditiveMap(weights=(10.0, 1.0), steps=40).propose(p)
     assert found.finite.all()
     gradients = torch.tensor(spent(p)["classifier_backward"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cfx.counterfactual.baselines.attack import GradientAttack, signs
+from cfx.models.goal import Goal
 from tests.counterfactual.baselines.problems import laws, problem, spent
 from tests.counterfactual.toys import Bounded, Cliff
 
@@ -15,7 +16,7 @@ SPACES = [(8, 8), (6, 6, 6)]
 @pytest.mark.parametrize("space", SPACES)
 def test_on_a_linear_classifier_the_path_is_known(space):
     p = problem(space)
-    p = replace(p, margin=torch.tensor([1e-3, 1.0, 2.0, 4.0]))
+    p = replace(p, goal=Goal(torch.tensor([1e-3, 1.0, 2.0, 4.0])))
     found = GradientAttack().propose(p)
     weight = 8 * p.judge.classifier.classifier.weight
     towards = (2 * p.target - 1).view(4, *[1] * (p.x.ndim - 1)) * weight.sign()

@@ -7,6 +7,7 @@ import torch
 
 from cfx.core.errors import InputError
 from cfx.counterfactual.baselines.ddim import DdimGuidance, normalised
+from cfx.models.goal import Goal
 from tests.counterfactual.baselines.problems import Breaks, laws, part, problem, spent
 from tests.counterfactual.toys import ClassGaussian, Cliff, class_means
 
@@ -30,7 +31,7 @@ def test_the_published_cost():
 
 def test_rows_that_convince_leave():
     p = problem()
-    p = replace(p, margin=torch.tensor([1.0, 100.0, 1.0, 1.0]))
+    p = replace(p, goal=Goal(torch.tensor([1.0, 100.0, 1.0, 1.0])))
     found = replace(SHORT, classifier_scales=(0.01, 3.0, 5.0)).propose(p)
     assert (found.strength[[0, 2, 3]] == 3).all()
     rungs = torch.tensor([2, 3, 2, 2])

@@ -61,7 +61,7 @@ def test_the_largest_change_of_the_null_edits_asked_for_is_told() -> None:
 
     class Drifts:
         def null(self, problem: Problem) -> torch.Tensor:
-            seen.append((problem.source.tolist(), problem.target.tolist(), problem.typical, problem.seed))
+            seen.append((problem.source.tolist(), problem.target.tolist(), problem.goal.whole, problem.seed))
             problem.x[:, :, 0, 0] += 0.1 * (1 + problem.row).view(-1, 1)
             return problem.x
 

@@ -1,0 +1,97 @@
+"""What a network makes of images on the way to its logits: the feature maps of its stages, or of layers by name."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cfx.core.errors import InputError
+from cfx.models.classifiers import Staged
+
+
+class FeatureMaps(nn.Module):
+    """A network as a function from images to its feature maps `(b, c_i, *space_i)`, early to late.
+
+    Args:
+        network: A classifier of this package, whose maps are those of its stages; or any module, with `layers`.
+        layers: Names of its parts, as `named_modules` gives them; what they return is a map each, `(b, c, *space)` or
+            pooled already, `(b, d)`.
+
+    Raises:
+        InputError: no layer named in a network of another package, or one that it does not have.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[str] = ()) -> None:
+        """See the class."""
+        super().__init__()
+        if not layers and not isinstance(network, Staged):
+            raise InputError(
+                "classifier: expected a network with feature maps (cnn, convnext, densenet), or layers=... of another, "
+                f"got {type(network).__name__}"
+            )
+        names = [name for name, _ in network.named_modules() if name]
+        if missing := [name for name in layers if name not in names]:
+            raise InputError(f"layers: expected some of {names}, got {missing}")
+        self.network, self.layers = network, tuple(layers)
+
+    def forward(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
+        """The maps, differentiably.
+
+        Raises:
+            InputError: a layer that is no map: it did not run, ran more than once, or returned something else.
+        """
+        if not self.layers:
+            assert isinstance(self.network, Staged)
+            return self.network.stages(x)
+        with _watched(self.network, self.layers) as seen:
+            self.network(x.clone())
+        return [_map(seen[name], len(x), name) for name in self.layers]
+
+
+class PooledFeatures(nn.Module):
+    """A network as a function from images to one vector each: its last feature map, averaged over space.
+
+    Of a network of this package that is what its linear head reads.
+
+    Args:
+        network: As in `FeatureMaps`.
+        layer: Name of a part of a network, as in `FeatureMaps`; None for the last stage of one of this package.
+    """
+
+    def __init__(self, network: nn.Module, layer: str | None = None) -> None:
+        """See the class."""
+        super().__init__()
+        self.maps = FeatureMaps(network, () if layer is None else (layer,))
+
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b d"]:
+        """The vectors, differentiably; errors as `FeatureMaps.forward`."""
+        last: Tensor = self.maps(x)[-1]
+        return last.flatten(2).mean(2) if last.ndim > 2 else last
+
+
+@contextmanager
+def _watched(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, list[object]]]:
+    """Collect what layers return while the network runs."""
+    seen: dict[str, list[object]] = {name: [] for name in layers}
+    handles = [
+        network.get_submodule(name).register_forward_hook(lambda _, __, out, found=found: found.append(out))
+        for name, found in seen.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _map(seen: Sequence[object], n: int, name: str) -> Tensor:
+    """The one map a layer returned."""
+    if len(seen) != 1:
+        raise InputError(f"layers: expected {name} to run once an image, it ran {len(seen)} times")
+    out = seen[0]
+    # three axes may be channels and places or tokens and channels: they cannot be told apart
+    if not isinstance(out, Tensor) or out.ndim < 2 or out.ndim == 3 or len(out) != n:
+        came = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise InputError(f"layers: expected a map ({n}, c, *space) or a vector ({n}, d) of {name}, got {came}")
+    return out

@@ -1,0 +1,138 @@
+"""A user's network, run: on its own device, at rest, some images at a time, each batch a private copy.
+
+Whatever a network does to its input in place, and whatever state its parts were in, is its own affair: images that are
+handed over are copies, and every part's state is restored, also after an error or an interrupt.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cfx.core.errors import InputError
+
+T = TypeVar("T")
+
+BATCH = 64
+"""Images a network is shown together where nothing else is asked for."""
+
+
+def device_of(*networks: object) -> torch.device | None:
+    """The device of the first network that has parameters or buffers; None if none has."""
+    modules = (n for n in networks if isinstance(n, nn.Module))
+    return next((t.device for m in modules for t in chain(m.parameters(), m.buffers())), None)
+
+
+@contextmanager
+def at_rest(*networks: object) -> Iterator[None]:
+    """Evaluation mode and no parameter gradients inside; every part's own state is restored after.
+
+    Scripted, traced, frozen, exported, compiled and parallel modules are modules like others; a plain function, or
+    None, has no state.
+    """
+    with ExitStack() as stack:
+        for network in networks:
+            if isinstance(network, nn.Module):
+                stack.enter_context(_resting(network))
+        yield
+
+
+@contextmanager
+def _resting(module: nn.Module) -> Iterator[None]:
+    modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]  # a frozen script has no mode
+    grads = [(p, p.requires_grad) for p in module.parameters()]
+    try:
+        _set_modes([(m, False) for m, _ in modes])
+        for p, _ in grads:
+            p.requires_grad_(False)  # one by one: a script refuses to set all at once
+        yield
+    finally:
+        _set_modes(modes)
+        for p, grad in grads:
+            p.requires_grad_(grad)
+
+
+def _set_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+    """Switch the whole, which is the first, in its own way; then every part to its own mode, whatever that way did."""
+    for m, mode in modes[:1]:
+        with suppress(NotImplementedError):  # an exported graph keeps the mode it was exported in
+            m.train(mode)
+    for m, mode in modes:
+        m.training = mode
+
+
+def ask(
+    network: Callable[..., T],
+    *images: Float[Tensor, "b c *space"],
+    name: str = "network",
+    device: torch.device | None = None,
+) -> T:
+    """What a network says of one batch, which it is shown as private copies on its own device.
+
+    Args:
+        network: A module or any function of images. One wrapped for distributed training is asked without its wrapper,
+            whose processes would wait for each other.
+        images: Its arguments.
+        name: What the network is called in errors.
+        device: Where a network without parameters works; by default where the images are.
+
+    Raises:
+        InputError: the network cannot take these images; the message has its own words.
+    """
+    inside: Callable[..., T] = network.module if isinstance(network, DistributedDataParallel) else network
+    device = device_of(network) or device
+    try:
+        return inside(*(v.to(device or v.device, copy=True) for v in images))
+    except InputError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(v.shape)) for v in images)
+        raise InputError(f"{name}: failed on images of shape {shapes}: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    """The message of an error in one line; of a script's, which is a whole traceback, its last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if "Traceback of TorchScript" in str(error) else " ".join(lines)
+
+
+def in_batches(
+    network: Callable[..., Tensor], *images: Float[Tensor, "n c *space"], batch: int = BATCH, name: str = "network"
+) -> Float[Tensor, "n ..."]:
+    """Outputs of a network for any number of images, at rest, without gradient; on the CPU.
+
+    Args:
+        network: A module or any function from images to one row each.
+        images: Its arguments, at least one image.
+        batch: Images shown together.
+        name: What the network is called in errors.
+
+    Raises:
+        InputError: as `ask`.
+    """
+    with at_rest(network), torch.no_grad():
+        parts = zip(*(v.split(batch) for v in images), strict=True)
+        return torch.cat([ask(network, *part, name=name).cpu() for part in parts])
+
+
+def columns(out: object, n: int, name: str = "classifier") -> Float[Tensor, "n k"]:
+    """Numbers for `n` images with one row an image, float32: `(n, k)` as it is, `(n,)` as `(n, 1)`.
+
+    A network that squeezes its output drops the row of a lone image: a number, or k of them, are then its row.
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(out, Tensor) and n == 1 and out.ndim < 2:
+        out = out.reshape(1, -1)
+    if not isinstance(out, Tensor) or out.ndim not in (1, 2) or len(out) != n:
+        came = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise InputError(f"{name}: expected logits of shape ({n}, k), got {came}")
+    return out.as_subclass(Tensor).reshape(n, -1).float()
