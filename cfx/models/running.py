@@ -7,6 +7,7 @@ handed over are copies, and every part's state is restored, also after an error 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
+from textwrap import shorten
 from typing import TypeVar
 
 import torch
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 BATCH = 64
 """Images a network is shown together where nothing else is asked for."""
+_LONGEST = 400  # characters of an error's message that are quoted; compilers add pages
 
 
 def device_of(*networks: object) -> torch.device | None:
@@ -97,10 +99,10 @@ def ask(
 
 def _words(error: Exception) -> str:
     """The message of an error in one line; of a script's, which is a whole traceback, its last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1] if "Traceback of TorchScript" in str(error) else " ".join(lines)
+    text = str(error).strip()
+    if "Traceback of TorchScript" in text:
+        text = text.splitlines()[-1]
+    return shorten(text, _LONGEST, placeholder=" ...") or type(error).__name__
 
 
 def in_batches(

@@ -4,16 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.counterfactual import explain
-from cfx.models.goal import typical_margins
 from cfx.models.judge import Judge, margin_of
-from cfx.models.running import at_rest
-from cfx.models.wrappers import Finding, Near
-from tests.counterfactual.baselines.problems import Still
-from tests.counterfactual.toys import ClassGaussian, Projection, class_means, cohort
+from cfx.models.wrappers import Near
+from tests.models import kinds
+from tests.models.kinds import KINDS, plain, state
 
+OLD = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 W = torch.tensor([[0.5, -1.0, 2.0, 0.1], [1.5, 0.3, -0.7, 0.2], [-0.4, 0.9, 0.6, -1.2]])
 
 
@@ -68,38 +65,6 @@ def test_a_gradient_is_had_where_gradients_are_off_and_leaves_none_behind():
     assert judge.classifier.weight.grad is None
 
 
-def test_a_finding_is_a_binary_classifier():
-    x, labels = images(), Affine(W)
-    for k in range(3):
-        logits = Judge(Finding(labels, k)).logits(x)
-        torch.testing.assert_close(logits, torch.stack([torch.zeros(6), labels(x)[:, k]], 1))
-    for k in (-1, 3):
-        with pytest.raises(InputError, match=rf"k: expected a finding in 0 .. 2, got {k}"):
-            Judge(Finding(labels, k)).logits(x)
-
-
-def test_at_rest_gives_every_part_its_own_state_back():
-    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
-    net.train()
-    net[1].eval()
-    net[0].weight.requires_grad_(False)
-
-    def work():
-        with at_rest(net):
-            assert not any(m.training for m in net.modules())
-            assert not any(p.requires_grad for p in net.parameters())
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        work()
-    assert [m.training for m in net] == [True, False, True]
-    assert net.training
-    grads = {name: p.requires_grad for name, p in net.named_parameters()}
-    assert grads == {"0.weight": False, "0.bias": True, "1.weight": True, "1.bias": True}
-    with at_rest(None), at_rest(lambda x: x):
-        pass
-
-
 @pytest.mark.parametrize(
     ("classifier", "message"),
     [
@@ -137,53 +102,11 @@ def test_no_gradient_is_refused():
         Judge(detached).gradient(images(), y)
 
 
-class FirstPixel(nn.Module):
-    """The first pixel is the binary logit."""
-
-    def forward(self, x):
-        return x[:, 0, 0, 0]
-
-
-def reference(pixels, y):
-    x = torch.zeros(len(pixels), 1, 2, 2)
-    x[:, 0, 0, 0] = torch.tensor(pixels)
-    return Cohort(x, y=None if y is None else torch.tensor(y))
-
-
-def test_typical_margins_are_lower_deciles_over_recognised_images():
-    # class 0 recognised with margins 0.1, 0.4, 0.9; class 1 with 0.2, 0.3, 0.8; the last of each class is mistaken
-    pixels = [-0.1, -0.9, -0.4, 0.7, 0.2, 0.8, 0.3, -0.6]
-    margins = typical_margins(FirstPixel(), reference(pixels, [0, 0, 0, 0, 1, 1, 1, 1]))
-    torch.testing.assert_close(margins, torch.tensor([0.16, 0.22]))
-
-
-@pytest.mark.parametrize(
-    ("y", "message"),
-    [
-        ([0, 0, 0], "reference: expected images of class 1 that the classifier recognises, got none"),
-        ([1, 1, 0], "reference: expected images of class 0 that the classifier recognises, got none"),
-        (None, "reference: expected a cohort with one class label an image, got none"),
-    ],
-)
-def test_a_reference_without_some_class_is_refused(y, message):
-    with pytest.raises(InputError, match=message):
-        typical_margins(FirstPixel(), reference([-0.5, 0.2, 0.3], y))
-
-
-class Mean(torch.nn.Module):
+class Mean(nn.Module):
     """A regressor: the mean pixel."""
 
     def forward(self, x):
         return x.flatten(1).mean(1)
-
-
-def test_a_value_is_near_exactly_within_its_tolerance():
-    x = torch.tensor([0.0, 0.2, 0.3, 0.4, 0.6]).view(5, 1, 1, 1).expand(5, 1, 4, 4)
-    near = Near(Mean(), 0.3, 0.15)
-    u = torch.tensor([-2.0, -2 / 3, 0.0, 2 / 3, 2.0])
-    torch.testing.assert_close(near(x), torch.stack([-4 * u, torch.full((5,), 4.0), 4 * u], 1))
-    assert near(x).argmax(1).tolist() == [0, 1, 1, 1, 2]
-    torch.testing.assert_close(margin_of(near(x), torch.ones(5, dtype=torch.long)), 4 * (1 - u.abs()))
 
 
 def test_the_side_an_edit_came_from_measures_how_far_it_went():
@@ -205,113 +128,89 @@ def test_the_side_an_edit_came_from_measures_how_far_it_went():
     torch.testing.assert_close(plain.margin(some, y, (y + 1) % 3), plain.margin(some, y))
 
 
-class Value(Projection):
-    """A linear regressor: about -0.5 for images of class 0, 0.5 for those of class 1."""
-
-    def forward(self, x):
-        return self.u(x)
-
-
-def reached(method, depth, tolerance, target=1, goal=0.1, **more):
-    """Values of eight images, half of them from either side, before and after, and the result; in tolerances."""
-    space = more.pop("space", (8, 8))
-    means = class_means(space)
-    value, data = Value(space), cohort(means, 8)
-    near = Near(value, goal, tolerance)
-    result = explain(data, near, ClassGaussian(means, False), target, depth=depth, method=method, **more)
-    return *((value(v) - goal) / tolerance for v in (data.x, result.x_cf)), result
-
-
-@pytest.mark.parametrize("method", ["minimal", "morph"])
-@pytest.mark.parametrize("tolerance", [0.06, 0.002])
-def test_the_least_change_stops_at_the_edge_of_the_tolerance(method, tolerance):
-    before, after, result = reached(method, "boundary", tolerance)
-    assert result.validity == 1.0
-    assert (before[::2] < -1).all()
-    assert (before[1::2] > 1).all()
-    # 1 / 4096 of an edit that moves the value by 1 is an eighth of the finer tolerance
-    torch.testing.assert_close(after.abs(), torch.ones(8), atol=1 / 4096 / tolerance, rtol=0)
-    assert torch.equal(after.sign(), before.sign())
-    assert result.certified.all()
+@OLD
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # of the compiler
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_classifier_has_the_same_margins_and_gradients_and_is_left_as_it_was(kind):
+    network, x, y = KINDS[kind](plain()), kinds.images(), torch.tensor([0, 1, 1, 0, 1, 0])
+    judge, before = Judge(network), state(network)
+    reference = plain().eval()
+    leaf = x.clone().requires_grad_(True)
+    margin = margin_of(reference(leaf), y)
+    (g,) = torch.autograd.grad(margin.sum(), leaf)
+    torch.testing.assert_close(judge.margins(x, y, batch=4), margin.detach())
+    with judge.at_rest(), torch.no_grad():
+        torch.testing.assert_close(judge.margin(x, y), margin.detach())
+        torch.testing.assert_close(judge.gradient(x, y), g, atol=1e-5, rtol=1e-4)
+        judge.check(x[:1], judge.logits(x)[:1])
+    assert state(network) == before
 
 
-@pytest.mark.parametrize("method", ["minimal", "morph"])
-def test_typical_of_a_value_is_half_the_tolerance(method):
-    before, after, result = reached(method, "typical", 0.01)
-    assert (result.margin == Near.TYPICAL).all()
-    assert result.validity == 1.0
-    torch.testing.assert_close(after, before.sign() / 2, atol=0.05, rtol=0)
+def test_a_lone_image_of_a_network_that_squeezes_is_one_row():
+    x, y = images(1), torch.tensor([1])
+    for weight in (W[:1], W):
+        full, bare = Judge(Affine(weight)), Judge(lambda v, weight=weight: (v.flatten(1) @ weight.T + 0.1).squeeze())
+        assert torch.equal(bare.logits(x), full.logits(x))
+        assert torch.equal(bare.gradient(x, y), full.gradient(x, y))
+        # the last batch holds one image
+        assert torch.equal(bare.answers(images(), batch=5), full.answers(images(), batch=5))
 
 
-def test_noise_may_move_a_value_but_not_undo_the_way():
-    """The generator moves every value towards its class by far more than this tolerance."""
-    _, _, result = reached("minimal", "boundary", 0.002, goal=0.4)
-    assert result.verdicts[::2] == ("flipped",) * 4  # from class 0 into class 1
-    back = Still(cohort(class_means((8, 8)), 8).x)  # sees the unedited images whatever it is shown
-    _, _, result = reached("minimal", "boundary", 0.002, goal=0.4, reviewer=back)
-    assert result.verdicts == ("unstable",) * 8
+def test_a_classifier_that_works_in_place_changes_nothing_of_ours():
+    x, y = images(), torch.tensor([0, 1, 2, 0, 1, 2])
+    before = x.clone()
+    judge, inside = Judge(Affine(W)), Affine(W)
+    rough = Judge(lambda v: inside(v.sub_(0.3).div_(0.7)))
+    moved = (x - 0.3) / 0.7
+    torch.testing.assert_close(rough.logits(x), judge.logits(moved))
+    torch.testing.assert_close(rough.answers(x), judge.answers(moved))
+    torch.testing.assert_close(rough.margin(x, y), judge.margin(moved, y))
+    torch.testing.assert_close(rough.gradient(x, y), judge.gradient(moved, y) / 0.7)
+    torch.testing.assert_close(rough.log_gradient(x, y), judge.log_gradient(moved, y) / 0.7)
+    assert torch.equal(x, before)
 
 
-def test_volumes_come_to_a_value():
-    _, after, result = reached("minimal", "boundary", 0.01, space=(8, 8, 8))
-    assert result.validity == 1.0
-    assert (after.abs() <= 1).all()
+def test_a_slope_is_the_gradient_of_any_score():
+    x = images()
+    found = Judge(Affine(W)).slope(x, lambda v: v[:, 2] - v[:, 0])
+    torch.testing.assert_close(found, (W[2] - W[0]).view(1, 1, 2, 2).expand_as(x))
 
 
-@pytest.mark.parametrize(("target", "sign"), [(0, -1), (2, 1)])
-def test_a_value_can_be_sent_out_of_the_tolerance(target, sign):
-    before, after, result = reached("minimal", "boundary", 0.2, target)
-    assert result.validity == 1.0
-    already = sign * before > 1
-    assert torch.equal(after[already], before[already])
-    torch.testing.assert_close(after[~already], torch.full((4,), float(sign)), atol=0.01, rtol=0)
+def test_inside_inference_mode_a_gradient_is_refused_and_images_made_there_are_welcome():
+    judge, y = Judge(Affine(W)), torch.zeros(6, dtype=torch.long)
+    expected = judge.gradient(images(), y)
+    with torch.inference_mode():
+        x = images()
+        with pytest.raises(InputError, match=r"classifier: no gradient .* torch.inference_mode\(\); leave inference"):
+            judge.gradient(x, y)
+    assert x.is_inference()
+    assert torch.equal(judge.gradient(x, y), expected)
 
 
-def test_values_do_not_depend_on_the_batch():
-    _, one, _ = reached("morph", "boundary", 0.01, batch_size=3)
-    _, all_, _ = reached("morph", "boundary", 0.01)
-    torch.testing.assert_close(one, all_, atol=1e-3, rtol=0)
+def test_two_answers_to_one_image_are_refused():
+    inside = Affine(W)
+    judge = Judge(lambda x: inside(nn.functional.dropout(x, 0.3)), "scan")
+    x = images(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        logits = judge.logits(x)
+        with pytest.raises(InputError, match="scan: expected the same answer whenever an image is shown, got two that"):
+            judge.check(x, logits)
+    steady = Judge(inside)
+    steady.check(x, steady.logits(x))
 
 
-@pytest.mark.parametrize(
-    ("name", "valid"), [("gradient-attack", 1.0), ("additive-map", 1.0), ("fastdime", 0.0), ("maskdime", 0.0)]
-)
-def test_published_methods_run_on_a_value_and_are_told_when_they_go_too_far(name, valid):
-    _, after, result = reached(name, "boundary", 0.06)
-    assert result.validity == valid
-    assert torch.equal(after.abs() <= 1, result.margin_after > 0)
+def test_rounding_beside_other_images_is_no_second_answer():
+    """What is settled by asking the very same again is not refused, however coarse the arithmetic is."""
+    judge, x = Judge(Affine(W)), images(1)
+    judge.check(x, judge.logits(x) + 0.01)
 
 
-class Labelled:
-    """The toys' generator, with classes that are as many as those of a value or of a classifier."""
-
-    def __init__(self, classes):
-        self.inner, self.classes = ClassGaussian(class_means((8, 8)), False), classes
-        self.schedule, self.shape = self.inner.schedule, self.inner.shape
-
-    def __call__(self, x_t, t, label=None):
-        assert label is None
-        return self.inner(x_t, t)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_classes_of_a_generator_are_not_those_of_a_value(classes):
-    means = class_means((8, 8))
-    near = Near(Value((8, 8)), 0.1, 0.05)
-    result = explain(cohort(means, 4), near, Labelled(classes), 1, depth="boundary")
-    assert result.validity == 1.0
-    assert (result.consent == 0).all()
-
-
-def test_a_value_has_no_reference():
-    means = class_means((8, 8))
-    three = cohort(means, 4), Near(Value((8, 8)), 0.1, 0.05), ClassGaussian(means, False)
-    with pytest.raises(InputError, match="reference: expected none with Near, whose typical margin is fixed, got a"):
-        explain(*three, 1, reference=cohort(means, 20))
-
-
-def test_what_is_no_value_or_no_tolerance_is_refused():
-    with pytest.raises(InputError, match="tolerance: expected a positive number, got 0"):
-        Near(Mean(), 0.3, 0.0)
-    with pytest.raises(InputError, match=r"regressor: expected one value an image, got shape \(2, 16\)"):
-        Near(torch.nn.Flatten(), 0.3, 0.1)(torch.zeros(2, 1, 4, 4))
+@pytest.mark.gpu
+def test_images_and_classifier_may_be_on_different_devices():
+    x, y = images(), torch.zeros(6, dtype=torch.long)
+    here, there = Judge(Affine(W)), Judge(Affine(W).cuda())
+    for ask in ("margin", "margins", "gradient", "log_gradient"):
+        found = getattr(there, ask)(x, y)
+        assert found.device == x.device
+        torch.testing.assert_close(found, getattr(here, ask)(x, y), atol=1e-4, rtol=1e-4)
