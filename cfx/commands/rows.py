@@ -65,15 +65,11 @@ class Task:
 
     def blank(self, device: torch.device) -> Counterfactuals:
         """A result of no rows, which says what an atlas of this task will hold."""
-        first = self.source[[0]].x.to(device)
-        judge = Judge(self.classifier)
-        with judge.at_rest():
-            classes = judge.probabilities(first).shape[1]
+        first = self.source[[0]].x
+        classes = Judge(self.classifier, device=device).answers(first).shape[1]
         sizes: dict[str, int | tuple[int, ...]] = {"c": first.shape[1], "space": tuple(first.shape[2:]), "k": classes}
         if self.oracle is not None:
-            other = Judge(self.oracle, "oracle")
-            with other.at_rest():
-                sizes["oracle_class"] = other.probabilities(first).shape[1]
+            sizes["oracle_class"] = Judge(self.oracle, "oracle", device).answers(first).shape[1]
         return Counterfactuals.blank(0, sizes, depth=self.depth, seed=self.seed, method=self.method.name)
 
 

@@ -78,7 +78,8 @@ def explain(
 
     Returns:
         One row an image, failures included, verified by the classifier on the final image. The evaluations it counts
-        are those of the row; one gradient that checks the classifier, once a call and process, belongs to none.
+        are those of the row; two answers to the first image, one with its gradient, which check the classifier once a
+        call and process, belong to none.
 
     Raises:
         InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier that fails

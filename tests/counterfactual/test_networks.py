@@ -119,7 +119,7 @@ def traced_in_training():
     [
         (
             lambda: Checked((6, 6)),
-            r"^classifier: failed on images of shape \(5, 1, 6, 6\): expected 96 pixels a side, got 6$",
+            r"^classifier: failed on images of shape \(1, 1, 6, 6\): expected 96 pixels a side, got 6$",
         ),
         (
             lambda: Random((6, 6)),
@@ -129,10 +129,8 @@ def traced_in_training():
     ],
 )
 def test_what_fails_or_draws_at_random_is_refused_in_one_line(classifier, message):
-    done = []
     with pytest.raises(InputError, match=message):
-        explained(classifier(), on_batch=done.append)
-    assert done == []
+        explained(classifier())
 
 
 def test_inside_inference_mode_there_is_one_clear_line(expected):
