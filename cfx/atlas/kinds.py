@@ -8,6 +8,8 @@ from cfx.core.rows import Rows
 KINDS = {
     "Counterfactuals": "cfx.counterfactual.result",
     "Measurements": "cfx.counterfactual.metrics.rows",
+    "Scores": "cfx.confounder.intervention",
+    "Sensitivity": "cfx.confounder.observed.sensitivity",
 }
 """Name of each class of results, and the module it is in."""
 

@@ -14,15 +14,21 @@ logit[toward] - logit[y]; what the confounder does is score(opposite) - score(sa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
 
 from cfx.core.errors import InputError
-from cfx.models.classifiers import log_probs
+from cfx.core.rows import Rows, about
+from cfx.models.judge import Classifier, Judge
+from cfx.models.running import at_rest, device_of
+from cfx.runtime.shares import shared
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 UNTOUCHED, IDENTITY, ROUND_TRIP, SAME, OPPOSITE = "untouched", "identity", "round_trip", "same", "opposite"
 NEEDED = (UNTOUCHED, IDENTITY, ROUND_TRIP, SAME, OPPOSITE)
@@ -71,71 +77,104 @@ class Intervention(Protocol):
         """Whose confounder the arms `opposite` and `same` show, numbers of one pool; None where nothing is borrowed."""
 
     def show(self, rows: Int[Tensor, " b"]) -> Shown:
-        """All arms of these rows."""
+        """All arms of these rows, on the device of `rows`."""
+
+
+def taken(values: Shaped[Tensor, "n *rest"], rows: Int[Tensor, " b"]) -> Shaped[Tensor, "b *rest"]:
+    """These rows of a tensor, on the device of `rows`."""
+    return values[rows.to(values.device)].to(rows.device)
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Rows):
     """Margins towards the other class, of K networks on n images in every arm.
 
     Attributes:
-        score: Arm -> `(k, n)`, logits (natural-log units).
-        y: Class of every image.
-        ok: Rows that take part.
+        row: Number of the image.
+        y: Class of the image.
+        ok: Whether the image takes part.
+        score: Margin of every network by arm, logits (natural-log units).
+        quality: Further numbers of the image by name.
         start: Arm of dose 0.
-        donors: As `Intervention.donors`.
-        quality: Numbers of every row by name.
+        other: Whose confounder the arm `opposite` shows, a number of one pool; None where nothing is borrowed.
+        own: Whose confounder the arm `same` shows.
     """
 
-    score: Mapping[str, Float[Tensor, "k n"]]
-    y: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]
+    y: Int[Tensor, " n"] = field(metadata=about(array="label"))
     ok: Bool[Tensor, " n"]
-    start: str
-    donors: tuple[Int[Tensor, " n"], Int[Tensor, " n"]] | None
+    score: Mapping[str, Float[Tensor, "n network"]]
     quality: Mapping[str, Float[Tensor, " n"]]
+    start: str
+    other: Int[Tensor, " n"] | None = None
+    own: Int[Tensor, " n"] | None = None
+
+    @property
+    def networks(self) -> int:
+        """How many networks were asked."""
+        return next(iter(self.score.values())).shape[1]
+
+    def arm(self, name: str) -> Float[Tensor, "network n"]:
+        """The scores of an arm, one line a network."""
+        return self.score[name].T.contiguous()
 
 
 @torch.no_grad()
-def measure(classifiers: Sequence[nn.Module], intervention: Intervention, *, batch_size: int = 64) -> Scores:
-    """Show every arm to every network; each image of an arm is made once.
+def measure(
+    classifiers: Sequence[Classifier],
+    intervention: Intervention,
+    *,
+    batch_size: int = 64,
+    accelerator: "Accelerator | None" = None,
+) -> Scores:
+    """Show every arm to every network; each image of an arm is made once, on the device of the first network.
 
     Args:
-        classifiers: Networks from images to logits (one logit, or one a class), in evaluation mode.
+        classifiers: Networks from images to logits (one logit, or one a class), which are asked in evaluation mode;
+            their own mode is restored.
         intervention: The confounder to change.
         batch_size: Rows worked on together; the result does not depend on it.
+        accelerator: Share the batches among its processes; every process returns all rows.
 
     Raises:
         InputError: no network, a network without the classes asked for, an arm missing, or non-finite logits.
+        CfxError: another process failed.
+    """
+    asked, n = judges(classifiers), len(intervention.y)
+    with at_rest(*classifiers):
+        return shared(lambda rows: _measured(asked, intervention, rows), Scores, n, batch_size, accelerator)
+
+
+def judges(classifiers: Sequence[Classifier]) -> list[Judge]:
+    """The networks behind their one gate.
+
+    Raises:
+        InputError: no network.
     """
     if not classifiers:
         raise InputError("classifiers: expected at least one network, got none")
-    y, toward, parts = intervention.y, intervention.toward, list[Shown]()
-    scores: dict[str, list[Tensor]] = {}
-    for rows in torch.arange(len(y)).split(batch_size):
-        shown = intervention.show(rows)
-        missing = [name for name in NEEDED if name not in shown.arms]
-        if missing:
-            raise InputError(f"intervention: expected the arms {list(NEEDED)}, got none called {missing}")
-        for name, x in shown.arms.items():
-            scores.setdefault(name, []).append(_margins(classifiers, x, y[rows], toward[rows]))
-        parts.append(Shown({}, shown.ok, shown.quality))
-    quality = {k: torch.cat([p.quality[k] for p in parts]) for k in parts[0].quality}
-    joined = {name: torch.cat(found, 1) for name, found in scores.items()}
-    ok = torch.cat([p.ok for p in parts])
-    return Scores(joined, y, ok, intervention.start, intervention.donors, quality)
+    return [Judge(f, f"classifiers[{k}]") for k, f in enumerate(classifiers)]
 
 
-def _margins(classifiers: Sequence[nn.Module], x: Tensor, y: Tensor, toward: Tensor) -> Float[Tensor, "k b"]:
-    """Margin of every network towards the other class."""
-    found = []
-    for k, f in enumerate(classifiers):
-        logits = log_probs(f(x).float())  # a difference of log-probabilities is one of logits
-        most = int(torch.stack([y, toward]).max())
-        if most >= logits.shape[1]:
-            raise InputError(
-                f"classifiers: expected logits for class {most}, network {k} has {logits.shape[1]} classes"
-            )
-        if not bool(torch.isfinite(logits).all()):
-            raise InputError(f"classifiers: expected finite logits, network {k} returned NaN or infinite ones")
-        found.append((logits.gather(1, toward[:, None]) - logits.gather(1, y[:, None]))[:, 0])
-    return torch.stack(found)
+def _measured(asked: Sequence[Judge], intervention: Intervention, rows: Tensor) -> Scores:
+    """The scores of one batch."""
+    shown = intervention.show(rows.to(device_of(*(judge.classifier for judge in asked)) or rows.device))
+    missing = [name for name in NEEDED if name not in shown.arms]
+    if missing:
+        raise InputError(f"intervention: expected the arms {list(NEEDED)}, got none called {missing}")
+    y, toward = taken(intervention.y, rows), taken(intervention.toward, rows)
+    score = {name: torch.stack([_margin(f, x, y, toward) for f in asked], 1) for name, x in shown.arms.items()}
+    other, own = (None, None) if intervention.donors is None else (taken(d, rows) for d in intervention.donors)
+    quality = {name: value.cpu() for name, value in shown.quality.items()}
+    return Scores(rows, y, shown.ok.cpu(), score, quality, intervention.start, other, own)
+
+
+def _margin(judge: Judge, x: Tensor, y: Tensor, toward: Tensor) -> Float[Tensor, " b"]:
+    """Margin of a network towards the other class."""
+    logits = judge.logits(x).cpu().log_softmax(1)  # a difference of log-probabilities is one of logits
+    most = int(torch.stack([y, toward]).max())
+    if most >= logits.shape[1]:
+        raise InputError(f"{judge.name}: expected logits for class {most}, got those of {logits.shape[1]} classes")
+    if not bool(torch.isfinite(logits).all()):
+        raise InputError(f"{judge.name}: expected finite logits, got NaN or infinite ones")
+    return (logits.gather(1, toward[:, None]) - logits.gather(1, y[:, None]))[:, 0]

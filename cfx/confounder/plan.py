@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cfx.core.errors import InputError
+
 Kind = Literal["shape", "tag", "implant", "ruler", "scanner"]
 Role = Literal["confounder", "mediator", "collider"]
 
@@ -39,3 +41,12 @@ class Plan(BaseModel):
         if list(self.doses) != sorted(set(self.doses)) or not all(0 < t < 1 for t in self.doses):
             raise ValueError(f"doses: expected increasing numbers in (0, 1), got {list(self.doses)}")
         return self
+
+    def check_networks(self, count: int) -> None:
+        """Refuse another number of networks than was planned: the verdict depends on it.
+
+        Raises:
+            InputError: they are not `seeds`.
+        """
+        if count != self.seeds:
+            raise InputError(f"plan.seeds: expected the number of networks, {count}, got {self.seeds}")

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm
+from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm, taken
 from cfx.confounder.plan import Kind
 from cfx.core.cohort import Cohort, check_images
 from cfx.core.errors import InputError
@@ -67,17 +67,17 @@ class Toggle:
         """Nothing is borrowed from other subjects."""
 
     def show(self, rows: Int[Tensor, " b"]) -> Shown:
-        """All arms of these rows."""
-        own = (self.y[rows] == 1).view(-1, *[1] * (self.untouched.ndim - 1))
-        absent, present = self.absent[rows], self.present[rows]
+        """All arms of these rows, on the device of `rows`."""
+        own = (taken(self.y, rows) == 1).view(-1, *[1] * (self.untouched.ndim - 1))
+        untouched, absent, present = (taken(x, rows) for x in (self.untouched, self.absent, self.present))
         arms = {
-            UNTOUCHED: self.untouched[rows],
-            IDENTITY: self.untouched[rows],
-            ROUND_TRIP: (self.untouched if self.back is None else self.back)[rows],
+            UNTOUCHED: untouched,
+            IDENTITY: untouched,
+            ROUND_TRIP: untouched if self.back is None else taken(self.back, rows),
             SAME: torch.where(own, present, absent),
             OPPOSITE: torch.where(own, absent, present),
         }
-        arms |= {dose_arm(t): x[rows] for t, x in self.doses.items()}
+        arms |= {dose_arm(t): taken(x, rows) for t, x in self.doses.items()}
         return Shown(arms, torch.ones(len(rows), dtype=torch.bool), {})
 
 

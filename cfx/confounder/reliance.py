@@ -14,6 +14,7 @@ the verdict speaks of the way of training, not of one network on these images.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -105,14 +106,27 @@ class Reliance:
             case _:
                 return f"Inconclusive: more networks or images are needed to judge {what}: {size}."
 
+    def summary(self) -> dict[str, Any]:
+        """Flat figures, for `summary.json`."""
+        e, plan = self.effect, self.plan
+        values: dict[str, Any] = {"verdict": str(self.verdict), "fault": self.fault}
+        values |= {"role": plan.role, "confounder": plan.confounder, "networks": len(self.by_seed)}
+        values |= {"effect": e.value, "effect_low": e.low, "effect_high": e.high, "p_value": e.p_value}
+        values |= {k: getattr(self, k) for k in ("p_sign_flip", "p_equivalence", "p_mcnemar", "margin")}
+        values |= {k: getattr(self, k) for k in ("n", "excluded", "flipped", "explained")}
+        for name, arm in self.arms.items():
+            values |= {f"{name}_arm": arm.value, f"{name}_arm_low": arm.low, f"{name}_arm_high": arm.high}
+        return values | {f"ba_{name}": value for name, value in self.accuracy.items()} | dict(self.quality)
+
 
 def decide(scores: Scores, plan: Plan) -> Reliance:
     """Judge measured scores by a plan.
 
     Raises:
-        InputError: fewer than two rows of each class whose change came out as it should, or a dose of the plan that no
-            arm shows.
+        InputError: another number of networks than the plan says, fewer than two rows of each class whose change came
+            out as it should, or a dose of the plan that no arm shows.
     """
+    plan.check_networks(scores.networks)
     absent = [t for t in plan.doses if dose_arm(t) not in scores.score]
     if absent:
         raise InputError(f"plan.doses: expected doses among the arms {list(scores.score)}, got {absent}")
@@ -120,7 +134,7 @@ def decide(scores: Scores, plan: Plan) -> Reliance:
     y = scores.y[ok]
     if len(y.unique()) < 2 or int(y.unique(return_counts=True)[1].min()) < 2:
         raise InputError(f"scores: expected two usable rows of two classes, got {int(ok.sum())} of {len(ok)}")
-    s = {name: score[:, ok].double() for name, score in scores.score.items()}
+    s = {name: scores.arm(name)[:, ok].double() for name in scores.score}
     e, parts = effect_of(scores)
     effect = crossed_effect(e, donors=parts, alpha=plan.alpha)
     margin = plan.margin * float(s[UNTOUCHED].abs().mean())
@@ -155,11 +169,12 @@ def decide(scores: Scores, plan: Plan) -> Reliance:
 
 def effect_of(scores: Scores) -> tuple[Float[Tensor, "k m"], list[tuple[Tensor, Tensor]]]:
     """score(opposite) - score(same) of the rows that take part, and its two parts with their donors (if any)."""
-    s = {name: scores.score[name][:, scores.ok].double() for name in (IDENTITY, SAME, OPPOSITE)}
-    if scores.donors is None:
-        return s[OPPOSITE] - s[SAME], []
-    other, own = (donor[scores.ok] for donor in scores.donors)
-    return s[OPPOSITE] - s[SAME], [(s[OPPOSITE] - s[IDENTITY], other), (s[IDENTITY] - s[SAME], own)]
+    s = {name: scores.arm(name)[:, scores.ok].double() for name in (IDENTITY, SAME, OPPOSITE)}
+    effect = s[OPPOSITE] - s[SAME]
+    if scores.other is None or scores.own is None:
+        return effect, []
+    other, own = scores.other[scores.ok], scores.own[scores.ok]
+    return effect, [(s[OPPOSITE] - s[IDENTITY], other), (s[IDENTITY] - s[SAME], own)]
 
 
 def _verdict(effect: Effect, margin: float, arms: Mapping[str, Effect], p_flip: float, plan: Plan) -> Outcome:

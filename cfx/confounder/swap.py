@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm
+from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm, taken
 from cfx.confounder.shape.normalise import mean_shape
 from cfx.confounder.shape.transfer import Transfer, Transferred
 from cfx.core.cohort import Cohort
@@ -106,11 +106,11 @@ class ShapeSwap:
         return cls(cohort.x, mask, y, shapes, other, own, mean_shape(shapes), doses, lesion, transfer, then, seed)
 
     def show(self, rows: Int[Tensor, " b"]) -> Shown:
-        """All arms of these rows; each shape is matched once."""
-        x, mask = self.x[rows], self.mask[rows]
-        lesion = None if self.lesion is None else self.lesion[rows]
-        other = self.transfer(x, mask, self.shapes[self.other[rows]], lesion=lesion)
-        own = self.transfer(x, mask, self.shapes[self.own[rows]], lesion=lesion)
+        """All arms of these rows, on the device of `rows`; each shape is matched once."""
+        x, mask = taken(self.x, rows), taken(self.mask, rows)
+        lesion = None if self.lesion is None else taken(self.lesion, rows)
+        donors = (taken(self.shapes, taken(donor, rows)) for donor in self.donors)
+        other, own = (self.transfer(x, mask, donor, lesion=lesion) for donor in donors)
         arms = {
             UNTOUCHED: (x, mask),
             IDENTITY: _shown(self.transfer.identity(x, mask)),
@@ -118,7 +118,7 @@ class ShapeSwap:
             SAME: _shown(own),
             OPPOSITE: _shown(other),
             RANDOM: _shown(self.transfer.random(x, mask, other.v, seed=self.seed, row=rows)),
-            NORMALISED: _shown(self.transfer(x, mask, self.mean.expand_as(mask), lesion=lesion)),
+            NORMALISED: _shown(self.transfer(x, mask, self.mean.to(rows.device).expand_as(mask), lesion=lesion)),
         }
         arms |= {dose_arm(t): _shown(self.transfer.deform(x, mask, other.v, dose=t)) for t in self.doses}
         quality = {

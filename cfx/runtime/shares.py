@@ -5,14 +5,15 @@ Nothing here pickles, and nothing depends on how many processes there are but wh
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, distributed
 
-from cfx.core.errors import CfxError
+from cfx.core.errors import CfxError, InputError
 from cfx.core.rows import Rows
 
 if TYPE_CHECKING:
@@ -24,6 +25,30 @@ R = TypeVar("R", bound=Rows)
 def dealt(n: int, accelerator: "Accelerator | None") -> range:
     """Which of the batches 0 .. n-1 are this process's: they are dealt in turn, and all are its own without a world."""
     return range(n) if accelerator is None else range(accelerator.process_index, n, accelerator.num_processes)
+
+
+def shared(
+    work: Callable[[Int[Tensor, " b"]], R], kind: type[R], n: int, batch_size: int, accelerator: "Accelerator | None"
+) -> R:
+    """All rows of something that is worked out batch by batch; every process does its share and gets the whole.
+
+    Args:
+        work: Works out the rows of some numbers among 0 .. n-1.
+        kind: Class of the result.
+        n: Rows, at least one.
+        batch_size: Rows worked on together.
+        accelerator: The processes; None for one alone.
+
+    Raises:
+        InputError: a batch of no rows.
+        CfxError: the work failed, on this process or on another.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+    batches = torch.arange(n).split(batch_size)
+    with together(accelerator):
+        mine = [work(batches[k]) for k in dealt(len(batches), accelerator)]
+    return kind.cat(joined(mine, kind, len(batches), accelerator))
 
 
 def joined(mine: Sequence[R], kind: type[R], n: int, accelerator: "Accelerator | None") -> list[R]:
@@ -42,11 +67,11 @@ def joined(mine: Sequence[R], kind: type[R], n: int, accelerator: "Accelerator |
     for k in range(n):
         owner = k % accelerator.num_processes
         part = next(parts) if owner == accelerator.process_index else None
-        found.append(_shared(part, kind, owner, accelerator.device))
+        found.append(_told(part, kind, owner, accelerator.device))
     return found
 
 
-def _shared(part: R | None, kind: type[R], owner: int, device: torch.device) -> R:
+def _told(part: R | None, kind: type[R], owner: int, device: torch.device) -> R:
     """A process's value on every process: a header of plain values and shapes, then the bytes of every column."""
     header: dict[str, Any] = {}
     if part is not None:

@@ -11,40 +11,7 @@ from cfx.confounder.plan import Plan
 from cfx.confounder.planted import Toggle
 from cfx.confounder.reliance import Outcome, Reliance, decide
 from cfx.core.errors import InputError
-
-N = 40
-
-
-class Linear(nn.Module):
-    """Logits of two classes: `signal` times the first pixel plus `cheat` times the last one."""
-
-    def __init__(self, signal: float, cheat: float, bias: float = 0.0) -> None:
-        super().__init__()
-        self.signal, self.cheat, self.bias = signal, cheat, bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        logit = self.signal * flat[:, 0] + self.cheat * flat[:, -1] + self.bias
-        return torch.stack([torch.zeros_like(logit), logit], 1)
-
-
-def toggle(back: float = 0.0) -> Toggle:
-    """Images whose first pixel is the class, and whose last pixel is the confounder."""
-    g = torch.Generator().manual_seed(0)
-    y = torch.arange(N) % 2
-    x = 0.1 * torch.randn(N, 1, 4, 4, generator=g)
-    x[:, 0, 0, 0] = (y - 0.5) + 0.2 * torch.randn(N, generator=g)
-    absent, present, changed = x.clone(), x.clone(), x.clone()
-    absent[:, 0, -1, -1], present[:, 0, -1, -1] = -0.25, 0.25
-    half = x.clone()
-    half[:, 0, -1, -1] = 0.0
-    changed[:, 0, -1, -1] = x[:, 0, -1, -1] + back * (0.5 - y)
-    return Toggle(y, x.clamp(-1, 1), absent.clamp(-1, 1), present.clamp(-1, 1), changed.clamp(-1, 1), {0.5: half})
-
-
-def networks(cheat: float, spread: float = 0.1, k: int = 8) -> list[nn.Module]:
-    g = torch.Generator().manual_seed(1)
-    return [Linear(4.0, cheat + spread * float(torch.randn(1, generator=g))) for _ in range(k)]
+from tests.confounder.linear import Linear, N, networks, toggle
 
 
 def judged(cheat: float, *, back: float = 0.0, spread: float = 0.1, k: int = 8, role: str = "confounder") -> Reliance:
@@ -160,11 +127,13 @@ def test_bad_input_is_named() -> None:
     t = toggle()
     with pytest.raises(InputError, match="classifiers: expected at least one"):
         measure([], t)
-    with pytest.raises(InputError, match="network 0 returned NaN"):
+    with pytest.raises(InputError, match=r"classifiers\[0\]: expected finite logits, got NaN"):
         measure([Linear(float("nan"), 0.0)], t)
     with pytest.raises(InputError, match="y: expected both classes"):
         Toggle(torch.zeros(N, dtype=torch.long), t.untouched, t.absent, t.present)
     with pytest.raises(InputError, match=r"plan.doses: .* got \[0.25\]"):
         decide(measure(networks(1.0), t), Plan(confounder="pixel", doses=(0.25, 0.5)))
+    with pytest.raises(InputError, match=r"plan\.seeds: expected the number of networks, 3, got 8"):
+        decide(measure(networks(1.0, k=3), t), Plan(confounder="pixel", seeds=8, doses=()))
     with pytest.raises(InputError, match="present: expected values in"):
         Toggle(t.y, t.untouched, t.absent, t.present + 2)

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfx.core.errors import InputError
 from cfx.core.rows import Rows
-from cfx.runtime.shares import dealt, is_main, joined, leave, together, total
+from cfx.runtime.shares import dealt, is_main, joined, leave, shared, together, total
 
 ROOT = Path(__file__).parent.parent.parent
 RANKS = r"""
@@ -109,3 +110,23 @@ def test_every_batch_is_dealt_once(n, world):
     hands = [list(dealt(n, Some(rank))) for rank in range(world)]
     assert sorted(k for hand in hands for k in hand) == list(range(n))
     assert max(map(len, hands)) - min(map(len, hands)) <= 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 9])
+def test_work_is_done_batch_by_batch_and_each_row_once(batch_size):
+    seen = []
+
+    def work(rows):
+        seen.append(rows.tolist())
+        return Toy(rows, rows[:, None] * 0.5, rows > 3, tuple(map(str, rows.tolist())), 7)
+
+    found = shared(work, Toy, 7, batch_size, None)
+    assert [row for rows in seen for row in rows] == list(range(7))
+    assert {len(rows) for rows in seen[:-1]} <= {batch_size}
+    assert found.names == tuple("0123456")
+    assert torch.equal(found.row, torch.arange(7))
+
+
+def test_a_batch_of_no_rows_is_refused():
+    with pytest.raises(InputError, match="batch_size: expected at least 1, got 0"):
+        shared(lambda rows: toy(1), Toy, 7, 0, None)

@@ -4,18 +4,39 @@ Reference: Smilkov et al. (2017), "SmoothGrad: removing noise by adding noise".
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from cfx.core.errors import InputError
+from cfx.confounder.intervention import judges
 from cfx.core.random import normal
-from cfx.models.classifiers import log_probs
+from cfx.core.rows import Rows, about
+from cfx.models.judge import Classifier
+from cfx.models.running import at_rest
+from cfx.runtime.shares import shared
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Sensitivity(Rows):
+    """Where the decision on every image is sensitive.
+
+    Attributes:
+        row: Number of the image.
+        map: Averaged gradient, `(n, 1, *space)`.
+    """
+
+    row: Int[Tensor, " n"]
+    map: Float[Tensor, "n 1 *space"] = field(metadata=about(array="sensitivity"))
 
 
 def smooth_gradients(
-    classifiers: Sequence[nn.Module],
+    classifiers: Sequence[Classifier],
     x: Float[Tensor, "n c *space"],
     y: Int[Tensor, " n"],
     *,
@@ -23,38 +44,33 @@ def smooth_gradients(
     spread: float = 0.1,
     batch_size: int = 64,
     seed: int = 0,
-) -> Float[Tensor, "n 1 *space"]:
-    """|d log p(y) odds / d x|, averaged over noisy copies and networks, summed over channels.
+    accelerator: "Accelerator | None" = None,
+) -> Sensitivity:
+    """|d margin(y) / d x|, averaged over noisy copies and networks, summed over channels.
 
     Args:
         classifiers: Networks from images to logits.
         x: Images in [-1, 1].
-        y: Class whose evidence is looked for, one a row.
+        y: Class whose evidence is looked for, one a row: its logit minus the largest other (with two, the log-odds).
         copies: Noisy copies of every image.
         spread: Standard deviation of their noise.
         batch_size: Rows worked on together; the result does not depend on it.
         seed: Seed of the noise.
+        accelerator: Share the batches among its processes; every process returns all rows.
 
     Raises:
-        InputError: no network.
+        InputError: no network, or one whose logits have no gradient.
+        CfxError: another process failed.
     """
-    if not classifiers:
-        raise InputError("classifiers: expected at least one network, got none")
-    parts = []
-    for rows in torch.arange(len(x)).split(batch_size):
+
+    def work(rows: Tensor) -> Sensitivity:
         total = torch.zeros_like(x[rows])
         for j in range(copies):
             noisy = x[rows] + spread * normal(x.shape[1:], seed=seed, row=rows, stream=j)
-            for f in classifiers:
-                total = total + _gradient(f, noisy, y[rows])
-        parts.append((total / (copies * len(classifiers))).abs().sum(1, keepdim=True))
-    return torch.cat(parts)
+            for f in asked:
+                total = total + f.gradient(noisy, y[rows])
+        return Sensitivity(rows, (total / (copies * len(asked))).abs().sum(1, keepdim=True))
 
-
-def _gradient(f: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Gradient of the log-odds of y."""
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        own = log_probs(f(x)).gather(1, y[:, None])
-        odds = own - torch.log1p(-own.exp().clamp(max=1 - 1e-6))
-        return torch.autograd.grad(odds.sum(), x)[0]
+    asked = judges(classifiers)
+    with at_rest(*classifiers):
+        return shared(work, Sensitivity, len(x), batch_size, accelerator)
