@@ -7,15 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cfx.confounder.audit import audit as audit
     from cfx.core.cohort import Cohort as Cohort
     from cfx.counterfactual import explain as explain
     from cfx.counterfactual.result import Counterfactuals as Counterfactuals
 
     __version__: str
 
-_HOME = {"Cohort": "cfx.core.cohort", "Counterfactuals": "cfx.counterfactual.result", "explain": "cfx.counterfactual"}
+_HOME = {
+    "Cohort": "cfx.core.cohort",
+    "Counterfactuals": "cfx.counterfactual.result",
+    "audit": "cfx.confounder.audit",
+    "explain": "cfx.counterfactual",
+}
 
-__all__ = ["Cohort", "Counterfactuals", "__version__", "explain"]
+__all__ = ["Cohort", "Counterfactuals", "__version__", "audit", "explain"]
 
 
 def __getattr__(name: str) -> object:

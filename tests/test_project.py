@@ -56,13 +56,15 @@ def test_version_is_the_projects(project):
 
 
 def test_public_names_load():
+    from cfx.confounder import audit
     from cfx.core import cohort
     from cfx.counterfactual import result
 
     assert cfx.Cohort is cohort.Cohort
     assert cfx.Counterfactuals is result.Counterfactuals
+    assert cfx.audit is audit.audit
     assert callable(cfx.explain)
-    assert set(dir(cfx)) == {"Cohort", "Counterfactuals", "explain", "__version__"}
+    assert set(dir(cfx)) == {"Cohort", "Counterfactuals", "audit", "explain", "__version__"}
 
 
 def test_unknown_name_lists_the_known():

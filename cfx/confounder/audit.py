@@ -1,16 +1,33 @@
-"""An audit, whole: everything that is asked of classifiers about one suspected confounder."""
+"""An audit, whole: everything that is asked of classifiers about one suspected confounder.
 
-from collections.abc import Mapping, Sequence
+1. measure    every network scores every arm of every image, and says where it looks      (shared among processes)
+2. decide     the verdict of the plan, by the crossed test                                (every process)
+3. hear       the other witnesses: probes, observational tests, balance, groups of maps   (the main process)
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float
-from torch import Tensor
+import torch
+from torch import nn
 
-from cfx.confounder.observed.balance import Balance
-from cfx.confounder.observed.clusters import Association, Clusters
-from cfx.confounder.observed.independence import Independence
-from cfx.confounder.probes.probe import Ladder
-from cfx.confounder.reliance import Reliance
+from cfx.confounder.intervention import Arms, Intervention, Scores, measure
+from cfx.confounder.observed.sensitivity import Sensitivity, smooth_gradients
+from cfx.confounder.plan import Plan
+from cfx.confounder.reliance import Reliance, decide
+from cfx.confounder.swap import ShapeSwap
+from cfx.confounder.witnesses import Witnesses, hear
+from cfx.core.cohort import Cohort, Source
+from cfx.core.errors import InputError
+from cfx.models.judge import Classifier
+from cfx.runtime.files import digest
+from cfx.runtime.shares import together
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_EXAMPLES = 2  # images of each class to look at
 
 
 @dataclass(frozen=True)
@@ -18,29 +35,132 @@ class Audit:
     """All findings of one audit.
 
     Attributes:
-        plan_sha256: Digest of the configuration as it was written before the first network ran.
+        plan_sha256: Digest of what was fixed before the first network ran.
         reliance: The intervention on the images.
-        exact: The same with the exact intervention of a simulated cohort, where the estimated one is a shape transfer.
-        ladder: How well the class can be told from the mask alone; None without masks.
-        partial: Observational: do the predictions depend on the confounder beyond the class?
-        full: Observational: does the class tell anything of the predictions beyond the confounder?
-        balance: Do the classes match?
-        clusters: Groups of sensitivity maps.
-        associations: What goes with these groups.
-        adjusted: Holm-adjusted p of every test of this confounder.
-        examples: Some rows of every arm.
+        exact: The same with an exact intervention, where there is one to check an estimated one against.
+        scores: What the networks said of every image in every arm.
+        exact_scores: The same for the exact intervention.
+        sensitivity: Where they look in every image.
+        witnesses: The other evidence; None in other processes than the main one, which alone asks for it.
+        examples: Some images `(b, c, *space)` of every arm.
         names: Their names.
     """
 
     plan_sha256: str
     reliance: Reliance
     exact: Reliance | None
-    ladder: Ladder | None
-    partial: Independence | None
-    full: Independence | None
-    balance: Balance
-    clusters: Clusters
-    associations: Sequence[Association]
-    adjusted: Mapping[str, float]
-    examples: Mapping[str, Float[Tensor, "b c *space"]]
+    scores: Scores
+    exact_scores: Scores | None
+    sensitivity: Sensitivity
+    witnesses: Witnesses | None
+    examples: Arms
     names: Sequence[str]
+
+    def summary(self) -> dict[str, Any]:
+        """Flat figures, for `summary.json`."""
+        values: dict[str, Any] = {"plan_sha256": self.plan_sha256} | self.reliance.summary()
+        if self.exact is not None:
+            e = self.exact.effect
+            values |= {"exact_effect": e.value, "exact_effect_low": e.low, "exact_effect_high": e.high}
+            values["exact_verdict"] = str(self.exact.verdict)
+        return values | ({} if self.witnesses is None else self.witnesses.summary())
+
+
+def audit(
+    classifiers: Classifier | Sequence[Classifier],
+    cohort: Source,
+    plan: Plan,
+    *,
+    donors: Source | None = None,
+    intervention: Intervention | None = None,
+    exact: Intervention | None = None,
+    leave_out: Sequence[str] = (),
+    permutations: int = 999,
+    batch_size: int = 64,
+    plan_sha256: str | None = None,
+    accelerator: "Accelerator | None" = None,
+) -> Audit:
+    """Ask whether classifiers are right for the right reason: do they rely on one confounder?
+
+    Args:
+        classifiers: One or several networks, trained alike but for their seed: images to logits (one, or one a class).
+            They are asked where they are and in evaluation mode; their own mode is restored.
+        cohort: Labelled test images of the classes 0 and 1, in memory or any source of them, as the networks see them;
+            never those they learned from.
+        plan: What the verdict depends on; its `seeds` are the number of networks.
+        donors: Whose shapes are lent, for the confounder `shape`; by default the test images lend each other theirs.
+        intervention: What changes the confounder in these images (`confounder.planted.Toggle` for pairs of images with
+            and without it); by default, and for `shape` only, the swap of shapes with donors.
+        exact: An exact intervention on these images, to check that one against.
+        leave_out: Covariates that the classes need not share, such as the severity of the disease.
+        permutations: Permutations of every test that needs them.
+        batch_size: Images worked on together.
+        plan_sha256: Digest of what was written down before; that of the plan by default.
+        accelerator: Share the images among its processes.
+
+    Returns:
+        All of it in the main process; the others lack the other witnesses.
+
+    Raises:
+        InputError: another number of networks than planned; images without labels of both classes or needed masks; an
+            intervention on other images, or none for a confounder that needs one; a network without these classes, or
+            with non-finite logits.
+        CfxError: another process failed.
+    """
+    networks, images = _several(classifiers), _read(cohort)
+    plan.check_networks(len(networks))
+    change = _intervention(images, plan, donors, intervention)
+    _check_rows(images, intervention=change, exact=exact)
+    how: dict[str, Any] = {"batch_size": batch_size, "accelerator": accelerator}
+    scores = measure(networks, change, **how)
+    exact_scores = None if exact is None else measure(networks, exact, **how)
+    sensitivity = smooth_gradients(networks, images.x, scores.y, seed=plan.seed, **how)
+    reliance, witnesses = decide(scores, plan), None
+    with together(accelerator):
+        if accelerator is None or accelerator.is_main_process:
+            witnesses = hear(reliance, scores, images, sensitivity.map, leave_out=leave_out, permutations=permutations)
+    shown = torch.cat([(scores.y == k).nonzero().flatten()[:_EXAMPLES] for k in (0, 1)])
+    return Audit(
+        plan_sha256=digest(plan.model_dump(mode="json")) if plan_sha256 is None else plan_sha256,
+        reliance=reliance,
+        exact=None if exact_scores is None else decide(exact_scores, plan),
+        scores=scores,
+        exact_scores=exact_scores,
+        sensitivity=sensitivity,
+        witnesses=witnesses,
+        examples=change.show(shown).arms,
+        names=[images.ids[i] for i in shown.tolist()],
+    )
+
+
+def _several(classifiers: Classifier | Sequence[Classifier]) -> list[Classifier]:
+    """One or several networks as a list; a `ModuleList` is several."""
+    return list(classifiers) if isinstance(classifiers, Sequence | nn.ModuleList) else [classifiers]
+
+
+def _read(source: Source) -> Cohort:
+    """Images in memory: tests compare all of them with each other."""
+    return source if isinstance(source, Cohort) else source[:]
+
+
+def _intervention(images: Cohort, plan: Plan, donors: Source | None, given: Intervention | None) -> Intervention:
+    """What changes the confounder."""
+    if given is not None and donors is not None:
+        raise InputError("donors: expected none beside an intervention, which has its own, got some")
+    if given is not None:
+        return given
+    if plan.confounder != "shape":
+        raise InputError(
+            f"intervention: expected one that changes {plan.confounder!r} in these images "
+            "(confounder.planted.Toggle for pairs of images with and without it), got None"
+        )
+    return ShapeSwap.of(images, images if donors is None else _read(donors), doses=plan.doses, seed=plan.seed)
+
+
+def _check_rows(images: Cohort, **interventions: Intervention | None) -> None:
+    """Refuse an intervention on other images than the cohort's."""
+    if images.y is None or images.y.ndim != 1:
+        raise InputError("cohort: expected images with one class label each, got none")
+    for name, change in interventions.items():
+        if change is not None and not torch.equal(change.y.cpu(), images.y):
+            raise InputError(f"{name}: expected the {len(images)} images of the cohort, got others, by their classes")

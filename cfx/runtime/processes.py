@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from cfx.core.errors import InputError, LaunchError
 
@@ -16,6 +17,9 @@ RIGHT_WAY = (
     "On CPU start N processes with `torchrun --standalone --nproc_per_node N -m cfx.training CONFIG` "
     "(or `accelerate launch --multi_gpu --num_processes N -m cfx.training CONFIG`)."
 )
+
+_PATIENCE = timedelta(days=1)
+"""How long processes wait for one that still works: the main one tests and writes while the others have done."""
 
 
 def check_launch(environment: Mapping[str, str]) -> None:
@@ -74,6 +78,7 @@ def make_accelerator(
         mixed_precision=precision,
         log_with=list(trackers) or None,
         project_config=ProjectConfiguration(project_dir=None if folder is None else str(folder)),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
     check_world(os.environ, accelerator.num_processes)
     return accelerator

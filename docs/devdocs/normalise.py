@@ -78,7 +78,7 @@ def exact(then: Then | None) -> Toggle:
 
 def reliance(name: str, train: Cohort, then: Then | None) -> tuple[Reliance, Reliance]:
     """Shape reliance of a whole pipeline, classifier and what comes before it: by shape transfer, and exactly."""
-    values = yaml.safe_load((ROOT / "configs/audit/brain64-shape-q90.yaml").read_text())["train"]
+    values = yaml.safe_load((ROOT / "configs/audit/brain64.yaml").read_text())["train"]
     values |= {"data": None, "out": str(ROOT / "runs/normalise" / name)}
     networks = train_seeds(check_config(values), 8, train)
     plan = Plan(confounder="shape", doses=())

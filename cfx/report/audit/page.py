@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from cfx.confounder.audit import Audit
 from cfx.confounder.intervention import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, SAME
+from cfx.confounder.observed.balance import Balance
 from cfx.confounder.reliance import Outcome, Reliance
+from cfx.confounder.witnesses import Witnesses
 from cfx.core.crossed import Effect
 from cfx.display.templates import render
 from cfx.report.audit import figures
@@ -65,8 +67,9 @@ def _tiles(r: Reliance) -> list[tuple[str, str, str]]:
 def _sections(found: Audit) -> list[Section]:
     parts = [_arms(found.reliance), _doses(found.reliance), _examples(found)]
     parts += [] if found.exact is None else [_exact(found.reliance, found.exact)]
-    parts += [_evidence(found), _balance(found), _groups(found), _plan(found), _limits(found.reliance)]
-    return parts
+    if (w := found.witnesses) is not None:
+        parts += [_evidence(found.reliance, w), _balance(w.balance), _groups(w)]
+    return [*parts, _plan(found), _limits(found.reliance)]
 
 
 def _arms(r: Reliance) -> Section:
@@ -103,10 +106,11 @@ def _exact(r: Reliance, exact: Reliance) -> Section:
     return Section("Against the truth", text, (), ["Intervention", "Effect (logits)", "Verdict"], rows, (1,))
 
 
-def _evidence(found: Audit) -> Section:
-    rows = [["reliance (intervention)", _effect(found.reliance.effect), _p(found.adjusted["reliance"])]]
-    for name, test in (("partial: predictions and confounder, given the class", found.partial),):
-        rows += [] if test is None else [[name, f"R² {test.statistic:.3f}", _p(found.adjusted["partial"])]]
+def _evidence(r: Reliance, found: Witnesses) -> Section:
+    rows = [["reliance (intervention)", _effect(r.effect), _p(found.adjusted["reliance"])]]
+    if found.partial is not None:
+        name, size = "partial: predictions and confounder, given the class", f"R² {found.partial.statistic:.3f}"
+        rows.append([name, size, _p(found.adjusted["partial"])])
     if found.full is not None:
         rows.append(["full: class and predictions, given the confounder", f"R² {found.full.statistic:.3f}", "-"])
     for rung in () if found.ladder is None else found.ladder.rungs:
@@ -121,8 +125,7 @@ def _evidence(found: Audit) -> Section:
     return Section("All evidence", text, (), ["Evidence", "Size", "p (Holm)"], rows, (1, 2))
 
 
-def _balance(found: Audit) -> Section:
-    b = found.balance
+def _balance(b: Balance) -> Section:
     rows = [(c.name, c.difference, c.low, c.high, c.finding == "differs") for c in b.rows]
     advice = f"Match the classes on {', '.join(b.matching)}." if b.matching else "No covariate calls for matching."
     seen = b.two_sample["image"]
@@ -131,7 +134,7 @@ def _balance(found: Audit) -> Section:
     return Section("The data", text, [(figures.love(rows), "Love plot of standardised differences")])
 
 
-def _groups(found: Audit) -> Section:
+def _groups(found: Witnesses) -> Section:
     rows = [[a.name, f"{a.value:.3f}", a.measure, _p(a.p_holm)] for a in found.associations]
     sizes = ", ".join(map(str, found.clusters.sizes))
     text = [f"Sensitivity maps fall into {len(found.clusters.sizes)} group(s) of {sizes}. What goes with them:"]

@@ -1,0 +1,119 @@
+"""What else speaks of a confounder: tests of the data and of the predictions, beside the intervention.
+
+They corroborate: their p-values are adjusted together with the intervention's (Holm), and none enters its verdict.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cfx.confounder.intervention import UNTOUCHED, Scores
+from cfx.confounder.observed.balance import Balance, balance
+from cfx.confounder.observed.clusters import Association, Clusters, associations, cluster
+from cfx.confounder.observed.independence import Independence, full_confounder_test, partial_confounder_test
+from cfx.confounder.probes.probe import Ladder, ladder
+from cfx.confounder.reliance import Reliance
+from cfx.core.cohort import Cohort
+from cfx.core.statistics import holm
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """The other evidence of one audit.
+
+    Attributes:
+        ladder: How well the class can be told from the mask alone; None without masks.
+        partial: Do the predictions depend on the confounder beyond the class? None where it is in no column.
+        full: Does the class tell anything of the predictions beyond the confounder? None where it is in no column.
+        balance: Do the classes match?
+        clusters: Groups of sensitivity maps.
+        associations: What goes with these groups.
+        adjusted: Holm-adjusted p of every test of this confounder, that of the intervention (`reliance`) among them.
+    """
+
+    ladder: Ladder | None
+    partial: Independence | None
+    full: Independence | None
+    balance: Balance
+    clusters: Clusters
+    associations: Sequence[Association]
+    adjusted: Mapping[str, float]
+
+    def summary(self) -> dict[str, Any]:
+        """Flat figures, for `summary.json`."""
+        values: dict[str, Any] = {"balance": self.balance.finding, "clusters": len(self.clusters.sizes)}
+        values |= {f"p_holm_{name}": p for name, p in self.adjusted.items()}
+        for name, test in (("partial", self.partial), ("full", self.full)):
+            values |= {} if test is None else {f"{name}_r2": test.statistic, f"{name}_p": test.p_value}
+        for rung in () if self.ladder is None else self.ladder.rungs:
+            ba, name = rung.scores["ba"], f"probe_{rung.name}"
+            values |= {f"{name}_ba": ba.value, f"{name}_ba_low": ba.low, f"{name}_ba_high": ba.high}
+            values |= {f"{name}_auc": rung.scores["auc"].value, f"{name}_p": rung.p_value}
+        return values
+
+
+def hear(
+    reliance: Reliance,
+    scores: Scores,
+    cohort: Cohort,
+    maps: Float[Tensor, "n 1 *space"],
+    *,
+    leave_out: Sequence[str] = (),
+    permutations: int = 999,
+) -> Witnesses:
+    """Ask all other witnesses of the confounder that a reliance test was about.
+
+    Args:
+        reliance: The test.
+        scores: What it was decided on.
+        cohort: The same images, labelled by class; with masks, the class is read from these alone, too.
+        maps: Their sensitivity maps.
+        leave_out: Covariates that the classes need not share, such as the severity of the disease.
+        permutations: Permutations of every test that needs them.
+
+    Raises:
+        InputError: as the tests.
+    """
+    assert cohort.y is not None
+    plan = reliance.plan
+    common: dict[str, Any] = {"permutations": permutations, "seed": plan.seed}
+    yhat, c = _predictions(scores), _column(cohort, plan.confounder)
+    partial = None if c is None else partial_confounder_test(yhat, cohort.y, c, **common)
+    steps = None if cohort.mask is None else ladder(cohort.mask, cohort.y, **common)
+    clusters = cluster(maps, seed=plan.seed)
+    return Witnesses(
+        ladder=steps,
+        partial=partial,
+        full=None if c is None else full_confounder_test(yhat, cohort.y, c, **common),
+        balance=balance(cohort, leave_out=leave_out, seed=plan.seed),
+        clusters=clusters,
+        associations=associations(clusters.labels, {"class": cohort.y, **cohort.covariates}, **common),
+        adjusted=_adjusted(reliance, partial, steps),
+    )
+
+
+def _predictions(scores: Scores) -> Float[Tensor, " n"]:
+    """Mean logit for class 1 over networks, of the untouched images."""
+    toward = scores.arm(UNTOUCHED).mean(0)
+    return torch.where(scores.y == 1, -toward, toward)
+
+
+def _column(cohort: Cohort, confounder: str) -> Tensor | None:
+    """What is known of the confounder in every row: its planted state, or a column of its name."""
+    for name in (f"planted_{confounder}", confounder):
+        if name in cohort.covariates:
+            values = cohort.covariates[name]
+            return (values > values.mean()).long() if len(values.unique()) == 2 else values
+    return None
+
+
+def _adjusted(reliance: Reliance, partial: Independence | None, steps: Ladder | None) -> dict[str, float]:
+    """Holm's adjustment over the tests of one confounder."""
+    p = {"reliance": max(reliance.effect.p_value, reliance.p_sign_flip)}
+    p |= {} if partial is None else {"partial": partial.p_value}
+    p |= {} if steps is None else {"probe": steps.rungs[-1].p_value}
+    return dict(zip(p, holm(torch.tensor(list(p.values()), dtype=torch.float64)).tolist(), strict=True))
