@@ -7,6 +7,7 @@ from cfx.core.rows import Rows
 
 KINDS = {
     "Counterfactuals": "cfx.counterfactual.result",
+    "Hits": "cfx.commands.bench.remedies",
     "Measurements": "cfx.counterfactual.metrics.rows",
     "Scores": "cfx.confounder.intervention",
     "Sensitivity": "cfx.confounder.observed.sensitivity",

@@ -10,16 +10,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from jaxtyping import Float
 from pydantic import Field
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
+from cfx.atlas import write_atlas
 from cfx.commands.bench.figure import power_figure
-from cfx.confounder.intervention import OPPOSITE, SAME, Scores, measure
+from cfx.confounder.intervention import OPPOSITE, SAME, Intervention, Scores, measure
 from cfx.confounder.plan import Kind, Plan
 from cfx.confounder.planted import simulated
 from cfx.confounder.reliance import decide, effect_of
@@ -82,7 +85,10 @@ class RelianceBench(RunConfig):
 
 
 def run_reliance(config: RelianceBench) -> list[dict[str, Any]]:
-    """Run all three parts and write `results.json`, `table.md`, `figure.png` and `config.yaml`; networks are kept.
+    """Run all three parts and write `results.json`, `table.md`, `figure.png` and `config.yaml`.
+
+    Networks are kept, each experiment's in a folder of its own, with their scores in `atlas.zarr`. The processes of a
+    launch share the training and the measuring.
 
     Returns:
         One row a simulated design, one for the trained nulls, one a cell of the power surface.
@@ -90,13 +96,13 @@ def run_reliance(config: RelianceBench) -> list[dict[str, Any]]:
     Raises:
         InputError, CfxError: as `train_seeds`.
     """
-    make_accelerator()
+    accelerator = make_accelerator()
     folder = RunFolder(config.folder)
     folder.config(config)
     rows = [simulated_null(design, config.simulations, seed) for seed, design in enumerate(config.designs)]
     if config.trained:
-        rows.append(trained_null(config))
-    rows += [power(config, q, strength) for strength in config.strength for q in config.q]
+        rows.append(trained_null(config, accelerator))
+    rows += [power(config, q, strength, accelerator) for strength in config.strength for q in config.q]
     folder.results(rows)
     folder.table(_table(rows))
     folder.figure(power_figure([row for row in rows if row["part"] == "power"]))
@@ -137,7 +143,7 @@ def _rates(p: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
     return {"n": len(p), **shares, "band_low": low, "band_high": high, "inside": low <= shares["crossed"] <= high}
 
 
-def trained_null(config: RelianceBench) -> dict[str, Any]:
+def trained_null(config: RelianceBench, accelerator: Accelerator) -> dict[str, Any]:
     """Type I error with trained networks; every experiment has its own networks, test images and donors."""
     data = _data(config, Confounder(kind="shape", q=0.5))
     cohort, p, effects = load_cohort(data), [], []
@@ -147,21 +153,21 @@ def trained_null(config: RelianceBench) -> dict[str, Any]:
         test = load_cohort(data.model_copy(update={"n": 3 * config.images, "start": 10**6 + i * 10**4}))
         shuffled = replace(test, y=(permutation(len(test), seed=i, stream=0) < len(test) // 2).long())
         swap = ShapeSwap.of(test[: config.images], shuffled[config.images :], seed=i)
-        scores = measure(networks, swap)
+        scores = _scores(networks, swap, base.folder, accelerator)
         e, parts = effect_of(scores)
         p.append(_p_values(e, parts))
         effects.append(float(e.mean()))
     return {"part": "trained", **_rates(p), "effect": sum(effects) / len(effects)}
 
 
-def power(config: RelianceBench, q: float, strength: float) -> dict[str, Any]:
+def power(config: RelianceBench, q: float, strength: float, accelerator: Accelerator) -> dict[str, Any]:
     """One cell of the power surface."""
     planted = Confounder(kind=config.object, q=q, strength=strength)
     data = _data(config, planted)
     base = config.train.model_copy(update={"out": str(config.folder / f"{config.object}-{q:g}-{strength:g}")})
     networks = train_seeds(base, config.pool, load_cohort(data))
     test = data.model_copy(update={"n": 2 * config.images, "start": 2 * 10**6})
-    scores = measure(networks, simulated(test, config.object)[0])
+    scores = _scores(networks, simulated(test, config.object)[0], base.folder, accelerator)
     plan = Plan(confounder=config.object, seeds=config.pool, doses=())
     found = decide(scores, plan)
     row = {"part": "power", "q": q, "strength": strength, "verdict": str(found.verdict)}
@@ -171,9 +177,20 @@ def power(config: RelianceBench, q: float, strength: float) -> dict[str, Any]:
     return row | {"power": float(hits.double().mean()), "power_low": low, "power_high": high}
 
 
+def _scores(
+    networks: Sequence[nn.Module], intervention: Intervention, folder: Path, accelerator: Accelerator
+) -> Scores:
+    """What networks say of every arm, kept beside them."""
+    there = [network.to(accelerator.device) for network in networks]
+    scores = measure(there, intervention, accelerator=accelerator)
+    if accelerator.is_main_process:
+        write_atlas(folder / "atlas.zarr", scores, exists="overwrite")
+    return scores
+
+
 def _small_test(scores: Scores, config: RelianceBench, draw: int) -> bool:
     """Whether a test of `seeds` networks and a quarter of the images finds a reliance in the planted direction."""
-    e = scores.score[OPPOSITE] - scores.score[SAME]
+    e = scores.arm(OPPOSITE) - scores.arm(SAME)
     k = permutation(len(e), seed=draw, stream=0)[: config.seeds]
     n = permutation(e.shape[1], seed=draw, stream=1)[: max(2, e.shape[1] // 4)]
     found = crossed_effect(e[k][:, n])

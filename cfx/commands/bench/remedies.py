@@ -14,20 +14,28 @@ images, both random (`cfx.core.crossed`); that of the share by Fieller's argumen
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from accelerate import Accelerator
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
+from cfx.atlas import write_atlas
+from cfx.confounder.intervention import judges
 from cfx.core.cohort import Cohort
 from cfx.core.crossed import crossed_effect
 from cfx.core.errors import InputError
+from cfx.core.rows import Rows, about
 from cfx.data import BrainConfig, load_cohort
-from cfx.models.judge import Judge
+from cfx.models.judge import Classifier
+from cfx.models.running import at_rest
 from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.shares import shared
 from cfx.training.config import ClassifierConfig, RemedyConfig, TrainConfig
 from cfx.training.repeats import train_seeds
 
@@ -53,7 +61,10 @@ class RemediesBench(RunConfig):
 
 
 def run_remedies(config: RemediesBench) -> list[dict[str, Any]]:
-    """Train and judge all classifiers; write `results.json`, `table.md` and `config.yaml`; networks are kept.
+    """Train and judge all classifiers; write `results.json`, `table.md` and `config.yaml`.
+
+    Networks are kept, and of each row and test set what they decided, in `<row>-<test set>.zarr`. The processes of a
+    launch share the training and the judging.
 
     Returns:
         One row a way of training: `ba_anti`, `ba_free` and, of the remedies, `recovered`, with `_low` and `_high`.
@@ -61,11 +72,12 @@ def run_remedies(config: RemediesBench) -> list[dict[str, Any]]:
     Raises:
         InputError: data other than simulated brains with one planted factor, or as `cfx.training.train`.
     """
+    accelerator = make_accelerator()
     data = _data(config.train)
     tests = {name: load_cohort(_planted(data, q, config)) for name, q in TESTS.items()}
     folder = RunFolder(config.folder)
     folder.config(config)
-    hits = {name: _hits(config, name, tests) for name in (PLAIN, *config.remedies, UNCONFOUNDED)}
+    hits = {name: _hits(config, name, tests, accelerator) for name in (PLAIN, *config.remedies, UNCONFOUNDED)}
     rows = [{"remedy": name, **figures(name, hits)} for name in hits]
     folder.results(rows)
     folder.table(_table(rows, config))
@@ -84,10 +96,15 @@ def _planted(data: BrainConfig, q: float, config: RemediesBench) -> BrainConfig:
     return data.model_copy(update={"confounders": (planted,), "n": config.n, "seed": config.population, "start": 0})
 
 
-def _hits(config: RemediesBench, name: str, tests: Mapping[str, Cohort]) -> dict[str, Tensor]:
+def _hits(
+    config: RemediesBench, name: str, tests: Mapping[str, Cohort], accelerator: Accelerator
+) -> dict[str, Float[Tensor, "k n"]]:
     """Correct decisions of the networks of one row, by test set."""
-    networks = [_network(config, name, k) for k in range(config.seeds)]
-    return {test: torch.stack([balanced_hits(f, cohort) for f in networks]) for test, cohort in tests.items()}
+    networks = [_network(config, name, k).to(accelerator.device) for k in range(config.seeds)]
+    found = {test: decisions(networks, cohort, accelerator=accelerator) for test, cohort in tests.items()}
+    for test, hits in found.items() if accelerator.is_main_process else ():
+        write_atlas(config.folder / f"{name}-{test}.zarr", hits, exists="overwrite")
+    return {test: hits.balanced() for test, hits in found.items()}
 
 
 def _network(config: RemediesBench, name: str, k: int) -> nn.Module:
@@ -106,10 +123,44 @@ def _network(config: RemediesBench, name: str, k: int) -> nn.Module:
     return train_seeds(config.train.model_copy(update=each), 1)[0]
 
 
-def balanced_hits(f: nn.Module, cohort: Cohort) -> Float[Tensor, " n"]:
-    """Correct decisions, weighted so that their mean over the two classes' rows is the balanced accuracy."""
-    assert cohort.y is not None
-    return (Judge(f).answers(cohort.x).argmax(1) == cohort.y).double() * class_weights(cohort.y)
+@dataclass(frozen=True)
+class Hits(Rows):
+    """Whether networks decided rightly on every image.
+
+    Attributes:
+        row: Number of the image.
+        y: Class of the image.
+        right: Whether each network chose it.
+    """
+
+    row: Int[Tensor, " n"]
+    y: Int[Tensor, " n"] = field(metadata=about(array="label"))
+    right: Bool[Tensor, "n network"]
+
+    def balanced(self) -> Float[Tensor, "network n"]:
+        """The hits, weighted so that their mean over the two classes' rows is the balanced accuracy."""
+        return self.right.T.contiguous().double() * class_weights(self.y)
+
+
+@torch.no_grad()
+def decisions(
+    networks: Sequence[Classifier], cohort: Cohort, *, batch_size: int = 64, accelerator: Accelerator | None = None
+) -> Hits:
+    """Ask networks for the class of labelled images; of several processes each asks about its share.
+
+    Raises:
+        InputError: images without classes, or no network.
+    """
+    y, asked = cohort.y, judges(networks)
+    if y is None or y.ndim != 1:
+        raise InputError("cohort: expected images with one class label each, got none")
+
+    def work(rows: Tensor) -> Hits:
+        x, own = cohort.x[rows], y[rows]
+        return Hits(rows, own, torch.stack([judge.logits(x).argmax(1) == own for judge in asked], 1))
+
+    with at_rest(*networks):
+        return shared(work, Hits, len(cohort), batch_size, accelerator)
 
 
 def class_weights(y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -7,8 +7,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from cfx.atlas import read_atlas
 from cfx.cli import app
 from cfx.commands.bench.reliance import Design, RelianceBench, run_reliance, simulated_null
+from cfx.confounder.intervention import Scores
 from cfx.runtime.config import read_as
 
 
@@ -31,6 +33,11 @@ def test_all_three_parts_are_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text()) == rows
     assert "| simulated | 4 | 20 | 10 |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "figure.png").stat().st_size > 1000
+    for name, images in (("null-0", 8), ("null-1", 8), ("tag-1-1", 16)):
+        scores = read_atlas(tmp_path / name / "atlas.zarr", Scores)
+        assert (len(scores), scores.networks) == (images, 3)
+    effect = (scores.arm("opposite") - scores.arm("same")).double().mean()
+    assert rows[-1]["effect"] == pytest.approx(float(effect))
     assert run_reliance(tiny(tmp_path)) == rows  # networks are kept, and nothing depends on when it ran
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cfx.commands.bench.remedies import RemediesBench, balanced_hits, class_weights, recovered, run_remedies
+from cfx.atlas import read_atlas
+from cfx.commands.bench.remedies import Hits, RemediesBench, class_weights, decisions, recovered, run_remedies
 from cfx.core.cohort import Cohort
 from cfx.core.crossed import crossed_effect
 from cfx.core.errors import InputError
@@ -26,9 +27,20 @@ def test_the_mean_of_the_weighted_hits_is_the_balanced_accuracy():
     y = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
     x = torch.full((8, 1, 8, 8), -0.5)
     x[5:7] = 0.5  # one of six healthy and one of two diseased are taken for diseased
-    hits = balanced_hits(Bright(), Cohort(x=x, y=y))
+    hits = decisions([Bright()], Cohort(x=x, y=y)).balanced()
     assert float(hits.mean()) == pytest.approx((5 / 6 + 1 / 2) / 2)
     assert [float(class_weights(y)[y == k].sum()) for k in (0, 1)] == pytest.approx([4, 4])
+
+
+def test_networks_decide_at_rest_batch_by_batch_and_are_left_as_they_were():
+    x, y = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1, torch.arange(20) % 2
+    network = nn.Sequential(nn.Dropout(0.9), Bright()).train()
+    hits = decisions([network, Bright()], Cohort(x=x, y=y), batch_size=3)
+    assert torch.equal(hits.right, ((x.mean((1, 2, 3)) > 0) == (y == 1))[:, None].expand(20, 2))
+    assert network.training
+    assert network[0].training
+    with pytest.raises(InputError, match="cohort: expected images with one class label each"):
+        decisions([network], Cohort(x=x))
 
 
 def draws(mean, k, n, seed):
@@ -89,6 +101,9 @@ def test_the_bench_writes_one_row_a_way_of_training(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == rows
     assert all(0 <= row["ba_anti"] <= 1 and row["ba_anti_low"] <= row["ba_anti"] for row in rows)
     assert "| shape-swap |" in (tmp_path / "table.md").read_text()
+    hits = read_atlas(tmp_path / "plain-anti.zarr", Hits)
+    assert hits.right.shape == (12, 2)
+    assert rows[0]["ba_anti"] == pytest.approx(float(hits.balanced().mean()))
     names = ("plain-1/seed-0", "reweigh-1/seed-0", "unconfounded-0/seed-0")
     configs = {name: read_manifest(tmp_path / name / "checkpoint").provenance["config"] for name in names}
     assert configs["plain-1/seed-0"]["data"]["start"] == 48  # every network has subjects of its own
