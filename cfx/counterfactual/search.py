@@ -7,19 +7,22 @@ trial tends to fall on the other side of the root. It keeps the bracket and need
 
 Where a trial is dear and judging an image is cheap, the margin along the straight line from the unedited image through
 the trial's image says more than two values of a saturated margin do: the next guess is where that line crosses.
+
+Below, h is an excess: the margin beyond the one asked for; a strength succeeds where h >= 0.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Trial = Callable[[Int[Tensor, " r"], Float[Tensor, " r"]], tuple[Float[Tensor, "r c *space"], Float[Tensor, " r"]]]
-"""`trial(rows, strength)`: the edited images of these rows, and by how much each exceeds the margin asked for."""
+"""`trial(rows, strength)`: the edited images of these rows, and the excess of each."""
 Judging = Callable[[Int[Tensor, " r"], Float[Tensor, "r c *space"]], Float[Tensor, " r"]]
-"""`judge(rows, images)`: by how much images of these rows exceed the margin, whatever they were made by."""
+"""`judge(rows, images)`: the excess of images of these rows, whatever they were made by."""
 _HALVINGS = 5  # of the line through a trial's image
 _FARTHEST = 2  # so many times as strong as the last may a trial be
 _BEYOND = 0.25  # so much further than extrapolated, relative to it, goes a trial where extrapolation falls short
@@ -44,6 +47,89 @@ class Found:
     trials: Int[Tensor, " b"]
     failed: Float[Tensor, " b"]
     finite: Bool[Tensor, " b"]
+
+    @classmethod
+    def untried(cls, x: Float[Tensor, "b c *space"], excess: Float[Tensor, " b"]) -> Self:
+        """What is known for free: the unedited images at strength 0."""
+        zero = torch.zeros_like(excess)
+        return cls(x.clone(), zero, excess.clone(), zero.long(), torch.full_like(excess, torch.nan), zero == 0)
+
+    def note(self, r: Int[Tensor, " r"], s: Float[Tensor, " r"], image: Tensor, h: Float[Tensor, " r"]) -> None:
+        """Take in a trial of rows `r` at strengths `s`, in place.
+
+        Until a row has succeeded whatever comes closer is better; then only a success at less strength is.
+        """
+        best = self.excess[r]
+        better = h.isfinite() & torch.where(best < 0, h > best, (h >= 0) & (s < self.strength[r]))
+        k = r[better]
+        self.image[k], self.strength[k], self.excess[k] = image[better], s[better], h[better]
+        self.trials[r] += 1
+        self.failed[r] = h.where(h < 0, self.failed[r])
+        self.finite[r] = h.isfinite()
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Between which strengths the least one of each row lies.
+
+    Attributes:
+        low: The largest that failed, or the smallest worth trying.
+        high: The least that succeeded, infinite while none has.
+        h_low: Excess at `low`, as false position weighs it.
+        h_high: Excess at `high`, as false position weighs it.
+    """
+
+    low: Float[Tensor, " r"]
+    high: Float[Tensor, " r"]
+    h_low: Float[Tensor, " r"]
+    h_high: Float[Tensor, " r"]
+
+    @classmethod
+    def unbounded(cls, excess: Float[Tensor, " r"], least: float) -> Self:
+        """Before the first trial."""
+        infinite = torch.full_like(excess, torch.inf)
+        return cls(torch.full_like(excess, least), infinite, excess, infinite)
+
+    def __getitem__(self, rows: Tensor) -> "Bracket":
+        """The brackets of these rows."""
+        return Bracket(self.low[rows], self.high[rows], self.h_low[rows], self.h_high[rows])
+
+    @property
+    def bounded(self) -> Bool[Tensor, " r"]:
+        """Rows that have succeeded."""
+        return self.high.isfinite()
+
+    def narrow(self, s: Float[Tensor, " r"], h: Float[Tensor, " r"]) -> "Bracket":
+        """After a trial: it becomes one end, and the value at the other end is halved."""
+        hit, halved = h >= 0, torch.where(self.bounded, 0.5, 1.0).to(h)
+        return replace(
+            self,
+            low=self.low.where(hit, s),
+            high=s.where(hit, self.high),
+            h_low=torch.where(hit, halved * self.h_low, h),
+            h_high=torch.where(hit, h, halved * self.h_high),
+        )
+
+    def close(self, resolution: float) -> Bool[Tensor, " r"]:
+        """Rows whose bracket is this narrow, relative to its upper end (an infinite one is)."""
+        return self.high - self.low <= resolution * self.high
+
+    def guess(self, h_zero: Float[Tensor, " r"], h: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+        """What the margins say: false position where bounded.
+
+        Else linear extrapolation from the excess at 0 through that of the last trial, `h` at `low`, and a quarter more.
+        """
+        width = torch.where(self.bounded, self.high - self.low, 1.0)
+        share = (self.h_low / (self.h_low - self.h_high)).nan_to_num(0.5)
+        ratio = (h_zero / (h_zero - h)).nan_to_num(2.0)
+        further = (1 + _BEYOND) * self.low * ratio.where(ratio > 0, 2.0)
+        return self.keep(torch.where(self.bounded, self.low + share * width, further))
+
+    def keep(self, guess: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+        """A guess kept a tenth of the bracket away from its ends; while unbounded, 1.25 to 2 times the lower one."""
+        edge = (self.high - self.low) / 10
+        bottom = torch.where(self.bounded, self.low + edge, (1 + _BEYOND) * self.low)
+        return guess.clamp(bottom, torch.where(self.bounded, self.high - edge, _FARTHEST * self.low))
 
 
 def least_strength(
@@ -76,50 +162,27 @@ def least_strength(
     Returns:
         Best trial of every row. The order of rows and the batch they came in make no difference.
     """
-    b = len(x)
-    low, high = torch.full_like(excess, least), torch.full_like(excess, torch.inf)
-    h_low, h_high = excess.clone(), torch.full_like(excess, torch.inf)
-    image, best, strength = x.clone(), excess.clone(), torch.zeros_like(excess)
-    failed = torch.full_like(excess, torch.nan)
-    spent = torch.zeros(b, dtype=torch.long, device=x.device)
-    finite = torch.ones(b, dtype=torch.bool, device=x.device)
-    guess, aimed = torch.full_like(excess, first), torch.zeros(b, dtype=torch.bool, device=x.device)
-    open_rows = torch.arange(b, device=x.device)
-    for trials_left in reversed(range(trials)):
-        if len(open_rows) == 0:
+    found, bracket = Found.untried(x, excess), Bracket.unbounded(excess, least)
+    r, s = torch.arange(len(x), device=x.device), torch.full_like(excess, first)
+    aimed = torch.zeros_like(s, dtype=torch.bool)  # where a line crossed
+    for left in reversed(range(trials)):
+        if len(r) == 0:
             break
-        r, s = open_rows, guess[open_rows]
-        candidate, h = trial(r, s)
-        spent[r] += 1
-        finite[r] = torch.isfinite(h)
-        # a success replaces failures and larger successes; a failure only replaces a worse failure
-        better = torch.isfinite(h) & torch.where(h >= 0, s < high[r], (h > best[r]) & (best[r] < 0))
-        image[r[better]], strength[r[better]], best[r[better]] = candidate[better], s[better], h[better]
-        failed[r] = torch.where((h < 0) & (s >= low[r]), h, failed[r])
-        _narrow(r, s, h, (low, high, h_low, h_high))
-        guess[r] = _next_guess(low[r], high[r], h_low[r], h_high[r], (excess[r] / (excess[r] - h)).nan_to_num(2.0))
-        close = (best[r] <= tolerance) | (high[r] - low[r] <= resolution * high[r])
-        done = ~finite[r] | ((best[r] >= 0) & close)
+        image, h = trial(r, s)
+        found.note(r, s, image, h)
+        bracket = bracket.narrow(s, h)
+        guess = bracket.guess(excess[r], h)
+        best = found.excess[r]
+        done = ~h.isfinite() | ((best >= 0) & ((best <= tolerance) | bracket.close(resolution)))
         k = (~done).nonzero().flatten()
-        if judge is not None and trials_left and len(k):
-            share = _crossing(judge, r[k], x[r[k]], candidate[k], h[k])
-            root = s[k] * share
-            short = aimed[r[k]] & torch.isinf(high[r[k]])  # the last trial went where a line crossed, and failed
-            guess[r[k]] = _kept((1 + torch.where(short, _BEYOND, resolution / 2)) * root, low[r[k]], high[r[k]])
-            aimed[r[k]] = share < _FARTHEST
+        if judge is not None and left and len(k):
+            share = _crossing(judge, r[k], x[r[k]], image[k], h[k])
+            root, short = share * s[k], aimed[k] & ~bracket[k].bounded  # aimed at a crossing and failed all the same
+            guess[k] = bracket[k].keep((1 + torch.where(short, _BEYOND, resolution / 2)) * root)
+            aimed[k] = share < _FARTHEST
             done[k] = (h[k] >= 0) & (s[k] <= (1 + resolution) * root)
-        open_rows = r[~done]
-    return Found(image, strength, best, spent, failed, finite)
-
-
-def _narrow(r: Tensor, s: Tensor, h: Tensor, bracket: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    """Move one end of each row's bracket in place; the other end has its value halved."""
-    low, high, h_low, h_high = bracket
-    hit, bounded = h >= 0, torch.isfinite(high[r])
-    h_low[r] = torch.where(hit, torch.where(bounded, h_low[r] / 2, h_low[r]), h)
-    h_high[r] = torch.where(hit, h, torch.where(bounded, h_high[r] / 2, h_high[r]))
-    low[r] = torch.where(hit, low[r], s)
-    high[r] = torch.where(hit, s, high[r])
+        r, s, aimed, bracket = r[~done], guess[~done], aimed[~done], bracket[~done]
+    return found
 
 
 def _crossing(judge: Judging, r: Tensor, x: Tensor, image: Tensor, h: Tensor) -> Float[Tensor, " r"]:
@@ -131,18 +194,3 @@ def _crossing(judge: Judging, r: Tensor, x: Tensor, image: Tensor, h: Tensor) ->
         good = judge(r, x + middle.view(-1, *[1] * (x.ndim - 1)) * (image - x)) >= 0
         low, high = middle.where(~good, low), middle.where(good, high)
     return high
-
-
-def _next_guess(low: Tensor, high: Tensor, h_low: Tensor, h_high: Tensor, ratio: Tensor) -> Float[Tensor, " r"]:
-    """What the margins say: linear extrapolation, and a quarter more, while unbounded; else false position."""
-    bounded = torch.isfinite(high)
-    width = torch.where(bounded, high - low, torch.ones_like(low))
-    share = (h_low / (h_low - h_high)).nan_to_num(0.5)
-    further = (1 + _BEYOND) * low * ratio.where(ratio > 0, 2.0)
-    return _kept(torch.where(bounded, low + share * width, further), low, high)
-
-
-def _kept(guess: Tensor, low: Tensor, high: Tensor) -> Float[Tensor, " r"]:
-    """A guess kept a tenth of the bracket away from its ends; while unbounded, 1.25 to 2 times the lower one."""
-    bounded, edge = torch.isfinite(high), (high - low) / 10
-    return guess.clamp(torch.where(bounded, low + edge, 1.25 * low), torch.where(bounded, high - edge, _FARTHEST * low))
