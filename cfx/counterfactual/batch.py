@@ -47,7 +47,7 @@ class Run:
         todo = (before < goal.margin).nonzero().flatten()
         x_cf, verdict = x.clone(), torch.full((n,), int(Verdict.ALREADY))
         nothing = torch.full((n,), torch.nan)
-        strength, smaller, outside, consent = torch.zeros(n), nothing.clone(), nothing.clone(), nothing.clone()
+        strength, smaller, consent = torch.zeros(n), nothing.clone(), nothing.clone()
         meter = Meter(n)
         if len(todo):
             problem = self._problem(x, logits, target, row, allowed, todo)
@@ -56,8 +56,6 @@ class Run:
             x_cf[todo], verdict[todo] = image.cpu(), self._review(problem, found, image).cpu()
             strength[todo] = found.strength.masked_fill(~found.finite, 0).cpu()
             smaller[todo] = found.smaller.cpu()
-            if found.outside is not None:
-                outside[todo] = found.outside.cpu()
             if found.consent is not None:
                 consent[todo] = found.consent.cpu()
             for kind, counts in vars(problem.meter).items():
@@ -84,7 +82,6 @@ class Run:
             nfe_classifier=meter.classifier + 2,
             nfe_classifier_backward=meter.classifier_backward,
             smaller=smaller,
-            outside_share=outside,
             consent=consent,
             depth=self.depth,
             method=self.method.name,

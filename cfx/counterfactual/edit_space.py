@@ -15,43 +15,47 @@ from cfx.counterfactual.method import Problem
 
 
 @dataclass(frozen=True)
-class Codes:
+class EditSpace:
     """The codes of the images of a problem; the images themselves with a generator of pixels.
 
     Attributes:
         problem: The batch.
         z: Codes.
-        left: What the codes leave out of the images, u; None with a generator of pixels.
+        remainder: What the codes leave out of the images, u; None with a generator of pixels.
     """
 
     problem: Problem
     z: Float[Tensor, "b z *coarse"]
-    left: Float[Tensor, "b c *space"] | None
+    remainder: Float[Tensor, "b c *space"] | None
 
     @classmethod
-    def of(cls, problem: Problem) -> "Codes":
+    def of(cls, problem: Problem) -> "EditSpace":
         """Encode the images."""
         generator = problem.diffusion
         if not isinstance(generator, Latent):
             return cls(problem, problem.x, None)
         with torch.no_grad():
             z = generator.encode(problem.x)
-            left = problem.x - generator.decode(z)
+            remainder = problem.x - generator.decode(z)
         for _ in range(2):
             problem.meter.count("unet_forward", problem.everyone)
-        return cls(problem, z, left)
+        return cls(problem, z, remainder)
 
     def image(self, rows: Int[Tensor, " m"], z: Float[Tensor, "m z *coarse"]) -> Float[Tensor, "m c *space"]:
         """The images that codes of these rows stand for."""
-        if self.left is None:
+        if self.remainder is None:
             return z
         assert isinstance(self.problem.generator, Latent)
         self.problem.meter.count("unet_forward", rows)
-        return self.problem.generator.decode(z) + self.left[rows]
+        return self.problem.generator.decode(z) + self.remainder[rows]
+
+    def clamp(self, z: Float[Tensor, "m z *coarse"]) -> Float[Tensor, "m z *coarse"]:
+        """Images cut to [-1, 1]; codes, which have no range, as they are."""
+        return z.clamp(-1, 1) if self.remainder is None else z
 
     def gradient(self, rows: Int[Tensor, " m"], z: Float[Tensor, "m z *coarse"]) -> Float[Tensor, "m z *coarse"]:
         """Gradient of the margin with respect to the code: through the decoder, where there is one."""
-        if self.left is None:
+        if self.remainder is None:
             return self.problem.gradient(rows, z)
         with torch.enable_grad():
             z = z.detach().requires_grad_(True)

@@ -156,7 +156,6 @@ class Proposal:
         finite: False where the row had to be given up because a number became NaN or infinite.
         smaller: Margin of the next smaller change the method tried and rejected, the certificate of local
             minimality (below `Problem.margin` where it holds); NaN where it has none.
-        outside: Share of the margin's change that a mask cut off, for methods with a mask; None for others.
         consent: How far the classifier agreed with the generator's classes, 0 to 1, for methods that ask; else None.
     """
 
@@ -164,7 +163,6 @@ class Proposal:
     strength: Float[Tensor, " b"]
     finite: Bool[Tensor, " b"]
     smaller: Float[Tensor, " b"]
-    outside: Float[Tensor, " b"] | None = None
     consent: Float[Tensor, " b"] | None = None
 
 

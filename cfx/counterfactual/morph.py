@@ -20,10 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cfx.core import geometry
+from cfx.counterfactual.guidance import Guidance, Guided
 from cfx.counterfactual.method import Problem, Proposal, each
-from cfx.counterfactual.minimal import Guided, Minimal
 from cfx.counterfactual.search import least_strength
-from cfx.counterfactual.shrink import paste, shrink
+from cfx.counterfactual.shrink import pasted, settled
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Morph:
         iterations: Steps of the fit (Adam).
         rate: Its step size in voxels.
         trials: Most strengths tried for a row.
+        tolerance: A margin this far above the one asked for is near enough.
+        threshold: Changes below this absolute value (range [-1, 1]) are not made.
         guide: The replay that says where to go.
     """
 
@@ -46,7 +48,9 @@ class Morph:
     iterations: int = 30
     rate: float = 0.2
     trials: int = 8
-    guide: Minimal = field(default_factory=Minimal)
+    tolerance: float = 0.3
+    threshold: float = 0.03
+    guide: Guidance = field(default_factory=Guidance)
 
     def null(self, problem: Problem) -> Float[Tensor, "b c *space"]:
         """The image under the deformation of strength 0, nothing pasted."""
@@ -56,36 +60,32 @@ class Morph:
     def propose(self, problem: Problem) -> Proposal:
         """Deform and correct every image as little as convinces the classifier."""
         everyone = problem.everyone
-        goal = Guided.of(self.guide, problem).edit(everyone, torch.ones(len(problem), device=problem.x.device))
-        finite = goal.isfinite().flatten(1).all(1)
-        goal = torch.where(each(finite, goal), goal, problem.x).clamp(-1, 1)
-        v, r = self.decompose(problem.x, goal)
+        e = Guided.of(self.guide, problem).edit(everyone, torch.ones(len(problem), device=problem.x.device))
+        finite = e.isfinite().flatten(1).all(1)
+        e = torch.where(each(finite, e), e, problem.x).clamp(-1, 1)
+        v, r = self.decompose(problem.x, e)
 
         def trial(rows: Int[Tensor, " r"], s: Float[Tensor, " r"]) -> tuple[Tensor, Tensor]:
             x = problem.x[rows]
             edited = geometry.warp(x, geometry.exponential(each(s, x) * v[rows])) + each(s, x) * r[rows]
-            candidate = problem.restrict(rows, paste(x, edited, self.guide.least))
-            return edited, problem.excess(rows, candidate)
+            return edited, problem.excess(rows, pasted(problem, rows, edited, self.threshold))
 
         whole = problem.goal.whole and problem.labelled
         found = least_strength(
-            trial, problem.x, problem.before - problem.margin, trials=self.trials, tolerance=self.guide.tolerance,
+            trial, problem.x, problem.before - problem.margin, trials=self.trials, tolerance=self.tolerance,
             first=1.0, least=1.0 if whole else 0.0,
         )  # fmt: skip
-        image = problem.restrict(everyone, paste(problem.x, found.image, self.guide.least))
-        smaller = found.failed + problem.margin
-        if not problem.goal.whole or problem.goal.two_sided:
-            image, smaller = shrink(problem, found.image, image, found.excess >= 0, self.guide.least)
+        image, smaller = settled(problem, found, self.threshold)
         return Proposal(image, found.strength, found.finite & finite, smaller)
 
     def decompose(
-        self, x: Float[Tensor, "b c *space"], goal: Float[Tensor, "b c *space"]
+        self, x: Float[Tensor, "b c *space"], e: Float[Tensor, "b c *space"]
     ) -> tuple[Float[Tensor, "b d *space"], Float[Tensor, "b c *space"]]:
-        """Velocity and residual that together carry x to `goal`: x o exp(v) + r = goal.
+        """Velocity and residual that together carry x to e: x o exp(v) + r = e.
 
         Args:
             x: Images.
-            goal: Where to carry them.
+            e: Where to carry them.
 
         Returns:
             Velocities in voxels and residuals in image units.
@@ -96,9 +96,9 @@ class Morph:
         with torch.enable_grad():
             for _ in range(self.iterations):
                 v = geometry.smooth(u, self.smoothness)
-                miss = (geometry.warp(x, geometry.exponential(v)) - goal).square().sum()
+                miss = (geometry.warp(x, geometry.exponential(v)) - e).square().sum()
                 bend = sum(v.diff(dim=k).square().sum() for k in range(2, v.ndim))
                 (u.grad,) = torch.autograd.grad(miss + self.stiffness * bend, u)
                 adam.step()
         v = geometry.smooth(u.detach(), self.smoothness)
-        return v, goal - geometry.warp(x, geometry.exponential(v))
+        return v, e - geometry.warp(x, geometry.exponential(v))

@@ -57,7 +57,6 @@ class Counterfactuals(Rows):
         oracle_probs_after: As `probs_after`, by an independent oracle, or None.
         smaller: Margin of the next smaller change the method tried and rejected: where it is below `margin` the result
             is a certified local minimum. NaN for rows, None for results, without one.
-        outside_share: Share of the margin's change that the mask cut off; NaN or None where there is no mask.
         consent: How far the classifier agreed with the generator's class-conditional difference, 0 (it looks at
             something else) to 1; NaN or None where the method does not ask.
         method: Name of the method.
@@ -84,7 +83,6 @@ class Counterfactuals(Rows):
     oracle_probs_before: Float[Tensor, "n oracle_class"] | None = None
     oracle_probs_after: Float[Tensor, "n oracle_class"] | None = None
     smaller: Float[Tensor, " n"] | None = None
-    outside_share: Float[Tensor, " n"] | None = None
     consent: Float[Tensor, " n"] | None = None
     method: str = "minimal"
 

@@ -8,40 +8,70 @@ and the record holds its margin.
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.counterfactual.method import Problem, each
+from cfx.counterfactual.search import Found
 
 GRID = 16
 """The edit is scaled in steps of 1 / GRID of itself."""
-FINE = 4096
+FINE_GRID = 4096
 """As `GRID`, with ordered classes, where a coarse step could jump over the target."""
 _EROSIONS = 4  # bisections of the threshold
 
 
 def paste(
-    x: Float[Tensor, "b c *space"], edited: Float[Tensor, "b c *space"], least: float | Float[Tensor, "b ..."]
+    x: Float[Tensor, "b c *space"], edited: Float[Tensor, "b c *space"], threshold: float | Float[Tensor, "b ..."]
 ) -> Float[Tensor, "b c *space"]:
-    """Keep only real changes: those whose local size exceeds `least`; elsewhere `x` bit for bit.
+    """Keep only real changes: those whose local size exceeds `threshold`; elsewhere `x` bit for bit.
 
-    The local size is the mean absolute change over 3 voxels a side. The weight rises from 0 at `least` to 1 at twice
-    it, continuously, so a rounding difference between batches cannot switch a voxel on or off.
+    The local size is the mean absolute change over 3 voxels a side. The weight rises from 0 at `threshold` to 1 at
+    twice it, continuously, so a rounding difference between batches cannot switch a voxel on or off.
     """
     change = edited.clamp(-1, 1) - x
     size = change.abs().amax(1, keepdim=True)
     pool = F.avg_pool2d if x.ndim == 4 else F.avg_pool3d
     local = pool(size, kernel_size=3, stride=1, padding=1, count_include_pad=False)
-    weight = (local / least - 1).clamp(0, 1)
+    weight = (local / threshold - 1).clamp(0, 1)
     return torch.where(weight > 0, x + weight * change, x)
+
+
+def pasted(
+    problem: Problem,
+    rows: Int[Tensor, " r"],
+    edited: Float[Tensor, "r c *space"],
+    threshold: float | Float[Tensor, "r ..."],
+) -> Float[Tensor, "r c *space"]:
+    """What counts of edits of these rows: real changes, and only where the problem allows any."""
+    return problem.restrict(rows, paste(problem.x[rows], edited, threshold))
+
+
+def settled(
+    problem: Problem, found: Found, threshold: float
+) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, " b"]]:
+    """What a search found, pasted, and shrunk unless it should stay whole.
+
+    Args:
+        problem: The batch.
+        found: Edits before pasting, which reach the margin once pasted where their excess says so.
+        threshold: Threshold of `paste`.
+
+    Returns:
+        The images, and the margin of the next smaller change, which was tried and failed (NaN where none was).
+    """
+    image = pasted(problem, problem.everyone, found.image, threshold)
+    if problem.goal.whole and not problem.goal.two_sided:
+        return image, found.failed + problem.margin
+    return shrink(problem, found.image, image, found.excess >= 0, threshold)
 
 
 def shrink(
     problem: Problem,
     edited: Float[Tensor, "b c *space"],
     image: Float[Tensor, "b c *space"],
-    done: Bool[Tensor, " b"],
-    least: float,
+    reached: Bool[Tensor, " b"],
+    threshold: float,
 ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, " b"]]:
     """Take back as much of each successful edit as the classifier allows.
 
@@ -51,29 +81,29 @@ def shrink(
     Args:
         problem: The batch.
         edited: Edits before pasting.
-        image: The same pasted with threshold `least`, which reach the margin where `done`.
-        done: Rows to shrink; the others stay as they are.
-        least: Threshold of `paste`.
+        image: The same pasted with threshold `threshold`, which reach the margin where `reached`.
+        reached: Rows to shrink; the others stay as they are.
+        threshold: Threshold of `paste`.
 
     Returns:
-        The images, and the margin at the next smaller scale, which was tried and failed (NaN where not `done`).
+        The images, and the margin at the next smaller scale, which was tried and failed (NaN where not `reached`).
     """
-    rows = done.nonzero().flatten()
+    rows = reached.nonzero().flatten()
     out, smaller = image.clone(), torch.full((len(image),), torch.nan, device=image.device)
     if len(rows):
-        image = image[rows] if problem.goal.whole else _erode(problem, rows, edited[rows], image[rows], least)
-        out[rows], smaller[rows] = _scale(problem, rows, image, FINE if problem.goal.two_sided else GRID)
+        image = image[rows] if problem.goal.whole else _erode(problem, rows, edited[rows], image[rows], threshold)
+        out[rows], smaller[rows] = _scale(problem, rows, image, FINE_GRID if problem.goal.two_sided else GRID)
     return out, smaller
 
 
-def _erode(problem: Problem, rows: Tensor, edited: Tensor, image: Tensor, least: float) -> Tensor:
-    """Paste with the highest threshold that still convinces, bisected between `least` and the largest change."""
+def _erode(problem: Problem, rows: Tensor, edited: Tensor, image: Tensor, threshold: float) -> Tensor:
+    """Paste with the highest threshold that still convinces, bisected between `threshold` and the largest change."""
     x = problem.x[rows]
-    top = (edited.clamp(-1, 1) - x).abs().flatten(1).amax(1).clamp_min(2 * least)
-    low, high = torch.full_like(top, least).log(), top.log()
+    top = (edited.clamp(-1, 1) - x).abs().flatten(1).amax(1).clamp_min(2 * threshold)
+    low, high = torch.full_like(top, threshold).log(), top.log()
     for _ in range(_EROSIONS):
         middle = (low + high) / 2
-        candidate = problem.restrict(rows, paste(x, edited, each(middle.exp(), x)))
+        candidate = pasted(problem, rows, edited, each(middle.exp(), x))
         good = problem.excess(rows, candidate) >= 0
         image = torch.where(each(good, x), candidate, image)
         low, high = torch.where(good, middle, low), torch.where(good, high, middle)

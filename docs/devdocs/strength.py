@@ -13,8 +13,9 @@ import torch
 
 from cfx.commands.bench.counterfactual import CounterfactualBench
 from cfx.counterfactual import Judge, explain
+from cfx.counterfactual.guidance import Guided
 from cfx.counterfactual.method import Meter, Problem
-from cfx.counterfactual.minimal import Guided, Minimal
+from cfx.counterfactual.minimal import Minimal
 from cfx.counterfactual.shrink import paste, shrink
 from cfx.data import load_cohort
 from cfx.models import load
@@ -37,10 +38,10 @@ def main(path: str, n: int) -> None:
         seed=result.seed, judge=judge, generator=generator, meter=Meter(n), labelled=True,
     )  # fmt: skip
     guided = Guided.of(method, problem)
-    good = torch.stack([guided.trial(rows, w.expand(n))[1] >= 0 for w in GRID])
+    good = torch.stack([method.trial(guided, rows, w.expand(n))[1] >= 0 for w in GRID])
     least = GRID[good.int().argmax(0)]  # of a row that no strength convinces, the first: its edit stays a failure
-    edited, excess = guided.trial(rows, least)
-    shrunk, _ = shrink(problem, edited, paste(x, edited, method.least), excess >= 0, method.least)
+    edited, excess = method.trial(guided, rows, least)
+    shrunk, _ = shrink(problem, edited, paste(x, edited, method.threshold), excess >= 0, method.threshold)
     some = good.any(0) & (result.strength > 0)
     apart = (result.strength / least).log().div(torch.tensor(STEP).log())[some]
     ours, theirs = ((v - x).abs().flatten(1).mean(1)[some] for v in (result.x_cf, shrunk))

@@ -8,9 +8,9 @@ from cfx.core.denoiser import Denoiser, Latent
 from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule
 from cfx.counterfactual import Minimal, explain
-from cfx.counterfactual.edit_space import Codes
+from cfx.counterfactual.edit_space import EditSpace
+from cfx.counterfactual.guidance import Guided
 from cfx.counterfactual.method import Meter, Problem
-from cfx.counterfactual.minimal import Guided
 from cfx.models import build
 from cfx.models.goal import Goal
 from cfx.models.judge import Judge
@@ -82,10 +82,10 @@ def test_the_gradient_is_that_of_the_whole_chain():
         x=data.x, source=data.y, target=1 - data.y, goal=Goal(torch.zeros(3)), before=torch.zeros(3), row=rows, seed=0,
         judge=judge, generator=generator, meter=Meter(3),
     )  # fmt: skip
-    codes = Codes.of(problem)
-    assert torch.equal(codes.left, data.x - generator.decode(generator.encode(data.x)))
+    codes = EditSpace.of(problem)
+    assert torch.equal(codes.remainder, data.x - generator.decode(generator.encode(data.x)))
     z = (codes.z + 0.1).requires_grad_(True)
-    out = Linear(space)(generator.decode(z) + codes.left)
+    out = Linear(space)(generator.decode(z) + codes.remainder)
     sign = 2.0 * problem.target - 1
     (expected,) = torch.autograd.grad((sign * out).sum(), z)
     torch.testing.assert_close(codes.gradient(rows, z.detach()), expected)

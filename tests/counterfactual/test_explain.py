@@ -15,8 +15,8 @@ from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule
 from cfx.counterfactual import Minimal, explain, typical_margins
 from cfx.counterfactual.explain import explain_batches, in_turn
+from cfx.counterfactual.guidance import Guided
 from cfx.counterfactual.method import Meter, Problem
-from cfx.counterfactual.minimal import Guided
 from cfx.counterfactual.result import Counterfactuals
 from cfx.counterfactual.shrink import paste
 from cfx.models import build
@@ -358,7 +358,7 @@ def test_volumes_come_back_from_the_null_edit(side):
             generator=generator, meter=Meter(1), labelled=True,
         )  # fmt: skip
         edited = Guided.of(method, problem).edit(rows, zero)
-        assert torch.equal(paste(x, edited, method.least), x)
+        assert torch.equal(paste(x, edited, method.threshold), x)
         x = edited
         assert (x - original).abs().max() <= 1e-5
 

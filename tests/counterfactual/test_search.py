@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfx.counterfactual.search import least_strength
+from cfx.counterfactual.search import Bracket, Found, least_strength
 
 PLENTY = 60
 
@@ -240,3 +240,39 @@ def test_a_first_trial_that_fails_is_on_record():
     assert (found.excess >= 0).all()
     assert (found.failed < 0).all()
     assert (found.failed >= -0.2 - 1e-6).all()
+
+
+def test_a_bracket_closes_by_the_illinois_rule():
+    """Between -4 at 1 and 2 at 3 false position says 1 + 2 * 4 / 6; after a success there the low value is halved."""
+    bracket = Bracket.unbounded(torch.tensor([-4.0]), 0.0)
+    for s, h in ((1.0, -4.0), (3.0, 2.0)):
+        assert not bracket.bounded
+        bracket = bracket.narrow(torch.tensor([s]), torch.tensor([h]))
+    assert bracket.bounded
+    assert float(bracket.guess(torch.tensor([-6.0]), torch.tensor([2.0]))) == pytest.approx(1 + 2 * 4 / 6)
+    bracket = bracket.narrow(torch.tensor([2.0]), torch.tensor([1.0]))
+    assert [float(v) for v in vars(bracket).values()] == [1, 2, -2, 1]
+    assert float(bracket.guess(torch.tensor([-6.0]), torch.tensor([1.0]))) == pytest.approx(1 + 2 / 3)
+    assert bracket.close(0.5)
+    assert not bracket.close(0.49)
+
+
+def test_an_unbounded_bracket_extrapolates_a_quarter_beyond_and_no_further_than_twice():
+    low, zero = torch.tensor([2.0, 2.0, 2.0, 2.0]), torch.full((4,), -3.0)
+    h = torch.tensor([-1.0, -0.5, -2.9, -4.0])  # roots of the lines at 3, 2.4, 60 and none
+    bracket = Bracket.unbounded(zero, 0.0).narrow(low, h)
+    assert bracket.guess(zero, h).tolist() == pytest.approx([1.25 * 3, 1.25 * 2.4, 4.0, 4.0])
+    assert bracket.keep(torch.tensor([0.0, 2.75, 3.0, 9.0])).tolist() == [2.5, 2.75, 3.0, 4.0]
+
+
+def test_what_was_found_is_the_closest_failure_until_a_success_and_then_the_least_success():
+    found, r = Found.untried(torch.zeros(1, 1, 1, 1), torch.tensor([-1.0])), torch.tensor([0])
+    seen = []
+    for s, h in ((1.0, -2.0), (2.0, -0.5), (5.0, 3.0), (6.0, 0.1), (4.0, 9.0), (3.0, -0.2)):
+        found.note(r, torch.tensor([s]), torch.full((1, 1, 1, 1), s), torch.tensor([h]))
+        assert float(found.image) == float(found.strength)
+        seen.append((float(found.strength), round(float(found.excess), 4), round(float(found.failed), 4)))
+    assert seen == [(0, -1, -2), (2, -0.5, -0.5), (5, 3, -0.5), (5, 3, -0.5), (4, 9, -0.5), (4, 9, -0.2)]
+    assert int(found.trials) == 6
+    found.note(r, torch.tensor([2.5]), torch.zeros(1, 1, 1, 1), torch.tensor([torch.inf]))
+    assert (float(found.strength), bool(found.finite)) == (4, False)

@@ -1,11 +1,14 @@
 """What pasting keeps and what shrinking leaves."""
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfx.counterfactual.method import Meter, Problem
-from cfx.counterfactual.shrink import GRID, paste, shrink
+from cfx.counterfactual.search import Found
+from cfx.counterfactual.shrink import GRID, paste, pasted, settled, shrink
 from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 from tests.counterfactual.toys import Linear, class_means, cohort
@@ -107,3 +110,23 @@ def test_paste_is_continuous(seed, size, nudge):
     other = edited + nudge * (torch.rand(x.shape, generator=g) * 2 - 1)
     gap = (paste(x, edited, 0.05) - paste(x, other, 0.05)).abs().max()
     assert gap <= 19 * nudge + 1e-6
+
+
+def test_what_may_not_change_is_not_pasted():
+    p = problem()
+    allowed = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5
+    rows = torch.tensor([4, 1])
+    found = pasted(replace(p, allowed=allowed), rows, whole(p)[rows], 0.03)
+    assert torch.equal(found, torch.where(allowed[rows], paste(p.x[rows], whole(p)[rows], 0.03), p.x[rows]))
+
+
+def test_a_whole_change_is_settled_as_it_is_and_the_least_one_shrunk():
+    p, zero = problem(), torch.zeros(6)
+    found = Found(whole(p), zero, zero + 1, zero.long(), zero - 2, zero == 0)
+    image, smaller = settled(replace(p, goal=Goal(p.margin, whole=True)), found, 0.03)
+    assert torch.equal(image, paste(p.x, whole(p), 0.03))
+    assert torch.equal(smaller, zero - 2 + p.margin)  # what the search tried and rejected
+    least, failed = settled(p, found, 0.03)
+    again = shrink(p, found.image, image, zero == 0, 0.03)
+    assert torch.equal(least, again[0])
+    assert torch.equal(failed, again[1])

@@ -92,7 +92,6 @@ def _in_place_of(
         seconds=torch.zeros_like(result.seconds),
         oracle_probs_after=oracle,
         smaller=None,
-        outside_share=None,
         consent=None,
         method=name,
     )
