@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from edict import edict_invert, edict_replay
 from torch import Tensor
 
 from cfx.core.abduction import abduct, mean_of, replay
 from cfx.core.denoiser import Denoiser, Generative, Posterior
-from cfx.core.edict import edict_invert, edict_replay
 from cfx.core.random import normal
 from cfx.core.schedule import Schedule, Time
 from cfx.core.solvers import Solver, ddim_step, dpmpp_step, sample
@@ -72,7 +72,7 @@ def edict(mix: float) -> Method:
     """Coupled trajectories."""
 
     def method(denoiser: Generative, x: Tensor, times: list[int]) -> tuple[Tensor, int]:
-        state = edict_invert(denoiser, x, times, mix=mix)
+        state = edict_invert(denoiser, x, times, mean_of(denoiser), mix=mix)
         return edict_replay(state, mean_of(denoiser)), size(state.pair)
 
     return method
@@ -133,7 +133,7 @@ def stability() -> None:
     for mix in (0.93, 0.97, 0.99, 1.0):
         for steps in (20, 40, 80, 160):
             denoiser, x = generator("mixture", torch.float64), images(torch.float64)
-            state = edict_invert(denoiser, x, SCHEDULE.times(steps, 600), mix=mix)
+            state = edict_invert(denoiser, x, SCHEDULE.times(steps, 600), mean_of(denoiser), mix=mix)
             apart = (state.pair[0] - state.pair[1]).abs().max().item()
             missed = (edict_replay(state, mean_of(denoiser)) - x).abs().max().item()
             print(f"| {mix} | {steps} | {missed:.0e} | {apart:.2g} |")

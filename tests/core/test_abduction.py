@@ -1,9 +1,10 @@
+import inspect
+
 import pytest
 import torch
 
 from cfx.core.abduction import abduct, mean_of, replay
 from cfx.core.denoiser import Denoiser
-from cfx.core.edict import edict_invert, edict_replay
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 from cfx.core.schedule import Schedule
@@ -26,32 +27,28 @@ def conv(prediction="epsilon", dims=2, **extra):
     return Denoiser(ConvNetwork(dims=dims), schedule(prediction, **extra))
 
 
-def there_and_back(denoiser, x, times, method):
-    if method == "edict":
-        return edict_replay(edict_invert(denoiser, x, times), mean_of(denoiser))
+def there_and_back(denoiser, x, times):
     return replay(abduct(denoiser, x, times, seed=0, row=ROW[: len(x)]), mean_of(denoiser))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize(("steps", "tau"), [(1, 1), (10, 400), (50, 999)])
-@pytest.mark.parametrize("method", ["maps", "edict"])
-def test_null_edit_returns_the_image(method, steps, tau, space, prediction):
+def test_null_edit_returns_the_image(steps, tau, space, prediction):
     denoiser, x = conv(prediction, dims=len(space)), images(space)
     times = denoiser.schedule.times(steps, tau)
     with torch.no_grad():
-        y = there_and_back(denoiser, x, times, method)
+        y = there_and_back(denoiser, x, times)
         assert (y - x).abs().max() <= 1e-6
         for _ in range(9 if steps < 50 else 0):
-            y = there_and_back(denoiser, y, times, method)
+            y = there_and_back(denoiser, y, times)
         assert (y - x).abs().max() <= 1e-6
 
 
-@pytest.mark.parametrize(("method", "bound"), [("maps", 1e-15), ("edict", 1e-12)])
-def test_null_edit_in_double_precision(method, bound):
+def test_null_edit_in_double_precision():
     denoiser = mixture(schedule())
     x = images().double()
-    assert (there_and_back(denoiser, x, denoiser.schedule.times(20, 600), method) - x).abs().max() <= bound
+    assert (there_and_back(denoiser, x, denoiser.schedule.times(20, 600)) - x).abs().max() <= 1e-15
 
 
 def test_ddim_inversion_is_not_exact():
@@ -64,7 +61,7 @@ def test_ddim_inversion_is_not_exact():
 
 def test_noise_maps_explain_zero_snr():
     denoiser, x = conv("v_prediction", rescale_betas_zero_snr=True), images()
-    assert (there_and_back(denoiser, x, denoiser.schedule.times(20), "maps") - x).abs().max() <= 1e-6
+    assert (there_and_back(denoiser, x, denoiser.schedule.times(20)) - x).abs().max() <= 1e-6
 
 
 def test_states_are_drawn_independently_from_the_forward_process():
@@ -104,21 +101,16 @@ def test_a_shifted_estimate_shifts_the_image():
     torch.testing.assert_close(shifted, x + 0.25, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("method", ["maps", "edict"])
-def test_another_label_moves_the_image_to_its_class(method):
+def test_another_label_moves_the_image_to_its_class():
     closed = mixture(schedule())
     denoiser = Denoiser(PredictionNetwork(closed), closed.schedule, classes=2)
     z = normal((1, 8, 8), seed=0, row=torch.arange(4), stream=0)
     x, first, second = -0.5 + 0.15 * z, torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64)
     times = closed.schedule.times(50, 950)
-    if method == "maps":
-        maps = abduct(denoiser, x, times, seed=0, row=ROW, label=first)
-        y, null = (replay(maps, mean_of(denoiser, label)) for label in (second, first))
-    else:
-        state = edict_invert(denoiser, x, times, label=first)
-        y, null = (edict_replay(state, mean_of(denoiser, label)) for label in (second, first))
+    maps = abduct(denoiser, x, times, seed=0, row=ROW, label=first)
+    y, null = (replay(maps, mean_of(denoiser, label)) for label in (second, first))
     assert (null - x).abs().max() <= 1e-6
-    # the truth under the quantile-keeping map is 0.4 + 0.2 z; both keep the details z
+    # the truth under the quantile-keeping map is 0.4 + 0.2 z; replay keeps the details z
     assert y.mean().item() == pytest.approx(0.4, abs=0.06)
     assert torch.corrcoef(torch.stack([y.flatten(), z.flatten()]))[0, 1] > 0.9
 
@@ -128,38 +120,16 @@ def test_abduction_needs_no_gradient():
     maps = abduct(denoiser, x, [500, 0], seed=0, row=ROW)
     assert not maps.x_tau.requires_grad
     assert not maps.residuals.requires_grad
-    assert not edict_invert(denoiser, x, [500, 0]).pair.requires_grad
-
-
-def test_edict_follows_the_probability_flow():
-    denoiser, x = mixture(schedule()), images().double()
-    exact = denoiser.transport(x, 0, 500)
-    errors = [
-        (edict_invert(denoiser, x, schedule().times(n, 500), mix=1.0).pair - exact).abs().max() for n in (25, 100)
-    ]
-    assert errors[1] < 0.5 * errors[0]
-    assert errors[1] < 0.06
-
-
-def test_edict_selects_rows():
-    denoiser, x = conv(), images()
-    state = edict_invert(denoiser, x, denoiser.schedule.times(10, 500))
-    assert (len(state), len(state[1:3])) == (4, 2)
-    torch.testing.assert_close(edict_replay(state[[3, 1]], mean_of(denoiser)), x[[3, 1]], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("times", [[500], [500, 10], [500, 600, 0], [1001, 0], [0, 500]])
 def test_grids_that_do_not_end_at_data_are_refused(times):
     denoiser, x = mixture(schedule()), images()
-    for call in (lambda: abduct(denoiser, x, times, seed=0, row=ROW), lambda: edict_invert(denoiser, x, times)):
-        with pytest.raises(InputError, match="times: expected a grid that decreases from at most 1000 to 0"):
-            call()
+    with pytest.raises(InputError, match="times: expected a grid that decreases from at most 1000 to 0"):
+        abduct(denoiser, x, times, seed=0, row=ROW)
 
 
-def test_wrong_calls_are_refused():
+def test_another_number_of_counters_is_refused():
     denoiser, x = mixture(schedule()), images()
-    with pytest.raises(InputError, match="mix: expected a weight in"):
-        edict_invert(denoiser, x, [500, 0], mix=0.0)
-    zero = mixture(schedule("sample", rescale_betas_zero_snr=True))
-    with pytest.raises(InputError, match="below the zero-SNR time 1000, got 1000"):
-        edict_invert(zero, x, [1000, 0])
+    with pytest.raises(InputError, match="row: expected one counter for each of 4 rows, got 3"):
+        inspect.unwrap(abduct)(denoiser, x, [500, 0], seed=0, row=ROW[:3])

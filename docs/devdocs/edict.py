@@ -1,24 +1,24 @@
-"""Exact inversion by two coupled trajectories, each of which takes its noise estimate from the other.
+"""EDICT: exact inversion by two coupled trajectories, each of which takes its noise estimate from the other.
 
-A step uses only operations that can be undone one by one (an affine coupling and an averaging), so the inverse is exact
-up to rounding, which averaging amplifies: the pair is carried in double precision. Nothing is random.
+cfx inverts by noise maps; this is what `inversion.py` measures beside them. A step uses only operations that can be
+undone one by one (an affine coupling and an averaging), so the inverse is exact up to rounding, which averaging
+amplifies: the pair is carried in double precision. Nothing is random.
 
 Reference: Wallace, Gokul, Naik (2023), "EDICT: exact diffusion inversion via coupled transformations".
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from cfx.core.abduction import MeanFn, mean_of
+from cfx.core.abduction import MeanFn
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
-from cfx.core.rows import Index
 from cfx.core.schedule import Schedule, check_grid
 
 
@@ -39,15 +39,6 @@ class CoupledState:
     pair: Float[Tensor, "2 b c *space"]
     mix: float
     dtype: torch.dtype
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return self.pair.shape[1]
-
-    def __getitem__(self, rows: Index) -> "CoupledState":
-        """The states of these rows."""
-        index = torch.as_tensor(rows) if isinstance(rows, Sequence) else rows
-        return replace(self, pair=self.pair[:, index])
 
 
 @dataclass(frozen=True)
@@ -76,20 +67,15 @@ class _Step:
 
 
 def edict_invert(
-    denoiser: Generative,
-    x: Float[Tensor, "b c *space"],
-    times: Sequence[int],
-    *,
-    label: Int[Tensor, " b"] | None = None,
-    mix: float = 0.93,
+    denoiser: Generative, x: Float[Tensor, "b c *space"], times: Sequence[int], mean_fn: MeanFn, *, mix: float = 0.93
 ) -> CoupledState:
     """Invert images, two network evaluations a step, without gradient.
 
     Args:
-        denoiser: Generator.
+        denoiser: Generator, whose schedule counts.
         x: Images.
         times: Grid tau > ... > 0; alpha_tau must not be 0.
-        label: Class of every row, or None.
+        mean_fn: Its estimate of the clean image, `cfx.core.abduction.mean_of(denoiser, label)`.
         mix: Weight p of the averaging that keeps the two trajectories together; 1 couples without averaging. Inversion
             multiplies their difference by p^-2 a step, so beyond some 50 steps p has to be nearer 1.
 
@@ -102,7 +88,6 @@ def edict_invert(
         raise InputError(f"mix: expected a weight in (0, 1], got {mix}")
     if schedule.alpha_squared(grid[0]) == 0:
         raise InputError(f"times: expected to begin below the zero-SNR time {schedule.T}, got {grid[0]}")
-    mean_fn = mean_of(denoiser, label)
     a = b = x.double()
     with torch.no_grad():
         for s, t in pairwise(grid[::-1]):
@@ -115,7 +100,7 @@ def edict_invert(
 
 
 def edict_replay(state: CoupledState, mean_fn: MeanFn) -> Float[Tensor, "b c *space"]:
-    """Sample from an inverted state; `mean_of(denoiser, label)` as in `edict_invert` returns the images themselves.
+    """Sample from an inverted state; the same `mean_fn` as in `edict_invert` returns the images themselves.
 
     `mean_fn` is called twice a step, once for each trajectory.
     """
