@@ -17,12 +17,11 @@ from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UN
 from cfx.confounder.shape.normalise import mean_shape
 from cfx.confounder.shape.transfer import Transfer, Transferred
 from cfx.core.cohort import Cohort
-from cfx.core.distance import solid
+from cfx.core.distance import plausible_volumes, solid
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
 
 RANDOM, NORMALISED = "random", "normalised"
-PLAIN = Transfer()
 
 Then = Callable[[Float[Tensor, "b c *space"], Bool[Tensor, "b 1 *space"]], Float[Tensor, "b c *space"]]
 
@@ -39,9 +38,10 @@ class ShapeSwap:
         other: Donor of the other class of every image.
         own: Donor of its own class.
         mean: The mean shape `(1, 1, *space)` of the pool, shown in the arm `normalised`.
+        transfer: How a shape is given, and which volumes are usual among the pool: rows with a donor whose skull strip
+            failed, say, are not to be trusted.
         doses: Parts of the way to show besides.
         lesion: Lesions that a transfer must not distort, or None.
-        transfer: How a shape is given.
         then: What the classifier's own pipeline does to an image and its mask before it classifies (normalisation,
             say), done to every arm; None for nothing.
         seed: Seed of the random warps.
@@ -54,9 +54,9 @@ class ShapeSwap:
     other: Int[Tensor, " n"]
     own: Int[Tensor, " n"]
     mean: Bool[Tensor, "1 1 *space"]
+    transfer: Transfer
     doses: tuple[float, ...] = ()
     lesion: Bool[Tensor, "n 1 *space"] | None = None
-    transfer: Transfer = PLAIN
     then: Then | None = None
     seed: int = 0
 
@@ -67,7 +67,6 @@ class ShapeSwap:
         donors: Cohort,
         *,
         doses: tuple[float, ...] = (),
-        transfer: Transfer = PLAIN,
         then: Then | None = None,
         lesions: bool = False,
         seed: int = 0,
@@ -81,13 +80,13 @@ class ShapeSwap:
             cohort: Test images with masks and the classes 0 and 1.
             donors: Whose masks are borrowed, of both classes; the test images themselves may serve.
             doses: Parts of the way to show besides.
-            transfer: How a shape is given.
             then: See the attribute.
             lesions: Whether the cohort's lesion masks must move without changing.
             seed: Seed of donors and random warps.
 
         Raises:
-            InputError: images or donors without masks or without both classes, or of other shapes.
+            InputError: images or donors without masks or without both classes, or of other shapes, or fewer than five
+                donors.
         """
         (mask, y), (shapes, c) = (_labelled(part, name) for part, name in ((cohort, "cohort"), (donors, "donors")))
         if mask.shape[2:] != shapes.shape[2:]:
@@ -103,7 +102,8 @@ class ShapeSwap:
             cost = (gap[rows][:, theirs[1]] - size[:, None]).abs() + 1e6 * taken[rows][:, theirs[1]]
             own[rows] = theirs[1][_assign(cost)]
         lesion = cohort.lesion if lesions else None
-        return cls(cohort.x, mask, y, shapes, other, own, mean_shape(shapes), doses, lesion, transfer, then, seed)
+        transfer = Transfer(plausible_volumes(shapes))
+        return cls(cohort.x, mask, y, shapes, other, own, mean_shape(shapes), transfer, doses, lesion, then, seed)
 
     def show(self, rows: Int[Tensor, " b"]) -> Shown:
         """All arms of these rows, on the device of `rows`; each shape is matched once."""

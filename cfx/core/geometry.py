@@ -72,17 +72,6 @@ def exponential(v: Float[Tensor, "b d *space"], *, largest_step: float = 0.25) -
     return u
 
 
-def inverse(u: Float[Tensor, "b d *space"], *, iterations: int = 30) -> Float[Tensor, "b d *space"]:
-    """Displacement w with phi_u o phi_w = id, by the fixed point w = -u o phi_w (Chen et al. 2008).
-
-    Converges where u is a contraction (Lipschitz constant below one). For exp(v) use `exponential(-v)` instead.
-    """
-    w = -u
-    for _ in range(iterations):
-        w = -warp(u, w)
-    return w
-
-
 def jacobian_determinant(u: Float[Tensor, "b d *space"]) -> Float[Tensor, "b *cells"]:
     """Determinant of D phi by forward differences, one cell less along each axis.
 

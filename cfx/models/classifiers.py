@@ -181,11 +181,6 @@ def freeze(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def count_parameters(network: nn.Module) -> int:
-    """Number of trainable numbers."""
-    return sum(p.numel() for p in network.parameters())
-
-
 def log_probs(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k2"]:
     """Log-probabilities; a single logit gives two columns (class 0, class 1)."""
     if logits.shape[1] == 1:

@@ -11,7 +11,7 @@ from cfx.confounder.plan import Plan
 from cfx.confounder.planted import simulated
 from cfx.confounder.reliance import Outcome, decide
 from cfx.confounder.swap import ShapeSwap
-from cfx.core.distance import dice, signed_distance
+from cfx.core.distance import dice, plausible_volumes, signed_distance
 from cfx.core.errors import InputError
 from cfx.data import BrainConfig, load_cohort
 from cfx.data.brain import Confounder
@@ -67,6 +67,21 @@ def test_both_arms_change_the_image_by_as_much(swap: ShapeSwap) -> None:
     assert float((other - own).abs().mean()) < 0.6 * float((other - shuffled).abs().mean())
 
 
+def test_a_row_whose_donor_is_no_usual_brain_is_not_trusted(swap: ShapeSwap) -> None:
+    """One donor in eighty is half of a brain, as a failed skull strip leaves it; its change is otherwise sound."""
+    cohort, donors = load_cohort(brains(24)), load_cohort(brains(80, 1000))
+    mask, bad = donors.mask.clone(), int(swap.other[3])
+    mask[bad, ..., :16] = False
+    cut = ShapeSwap.of(cohort, replace(donors, mask=mask))
+    assert cut.transfer.volumes == plausible_volumes(cut.shapes)
+    assert int(cut.other[3]) == bad
+    rows = torch.tensor([2, 3, 4])
+    assert swap.show(rows).ok.all()
+    shown = cut.transfer(cut.x[rows], cut.mask[rows], cut.shapes[cut.other[rows]])
+    assert shown.plausible.tolist() == [True, False, True]
+    assert not cut.show(rows).ok[1]
+
+
 def test_arms_have_the_shapes_they_should(swap: ShapeSwap) -> None:
     shown = swap.show(torch.arange(6))
     assert {*NEEDED, "random", "normalised", "dose_0.5"} == shown.arms.keys()
@@ -111,8 +126,8 @@ def test_what_comes_after_sees_every_arm(swap: ShapeSwap) -> None:
 def test_volumes() -> None:
     volumes = BrainConfig(n=12, seed=3, size=48, dims=3, confounders=SHAPE)
     brains = load_cohort(volumes)
-    rows = torch.cat([(brains.y == k).nonzero()[:4, 0] for k in (0, 1)])
-    tests, donors = rows[[0, 1, 4, 5]], rows[[2, 3, 6, 7]]
+    rows = torch.cat([(brains.y == k).nonzero()[:5, 0] for k in (0, 1)])
+    tests, donors = rows[[0, 1, 5, 6]], rows[[2, 3, 4, 7, 8, 9]]
     networks = outline_readers(brains[donors], k=6)
     scores = measure(networks, ShapeSwap.of(brains[tests], brains[donors]))
     assert bool((scores.quality["dice_opposite"] > 0.95).all())

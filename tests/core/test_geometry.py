@@ -107,21 +107,6 @@ def test_compose_of_translations_is_exact():
     assert torch.allclose(geometry.compose(u, w), u + w, atol=1e-12)
 
 
-@pytest.mark.parametrize("space", [(32, 32), (12, 12, 12)])
-def test_the_fixed_point_is_the_inverse(space):
-    u = waves(space, 0.04)
-    w = geometry.inverse(u, iterations=60)
-    assert u.abs().max() > 0.4
-    assert geometry.compose(u, w).abs().max() < 1e-9  # the equation that it solves
-    assert geometry.compose(w, u).abs().max() < 0.1  # the other side holds up to interpolation
-
-
-def test_the_fixed_point_agrees_with_the_backward_flow():
-    v = waves((64, 64), 0.02)
-    there, back = (geometry.exponential(s * v, largest_step=0.02) for s in (1, -1))
-    assert torch.allclose(geometry.inverse(there), back, atol=0.02)
-
-
 @pytest.mark.parametrize("matrix", [[[1.2, 0.3], [-0.1, 0.8]], [[1.1, 0.2, 0], [0, 0.9, -0.3], [0.1, 0, 1.3]]])
 def test_the_jacobian_of_an_affine_map_is_exact(matrix):
     a = torch.tensor(matrix, dtype=torch.float64)

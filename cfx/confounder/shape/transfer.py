@@ -13,7 +13,7 @@ Every arm of the test goes through one pipeline, `core.registration.reshape`, wh
 A donor is a mask: another subject's, or `sdf <= 0` of a draw from a shape model.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,8 @@ from torch import Tensor
 
 from cfx.core import geometry
 from cfx.core.cohort import check_images
-from cfx.core.denoiser import Generative
 from cfx.core.distance import check_mask, dice, signed_distance
 from cfx.core.errors import InputError
-from cfx.core.inpainting import inpaint
 from cfx.core.random import normal
 from cfx.core.registration import LIMIT, match, reshape
 
@@ -77,11 +75,6 @@ class Transferred:
         kept = (self.jacobian_min >= 1 / LIMIT) & (self.jacobian_max <= LIMIT) & ~self.folded
         lesion = self.lesion_volume_change.abs() < MOST_LESION_CHANGE
         return self.plausible & kept & lesion & (self.dice >= LEAST_DICE)
-
-    @property
-    def rim(self) -> Bool[Tensor, "n 1 *space"]:
-        """The part of the support that the warp left open, and extrapolation filled."""
-        return self.mask & ~_carry(self.source, self.u)
 
     def back(self) -> Float[Tensor, "n c *space"]:
         """The images taken back to the shape they came from by exp(-v): a second interpolation."""
@@ -200,30 +193,6 @@ class Transfer:
         volume = mask.flatten(1).sum(1)
         low, high = self.volumes or (0, mask[0].numel())
         return (volume >= low) & (volume <= high)
-
-
-def repaint(
-    done: Transferred,
-    generator: Generative,
-    *,
-    seed: int,
-    row: Int[Tensor, " n"],
-    label: Int[Tensor, " n"] | None = None,
-) -> Transferred:
-    """Draw the rim anew by masked diffusion, where extrapolation is not good enough.
-
-    Args:
-        done: Transferred images.
-        generator: Generator of such images.
-        seed: Seed of the draw.
-        row: Counter of every row.
-        label: Class of every row, or None.
-
-    Raises:
-        InputError: see `core.inpainting.inpaint`.
-    """
-    x = inpaint(generator, done.x, ~done.rim, seed=seed, row=row, label=label)
-    return replace(done, x=x, blur=done.blur * _sharpness(x, done.mask) / _sharpness(done.x, done.mask))
 
 
 def random_velocity(

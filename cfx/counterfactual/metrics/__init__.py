@@ -6,7 +6,7 @@
 """
 
 from cfx.counterfactual.metrics.consistency import Nullable, composition, null_drift, reversibility
-from cfx.counterfactual.metrics.evaluate import against_truth, evaluate, means, summarise
+from cfx.counterfactual.metrics.evaluate import evaluate, means, summarise
 from cfx.counterfactual.metrics.faithful import attribute_change, cout, diversity
 from cfx.counterfactual.metrics.latent import im1, im2, latent_divergence
 from cfx.counterfactual.metrics.realism import (
@@ -26,7 +26,6 @@ __all__ = [
     "FeatureSpace",
     "Measurements",
     "Nullable",
-    "against_truth",
     "attribute_change",
     "composition",
     "cout",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cfx.core.cohort import Cohort
 from cfx.core.statistics import bootstrap_interval, paired_ratio
-from cfx.counterfactual.metrics.rows import per_row, truth_rows
+from cfx.counterfactual.metrics.rows import per_row
 from cfx.counterfactual.result import Counterfactuals
 
 
@@ -35,16 +35,6 @@ def summarise(rows: Mapping[str, Float[Tensor, " n"]]) -> dict[str, float]:
     """What `evaluate` returns, of per-row metrics that were measured before."""
     out = {"n": float(len(rows["validity"]))} | means(rows) | _ratio(rows)
     return out | {"nfe_unet_forward_max": float(rows["nfe_unet_forward"].max())}
-
-
-def against_truth(result: Counterfactuals, x_true: Float[Tensor, "n c *space"]) -> dict[str, float]:
-    """Distance to the true counterfactual beside that of no edit, and how well the edit is localised.
-
-    Raises:
-        InputError: truth of another shape than the images.
-    """
-    rows = truth_rows(result, x_true)
-    return means(rows) | _ratio(rows)
 
 
 def means(rows: Mapping[str, Float[Tensor, " n"]]) -> dict[str, float]:

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cfx.confounder.shape.transfer import Transfer, random_velocity, repaint
+from cfx.confounder.shape.transfer import Transfer, random_velocity
 from cfx.core import geometry
-from cfx.core.denoiser import Posterior
 from cfx.core.distance import dice, plausible_volumes, signed_distance, solid
 from cfx.core.errors import InputError
 from cfx.core.registration import EDGE, LIMIT
-from cfx.core.schedule import Schedule
 from cfx.data.brain import BrainConfig, Confounder, load_brain
 
 N = 10
@@ -201,24 +199,6 @@ def test_volumes_go_through_the_same_pipeline():
     assert torch.equal(out.mask, mask[1:])
     back = Transfer().round_trip(cohort.x[:1], mask[:1], out.v)
     assert (back.x - cohort.x[:1]).square().mean() < 0.02 * (out.x - cohort.x[:1]).square().mean()
-
-
-class Grey:
-    """A generator that knows one image: grey."""
-
-    schedule = Schedule.from_diffusers({"num_train_timesteps": 100})
-
-    def __call__(self, x_t, t, label=None):
-        return Posterior(torch.full_like(x_t, 0.25), x_t, self.schedule.alpha(t, x_t), self.schedule.sigma(t, x_t))
-
-
-def test_repainting_draws_the_rim_and_keeps_the_rest(given):
-    assert given.rim.any()
-    assert torch.equal(given.rim, given.mask & ~(geometry.warp(given.source.float(), given.u) >= 0.5))
-    out = repaint(given, Grey(), seed=1, row=torch.arange(N))
-    assert torch.equal(out.x[~given.rim], given.x[~given.rim])
-    assert (out.x[given.rim] == 0.25).all()
-    assert (out.blur != given.blur).any()
 
 
 def test_what_does_not_fit_is_refused_by_name(pair):
