@@ -52,7 +52,7 @@ class Run:
         if len(todo):
             problem = self._problem(x, logits, target, row, allowed, todo)
             found = self.method.propose(problem)
-            image = torch.where(each(found.finite, x), found.image, problem.x)
+            image = problem.restrict(problem.everyone, torch.where(each(found.finite, x), found.image, problem.x))
             x_cf[todo], verdict[todo] = image.cpu(), self._review(problem, found, image).cpu()
             strength[todo] = found.strength.masked_fill(~found.finite, 0).cpu()
             smaller[todo] = found.smaller.cpu()
