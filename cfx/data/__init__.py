@@ -1,4 +1,4 @@
-"""Cohorts of images: simulated brains, and readers for the user's own NIfTI, PNG and NPZ data.
+"""Cohorts of images: simulated brains, and readers for the user's own NIfTI, PNG, NPZ and zarr data.
 
 Like the names of `cfx`, those below load on first use: reading a folder of PNG needs no brain template.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cfx.data.nifti import NiftiConfig as NiftiConfig
     from cfx.data.npz import NpzConfig as NpzConfig
     from cfx.data.png import PngConfig as PngConfig
+    from cfx.data.zarr import ZarrConfig as ZarrConfig
 
 _HOME = {
     "BrainConfig": "cfx.data.brain",
@@ -24,6 +25,7 @@ _HOME = {
     "NiftiConfig": "cfx.data.nifti",
     "NpzConfig": "cfx.data.npz",
     "PngConfig": "cfx.data.png",
+    "ZarrConfig": "cfx.data.zarr",
     "load_cohort": "cfx.data.config",
     "open_cohort": "cfx.data.config",
     "to_nifti": "cfx.data.export",
@@ -36,6 +38,7 @@ __all__ = [
     "NiftiConfig",
     "NpzConfig",
     "PngConfig",
+    "ZarrConfig",
     "load_cohort",
     "open_cohort",
     "to_nifti",

@@ -24,6 +24,7 @@ from cfx.core import geometry
 from cfx.core.cohort import Cohort
 from cfx.core.random import normal, uniform
 from cfx.data import confounders, template
+from cfx.data.lazy import Columns, LazyCohort
 
 CLASSES = ["healthy", "diseased"]
 SIGNED = ("shape", "scanner")  # planted as -strength or +strength; the others are absent or present
@@ -77,6 +78,8 @@ class BrainConfig(BaseModel):
     label: Literal["disease", "shape", "scanner", "tag", "implant", "ruler"] = "disease"
     """The factor that is the class: disease, or the presence of a planted confounder. The true counterfactual changes
     this factor alone."""
+    lazy: bool = False
+    """Render a subject when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
 
     @field_validator("confounders")
     @classmethod
@@ -297,10 +300,17 @@ def _tissue(maps: Tensor, severity: Tensor, lesions: Tensor, spacing: float) -> 
 
 
 def load_brain(config: BrainConfig) -> Cohort:
-    """Render a cohort with all its ground truth.
+    """All subjects rendered, in memory; see `open_brain`."""
+    return open_brain(config).load()
+
+
+def open_brain(config: BrainConfig) -> LazyCohort:
+    """A cohort with all its ground truth, each subject rendered when asked for.
+
+    Images rendered on their own and together differ by one rounding (1e-6); every row by itself is the same each time.
 
     Returns:
-        A cohort with `x_true` (the subject with the label's factor as in the other class), `lesion`, brain `mask`,
+        A source of `x`, `x_true` (the subject with the label's factor as in the other class), `lesion`, brain `mask`,
         affines, and covariates `severity`, `severity_true`, `level`, one column a shape mode and one a planted
         confounder (`planted_<kind>`).
     """
@@ -309,20 +319,21 @@ def load_brain(config: BrainConfig) -> Cohort:
     y = people.labels(index)
     f = people.factors(index)
     other = people.twins(f)
-    image, twin = people.render(f), people.render(other)
     columns = {"severity": f.severity, "severity_true": other.severity, "level": f.level}
     columns |= {f"shape_{name}": f.shape[:, k] for k, name in enumerate(SHAPE_MODES)}
     columns |= {f"planted_{name}": value for name, value in f.planted.items()}
-    affines = torch.stack([template.affine(config.size, config.dims, float(z)) for z in f.level])
-    return Cohort(
-        x=image.x,
-        y=y if config.label == "disease" else (f.planted[config.label] > 0).long(),
+
+    def read(rows: slice) -> Columns:
+        image, twin = people.render(f[rows]), people.render(other[rows])
+        affines = torch.stack([template.affine(config.size, config.dims, float(z)) for z in f.level[rows]])
+        spacing = torch.full((len(affines), config.dims), template.FIELD_OF_VIEW / config.size)
+        truth = {"mask": image.brain, "lesion": image.lesion, "x_true": twin.x}
+        return {"x": image.x, "affine": affines, "spacing": spacing, **truth}
+
+    return LazyCohort(
+        read,
         ids=tuple(f"brain-{config.seed}-{i}" for i in index.tolist()),
-        affine=affines,
-        spacing=torch.full((config.n, config.dims), template.FIELD_OF_VIEW / config.size),
+        y=y if config.label == "disease" else (f.planted[config.label] > 0).long(),
         covariates=columns,
-        mask=image.brain,
-        x_true=twin.x,
-        lesion=image.lesion,
         classes=CLASSES if config.label == "disease" else [f"no {config.label}", config.label],
     )

@@ -1,40 +1,53 @@
-"""One configuration type for every source of images, and the one function that reads them all."""
+"""One configuration type for every source of images, and the two functions that read them all."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from cfx.core.cohort import Cohort, Source
-from cfx.data.brain import BrainConfig, load_brain
-from cfx.data.nifti import NiftiConfig, load_nifti
-from cfx.data.npz import NpzConfig, load_npz
-from cfx.data.png import PngConfig, load_png
+from cfx.core.errors import InputError
+from cfx.data.brain import BrainConfig, open_brain
+from cfx.data.lazy import LazyCohort
+from cfx.data.nifti import NiftiConfig, open_nifti
+from cfx.data.npz import NpzConfig, open_npz
+from cfx.data.png import PngConfig, open_png
+from cfx.data.zarr import ZarrConfig, open_zarr
 
-DataConfig = Annotated[BrainConfig | NpzConfig | PngConfig | NiftiConfig, Field(discriminator="kind")]
-"""A source of images; in YAML the key `kind` (brain, npz, png or nifti) says which."""
+DataConfig = Annotated[BrainConfig | NpzConfig | PngConfig | NiftiConfig | ZarrConfig, Field(discriminator="kind")]
+"""A source of images; in YAML the key `kind` (brain, npz, png, nifti or zarr) says which."""
 
 
 def load_cohort(config: DataConfig) -> Cohort:
-    """Read or simulate the images that a configuration names.
+    """Read or simulate the images that a configuration names, all of them in memory.
 
     Raises:
-        InputError: as the reader of that kind (`load_brain`, `load_npz`, `load_png`, `load_nifti`).
+        InputError: as the reader of that kind (`open_brain`, `open_npz`, `open_png`, `open_nifti`, `open_zarr`); or
+            `lazy` is asked for where all images are needed at once.
     """
-    match config:
-        case NpzConfig():
-            return load_npz(config)
-        case PngConfig():
-            return load_png(config)
-        case NiftiConfig():
-            return load_nifti(config)
-        case BrainConfig():
-            return load_brain(config)
+    if config.lazy:
+        raise InputError("lazy: expected false, since all images are needed at once here; got true")
+    return _opened(config).load()
 
 
 def open_cohort(config: DataConfig) -> Source:
-    """The images that a configuration names, to be read as rows are asked for.
+    """The images that a configuration names, in memory, or read as rows are asked for where it says `lazy`.
 
     Raises:
-        InputError: as `load_cohort`.
+        InputError: as the reader of that kind.
     """
-    return load_cohort(config)
+    return _opened(config) if config.lazy else load_cohort(config)
+
+
+def _opened(config: DataConfig) -> LazyCohort:
+    """The source of that kind; nothing is read yet."""
+    match config:
+        case NpzConfig():
+            return open_npz(config)
+        case PngConfig():
+            return open_png(config)
+        case NiftiConfig():
+            return open_nifti(config)
+        case ZarrConfig():
+            return open_zarr(config)
+        case BrainConfig():
+            return open_brain(config)

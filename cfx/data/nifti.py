@@ -8,13 +8,14 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Int, Shaped
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.data.grid import Affine, Array, Axis, Volume, resample, slice_at, target_grid
+from cfx.data.lazy import Columns, LazyCohort
 from cfx.data.pixels import stack
 from cfx.data.table import Table, encode, find
 
@@ -54,6 +55,8 @@ class NiftiConfig(BaseModel):
     """Take one 2D slice across this axis, after any resampling."""
     slice_mm: float | None = None
     """World coordinate of that slice in mm; by default the middle one."""
+    lazy: bool = False
+    """Read a volume when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -68,15 +71,21 @@ class NiftiConfig(BaseModel):
 
 
 def load_nifti(config: NiftiConfig) -> Cohort:
-    """Read the folder into RAS order, scaled to [-1, 1], with affine, spacing and masks.
+    """All volumes of the folder in memory; see `open_nifti`."""
+    return open_nifti(config).load()
+
+
+def open_nifti(config: NiftiConfig) -> LazyCohort:
+    """The folder in RAS order, scaled to [-1, 1], with affine, spacing and masks, each volume read when asked for.
 
     The axes of `x` beyond the channel are (right, front, top), so that `affine @ (i, j, k, 1)` is the place of voxel
     `x[n, 0, i, j, k]` in mm; a slice has axes (row, column), and its affine takes (row, column, 0, 1). Whatever is
     done to the grid, a structure keeps its world coordinates. Each volume is scaled on its own.
 
     Raises:
-        InputError: missing files (listed), a missing label column (with the columns there are), an unreadable file,
-            NaN or infinite or constant intensities (with the file), volumes or masks that do not fit together.
+        InputError: missing files (listed), a missing label column (with the columns there are); when it is read: an
+            unreadable file, NaN or infinite or constant intensities (with the file), volumes or masks that do not fit
+            together.
     """
     ids, files, y, classes, covariates = _listing(config)
     masks: Sequence[Path | None] = [None] * len(files)
@@ -84,18 +93,22 @@ def load_nifti(config: NiftiConfig) -> Cohort:
         # A name in the table may be a full path, which would otherwise lead back to the image.
         names = [Path(name).name if Path(name).is_absolute() else name for name in ids]
         masks = find(config.masks, [_stem(name) for name in names], SUFFIXES, "masks")
-    volumes = [_read(file, mask, config) for file, mask in zip(files, masks, strict=True)]
-    x = stack([_tensor(v.data) for v in volumes], [v.name for v in volumes], "give `shape` to make them alike")
-    return Cohort(
-        x=x,
-        y=y,
-        ids=ids,
-        affine=torch.from_numpy(np.stack([v.affine for v in volumes])),
-        spacing=torch.tensor([v.spacing for v in volumes], dtype=torch.float64),
-        covariates=covariates,
-        mask=_masks(volumes),
-        classes=list(classes),
-    )
+
+    def read(rows: slice) -> Columns:
+        return _columns([_read(*pair, config) for pair in zip(files[rows], masks[rows], strict=True)])
+
+    return LazyCohort(read, ids, y, covariates, list(classes))
+
+
+def _columns(volumes: Sequence[Volume]) -> dict[str, Tensor]:
+    """What is read of some rows."""
+    found = {
+        "x": stack([_tensor(v.data) for v in volumes], [v.name for v in volumes], "give `shape` to make them alike"),
+        "affine": torch.from_numpy(np.stack([v.affine for v in volumes])),
+        "spacing": torch.tensor([v.spacing for v in volumes], dtype=torch.float64),
+    }
+    masks = [_tensor(v.mask) for v in volumes if v.mask is not None]
+    return found | {"mask": torch.stack(masks)} if masks else found
 
 
 Listing = tuple[tuple[str, ...], list[Path], Int[Tensor, " n"] | None, tuple[str, ...], dict[str, Shaped[Tensor, " n"]]]
@@ -177,9 +190,3 @@ def _scale(raw: Array, mask: npt.NDArray[np.bool_] | None, config: NiftiConfig, 
 def _tensor(values: npt.NDArray[Any]) -> Shaped[Tensor, "1 *space"]:
     """An array with a channel axis, in memory of its own."""
     return torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(0)
-
-
-def _masks(volumes: Sequence[Volume]) -> Bool[Tensor, "n 1 *space"] | None:
-    """The masks of all volumes; None without."""
-    masks = [v.mask for v in volumes if v.mask is not None]
-    return torch.stack([_tensor(mask) for mask in masks]) if masks else None

@@ -1,21 +1,24 @@
 """MedMNIST-style `.npz` files: `{train,val,test}_images` and `_labels`, 2D or 3D, grey or colour (Yang et al. 2023)."""
 
+import math
+import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
+from cfx.data.lazy import LazyCohort
 from cfx.data.pixels import full_range, resize, scale
-from cfx.data.table import check_labels, some
+from cfx.data.table import labels_of, some
 
 
 class NpzConfig(BaseModel):
@@ -36,27 +39,98 @@ class NpzConfig(BaseModel):
     """The values that become -1 and 1; needed unless the images are uint8, uint16 or boolean."""
     classes: tuple[str, ...] = ()
     """Names of the classes, in label order."""
+    lazy: bool = False
+    """Read an image when it is asked for, instead of all at once (`cfx train`, `cfx explain`); needs a file that is
+    not compressed (`numpy.savez`)."""
 
 
 def load_npz(config: NpzConfig) -> Cohort:
-    """Read one split, rows in the file's order, `ids` `<split>-<row>`.
+    """One split in memory; see `open_npz`."""
+    return open_npz(config).load()
+
+
+def open_npz(config: NpzConfig) -> LazyCohort:
+    """One split, rows in the file's order, `ids` `<split>-<row>`.
 
     Images are `(n, h, w)`, `(n, h, w, 1 or 3)`, `(n, d, h, w)` or `(n, d, h, w, 1 or 3)`; a last axis of 1 or 3 is
-    read as channels. Labels are `(n,)` or `(n, 1)` classes, or `(n, k)` 0/1 for several labels a row.
+    read as channels. Labels are `(n,)` or `(n, 1)` classes, or `(n, k)` 0/1 for several labels a row. With `lazy` each
+    image is read in its place in the file, which therefore must not be compressed.
 
     Raises:
         InputError: no such file, not an `.npz` of plain arrays, a key that is not there (the message lists the keys),
-            images or labels of another shape or range.
+            images or labels of another shape or range, or a compressed file that is to be read lazily.
     """
+    name = f"{config.split}_images"
     with _open(config.path) as arrays:
-        raw = _array(arrays, f"{config.split}_images", config.path)
+        raw = _InPlace.of(arrays, name, config.path) if config.lazy else _array(arrays, name, config.path)
         labels = _array(arrays, f"{config.split}_labels", config.path) if config.labelled else None
-    if labels is not None and len(labels) != len(raw):
-        raise InputError(f"{config.path}: {len(raw)} images, but {len(labels)} labels in split {config.split!r}")
-    x = _images(raw, config)
-    y = None if labels is None else _labels(labels, config)
-    ids = tuple(f"{config.split}-{row}" for row in range(len(x)))
-    return Cohort(x=x if config.size is None else resize(x, config.size), y=y, ids=ids, classes=list(config.classes))
+    if labels is not None and len(labels) != raw.shape[0]:
+        raise InputError(f"{config.path}: {raw.shape[0]} images, but {len(labels)} labels in split {config.split!r}")
+    y = None if labels is None else labels_of(labels, config.classes, f"{config.split}_labels")
+    ids = tuple(f"{config.split}-{row}" for row in range(raw.shape[0]))
+    return LazyCohort(lambda rows: {"x": _images(raw[rows], config)}, ids, y, classes=list(config.classes))
+
+
+@dataclass(frozen=True)
+class _InPlace:
+    """An array inside an uncompressed `.npz` file; rows are read from the file, not mapped, so that none stay behind.
+
+    Attributes:
+        path: The file.
+        start: Byte at which the values begin.
+        shape: Shape of the whole.
+        dtype: Type of a value.
+    """
+
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, arrays: np.lib.npyio.NpzFile, key: str, path: Path) -> Self:
+        """Where an array is.
+
+        Raises:
+            InputError: it is not there, compressed, or its rows are not contiguous.
+        """
+        _check_key(arrays, key, path)
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+            info = archive.getinfo(f"{key}.npy")
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise InputError(
+                    f"lazy: rows of the compressed array {key!r} in {path} cannot be read one by one; write it with "
+                    "numpy.savez instead of savez_compressed, or set lazy: false"
+                )
+            major, _ = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+            shape, transposed, dtype = read(member)
+            header = member.tell()
+        if transposed or dtype.hasobject:
+            raise InputError(f"lazy: expected plain numbers in C order for {key!r} in {path}, got {dtype}")
+        return cls(path, _begin(path, info) + header, shape, dtype)
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        """Consecutive rows.
+
+        Raises:
+            InputError: the file ends before them.
+        """
+        first, last, _ = rows.indices(self.shape[0])
+        count, size = last - first, math.prod(self.shape[1:])
+        offset = self.start + first * size * self.dtype.itemsize
+        values = np.fromfile(self.path, self.dtype, count * size, offset=offset)
+        if len(values) < count * size:
+            raise InputError(f"{self.path}: expected rows {first} to {last - 1}, but the file ends before")
+        return values.reshape(count, *self.shape[1:])
+
+
+def _begin(path: Path, member: zipfile.ZipInfo) -> int:
+    """Byte of a zip archive at which a stored member's own bytes begin: behind its local header (APPNOTE 4.3.7)."""
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        name, extra = struct.unpack("<HH", file.read(4))
+    return member.header_offset + 30 + int(name) + int(extra)
 
 
 def _open(path: Path) -> np.lib.npyio.NpzFile:
@@ -72,10 +146,14 @@ def _open(path: Path) -> np.lib.npyio.NpzFile:
     return arrays
 
 
-def _array(arrays: np.lib.npyio.NpzFile, key: str, path: Path) -> npt.NDArray[Any]:
-    """One array by name."""
+def _check_key(arrays: np.lib.npyio.NpzFile, key: str, path: Path) -> None:
     if key not in arrays.files:
         raise InputError(f"split: no array {key!r} in {path}; it has {some(sorted(arrays.files), 40)}")
+
+
+def _array(arrays: np.lib.npyio.NpzFile, key: str, path: Path) -> npt.NDArray[Any]:
+    """One array by name."""
+    _check_key(arrays, key, path)
     try:
         value: npt.NDArray[Any] = arrays[key]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -93,28 +171,5 @@ def _images(raw: npt.NDArray[Any], config: NpzConfig) -> Float[Tensor, "n c *spa
     if value_range is None:
         raise InputError(f"{name}: images of dtype {raw.dtype} need a value_range (the values that become -1 and 1)")
     x = scale(raw, value_range, name)
-    return x.movedim(-1, 1).contiguous() if coloured else x.unsqueeze(1)
-
-
-def _labels(raw: npt.NDArray[Any], config: NpzConfig) -> Int[Tensor, " n"] | Float[Tensor, "n k"]:
-    """Classes `(n,)` or 0/1 `(n, k)`."""
-    name = f"{config.split}_labels"
-    if raw.ndim not in (1, 2) or raw.dtype.kind not in "biuf":
-        raise InputError(f"{name}: expected numbers (n,), (n, 1) or (n, k), got {raw.dtype} {raw.shape}")
-    values = torch.from_numpy(raw.astype(np.float64))
-    if raw.ndim == 2 and raw.shape[1] > 1:
-        return _several(values, config.classes, name)
-    y = values.flatten().long()
-    if bool((y != values.flatten()).any()) or bool((y < 0).any()):
-        raise InputError(f"{name}: expected whole numbers from 0, got {some(values.unique().tolist())}")
-    check_labels(y, config.classes, name)
-    return y
-
-
-def _several(values: Float[Tensor, "n k"], classes: tuple[str, ...], name: str) -> Float[Tensor, "n k"]:
-    """Several 0/1 labels a row."""
-    if bool(((values != 0) & (values != 1)).any()):
-        raise InputError(f"{name}: several labels a row must be 0 or 1, got {some(values.unique().tolist())}")
-    if classes and len(classes) != values.shape[1]:
-        raise InputError(f"{name}: {values.shape[1]} labels a row, but {len(classes)} classes {classes}")
-    return values.float()
+    x = x.movedim(-1, 1).contiguous() if coloured else x.unsqueeze(1)
+    return x if config.size is None else resize(x, config.size)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
+from cfx.data.lazy import Columns, LazyCohort
 from cfx.data.pixels import full_range, resize, scale, stack
 from cfx.data.table import Table, encode, find
 
@@ -38,21 +39,31 @@ class PngConfig(BaseModel):
     """The values that become -1 and 1; by default the full range of the stored depth (0..255 or 0..65535)."""
     classes: tuple[str, ...] = ()
     """Names of the classes, in label order; by default names in alphabetical order."""
+    lazy: bool = False
+    """Read an image when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
 
 
 def load_png(config: PngConfig) -> Cohort:
-    """Read the folder; `ids` are the file names as the table writes them, or relative paths in sorted order.
+    """All images of the folder in memory; see `open_png`."""
+    return open_png(config).load()
+
+
+def open_png(config: PngConfig) -> LazyCohort:
+    """The folder, each image read when asked for; `ids` are names as in the table, or relative paths in sorted order.
 
     Transparency is dropped, palettes are resolved to RGB, and Pillow reads 16-bit colour at 8 bits.
 
     Raises:
-        InputError: missing files (listed), a missing label column (with the columns there are), images of several
-            sizes or channel counts (with both), an unreadable file, a label outside the classes.
+        InputError: missing files (listed), a missing label column (with the columns there are), a label outside the
+            classes; when it is read: images of several sizes or channel counts (with both), an unreadable file.
     """
     ids, files, y, classes, covariates = _listing(config)
-    images = [_read(file, config) for file in files]
-    x = stack(images, [str(file) for file in files], "give `size` (and `channels`) to make them alike")
-    return Cohort(x=x, y=y, ids=ids, covariates=covariates, classes=list(classes))
+
+    def read(rows: slice) -> Columns:
+        images, names = [_read(file, config) for file in files[rows]], [str(file) for file in files[rows]]
+        return {"x": stack(images, names, "give `size` (and `channels`) to make them alike")}
+
+    return LazyCohort(read, ids, y, covariates, list(classes))
 
 
 Listing = tuple[tuple[str, ...], list[Path], Int[Tensor, " n"] | None, tuple[str, ...], dict[str, Shaped[Tensor, " n"]]]

@@ -5,7 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -130,6 +133,38 @@ def encode(cells: Sequence[str], classes: Sequence[str], name: str) -> tuple[Int
         raise InputError(f"{name}: expected class names or whole numbers from 0, got {some(wrong)}")
     check_labels(y := torch.tensor([int(value) for value in numeric]), classes, name)
     return y, tuple(classes)
+
+
+def labels_of(raw: npt.NDArray[Any], classes: Sequence[str], name: str) -> Int[Tensor, " n"] | Float[Tensor, "n k"]:
+    """Labels of an array of numbers: classes `(n,)` of `(n,)` or `(n, 1)`, or 0/1 `(n, k)`.
+
+    Args:
+        raw: The array.
+        classes: Names of the classes in label order, or empty.
+        name: What the array is, for the error message.
+
+    Raises:
+        InputError: another shape, no whole numbers, or labels without a name among the classes.
+    """
+    if raw.ndim not in (1, 2) or raw.dtype.kind not in "biuf":
+        raise InputError(f"{name}: expected numbers (n,), (n, 1) or (n, k), got {raw.dtype} {raw.shape}")
+    values = torch.from_numpy(raw.astype(np.float64))
+    if raw.ndim == 2 and raw.shape[1] > 1:
+        return _several(values, classes, name)
+    y = values.flatten().long()
+    if bool((y != values.flatten()).any()) or bool((y < 0).any()):
+        raise InputError(f"{name}: expected whole numbers from 0, got {some(values.unique().tolist())}")
+    check_labels(y, classes, name)
+    return y
+
+
+def _several(values: Float[Tensor, "n k"], classes: Sequence[str], name: str) -> Float[Tensor, "n k"]:
+    """Several 0/1 labels a row."""
+    if bool(((values != 0) & (values != 1)).any()):
+        raise InputError(f"{name}: several labels a row must be 0 or 1, got {some(values.unique().tolist())}")
+    if classes and len(classes) != values.shape[1]:
+        raise InputError(f"{name}: {values.shape[1]} labels a row, but {len(classes)} classes {classes}")
+    return values.float()
 
 
 def check_labels(y: Int[Tensor, " n"], classes: Sequence[str], name: str) -> None:

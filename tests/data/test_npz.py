@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cfx.core.errors import InputError
-from cfx.data.npz import NpzConfig, load_npz
+from cfx.data.npz import NpzConfig, load_npz, open_npz
 
 
 def write(path, images, labels, split="train", **more):
@@ -155,3 +155,33 @@ def test_pneumoniamnist(realdata):
     with np.load(path) as arrays:
         assert np.allclose(cohorts["test"].x[:, 0].numpy() * 127.5 + 127.5, arrays["test_images"], atol=1e-4)
         assert cohorts["test"].y.tolist() == arrays["test_labels"].ravel().tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.uint16])
+@pytest.mark.parametrize("space", [(6, 5), (3, 4, 5)])
+def test_rows_are_read_in_their_place(tmp_path, dtype, space):
+    images = np.random.default_rng(0).integers(0, 200, (9, *space)).astype(dtype)
+    np.savez(tmp_path / "a.npz", other=np.zeros(7), train_images=images, train_labels=np.arange(9))
+    config = NpzConfig(path=tmp_path / "a.npz", value_range=(0, 200), lazy=True)
+    whole, source = load_npz(config.model_copy(update={"lazy": False})), open_npz(config)
+    assert source[[8, 0, 3]].x.equal(whole.x[[8, 0, 3]])
+    assert source[2:5].y.tolist() == [2, 3, 4]
+
+
+def test_compressed_and_transposed_arrays_are_not_read_row_by_row(tmp_path):
+    images = np.zeros((4, 6, 5), np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", train_images=images)
+    with pytest.raises(InputError, match=r"compressed array .* numpy\.savez instead"):
+        open_npz(NpzConfig(path=tmp_path / "a.npz", labelled=False, lazy=True))
+    np.savez(tmp_path / "b.npz", train_images=images.T)
+    with pytest.raises(InputError, match="C order"):
+        open_npz(NpzConfig(path=tmp_path / "b.npz", labelled=False, lazy=True))
+
+
+def test_a_file_cut_short_is_named(tmp_path):
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((4, 60, 50), np.uint8))
+    source = open_npz(NpzConfig(path=tmp_path / "a.npz", labelled=False, lazy=True))
+    with (tmp_path / "a.npz").open("r+b") as file:
+        file.truncate(9000)
+    with pytest.raises(InputError, match="expected rows 3 to 3, but the file ends before"):
+        _ = source[[3]]

@@ -1,0 +1,111 @@
+"""Cohorts whose images are read when they are asked for, so that they need not fit in memory.
+
+Labels, names and covariates of all rows are known from the start. Images are read in blocks of consecutive rows, as
+they lie on disk, and the blocks used last are kept. All rows are alike in shape, so a number of bytes to keep is a
+number of blocks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from cfx.core.cohort import Cohort
+from cfx.core.errors import InputError
+from cfx.core.rows import Index, positions
+
+CACHE = 2**29
+"""Bytes of images that a lazy cohort keeps, by default: half a gibibyte."""
+
+Columns = Mapping[str, Tensor]
+"""Fields of a `Cohort` by name, `(m, ...)` each; those that have to be read."""
+Reader = Callable[[slice], Columns]
+"""The columns of consecutive rows, which depend on these rows alone; `x` is among them."""
+
+
+@dataclass(frozen=True, eq=False)
+class LazyCohort:
+    """A `Source` over a function that reads.
+
+    Attributes:
+        read: Columns of some rows.
+        ids: One name a row.
+        y: Labels, as in `Cohort`, or None.
+        covariates: Numeric columns `(n,)` by name.
+        classes: Names of the classes, in label order.
+        block: Rows that are read and kept together.
+        cache: Most bytes to keep; one block is kept at least.
+    """
+
+    read: Reader
+    ids: tuple[str, ...]
+    y: Tensor | None = None
+    covariates: Mapping[str, Shaped[Tensor, " n"]] = field(default_factory=dict)
+    classes: Sequence[str] = field(default_factory=list)
+    block: int = 1
+    cache: int = CACHE
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape `(c, *space)` of one image; reads the first block."""
+        return tuple(self._first["x"].shape[1:])
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.ids)
+
+    def __getitem__(self, rows: Index) -> Cohort:
+        """These rows with their images.
+
+        Raises:
+            InputError: images that cannot be read, are not in [-1, 1], or differ in shape from the first.
+        """
+        at = positions(rows, len(self))
+        number = at // self.block
+        found: dict[str, Tensor] = {}
+        for b in number.unique().tolist() or [0]:
+            here = number == b
+            for name, column in self._block(b).items():
+                into = found.setdefault(name, column.new_empty(len(at), *column.shape[1:]))
+                into[here] = column[at[here] - b * self.block]
+        return self._cohort(at, found)
+
+    def load(self) -> Cohort:
+        """All rows at once, without the cache; errors as for some rows."""
+        return self._cohort(torch.arange(len(self)), self.read(slice(0, len(self))))
+
+    def _cohort(self, at: Int[Tensor, " m"], columns: Columns) -> Cohort:
+        return Cohort(
+            **columns,
+            y=None if self.y is None else self.y[at],
+            ids=tuple(self.ids[i] for i in at.tolist()),
+            covariates={name: column[at] for name, column in self.covariates.items()},
+            classes=self.classes,
+        )
+
+    @cached_property
+    def _first(self) -> Columns:
+        """The first block, which tells what all look like."""
+        return self.read(slice(0, min(self.block, len(self))))
+
+    @cached_property
+    def _block(self) -> Callable[[int], Columns]:
+        """The block of this number, read or remembered."""
+        size = sum(column.nbytes for column in self._first.values())
+        return lru_cache(maxsize=max(1, self.cache // size))(self._read)
+
+    def _read(self, number: int) -> Columns:
+        if not number:
+            return self._first
+        rows = slice(number * self.block, min((number + 1) * self.block, len(self)))
+        columns = self.read(rows)
+        for name, column in columns.items():
+            if column.shape[1:] != self._first[name].shape[1:]:
+                raise InputError(
+                    f"images differ in shape: {name} is {tuple(self._first[name].shape[1:])} in {self.ids[0]}, "
+                    f"{tuple(column.shape[1:])} in {self.ids[rows.start]}"
+                )
+        return columns
