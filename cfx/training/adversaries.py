@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Source
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
 from cfx.models.classifiers import Staged
@@ -96,7 +96,7 @@ class Decorrelation:
         weight: Weight of the squared correlation.
     """
 
-    cohort: Cohort
+    cohort: Source
     c: Float[Tensor, " n"]
     place: Int[Tensor, " n"]
     classes: Classes
@@ -128,15 +128,16 @@ class Decorrelation:
         slot, seed = torch.arange(batch.step * m, (batch.step + 1) * m), batch.seed ^ _REFERENCE_SEED
         u = uniform((), seed=seed, row=slot, stream=REMEDY)
         row = self.classes.draw(slot % len(self.classes.count), u)
-        y = None if self.cohort.y is None else self.cohort.y[row].to(device)
-        return Batch(self.cohort.x[row].to(device), y, slot.to(device), seed, batch.step, row.to(device))
+        read = self.cohort[row]
+        y = None if read.y is None else read.y.to(device)
+        return Batch(read.x.to(device), y, slot.to(device), seed, batch.step, row.to(device))
 
     def _predicted(self, network: nn.Module, features: Tensor, batch: Batch) -> Float[Tensor, " b"]:
         p: Tensor = network(features).float().gather(1, at(self.place, batch.row)[:, None])
         return p[:, 0]
 
 
-def decorrelation(cohort: Cohort, c: Float[Tensor, " n"], weight: float) -> Decorrelation:
+def decorrelation(cohort: Source, c: Float[Tensor, " n"], weight: float) -> Decorrelation:
     """The adversary for a labelled cohort, with its confounder c standardised within each class.
 
     Raises:

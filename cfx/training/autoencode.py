@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Source
 from cfx.core.random import normal
 from cfx.models import build, load
 from cfx.models.autoencoder import AutoencoderKl, kl_standard
@@ -18,11 +18,11 @@ from cfx.training.objectives import NOISE, Batch, Networks, Scores, data_keyword
 class VaeObjective:
     """The evidence bound with a Laplace likelihood, plus perceptual and adversarial terms (Esser et al., 2021)."""
 
-    def __init__(self, config: TrainConfig, objective: VaeConfig, cohort: Cohort) -> None:
+    def __init__(self, config: TrainConfig, objective: VaeConfig, cohort: Source) -> None:
         """Load the perceptual network, if any."""
         self.objective, self.name = objective, config.network.name
         self.network_config = data_keywords(config, cohort)
-        self.shape = tuple(cohort.x.shape[1:])
+        self.shape = cohort.shape
         self.features = FeatureDistance(load(objective.perceptual)) if objective.perceptual else None
 
     def players(self) -> dict[str, nn.Module]:
@@ -64,7 +64,7 @@ class VaeObjective:
         return cast(tuple[Tensor, Tensor, Tensor], network(batch.x, noise))
 
     @torch.no_grad()
-    def evaluate(self, network: nn.Module, cohort: Cohort, seed: int) -> dict[str, float]:
+    def evaluate(self, network: nn.Module, cohort: Source, seed: int) -> dict[str, float]:
         """Errors of the decoded mean, KL a row (nats), and the standard deviation of the latent over the cohort."""
         device, rows = next(network.parameters()).device, []
         latents = []
@@ -81,7 +81,7 @@ class VaeObjective:
         names = ("l1", "mse", "kl", "feature_distance")[: len(means)]
         return dict(zip(names, means, strict=True)) | {"latent_std": float(torch.cat(latents).std())}
 
-    def checkpoint(self, network: nn.Module, cohort: Cohort) -> tuple[nn.Module, dict[str, Any]]:
+    def checkpoint(self, network: nn.Module, cohort: Source) -> tuple[nn.Module, dict[str, Any]]:
         """The autoencoder."""
         return network, {"shape": self.shape}
 

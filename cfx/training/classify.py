@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Source
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 from cfx.models import build
-from cfx.models.running import in_batches
+from cfx.models.running import BATCH, in_batches
 from cfx.training.adversaries import pooled, staged
 from cfx.training.config import ClassifierConfig, TrainConfig
 from cfx.training.objectives import AUGMENT, NOISE, Batch, Networks, Scores, check_labels, data_keywords
@@ -24,14 +24,14 @@ from cfx.training.remedies import make_remedy
 class ClassifierObjective:
     """Cross-entropy."""
 
-    def __init__(self, config: TrainConfig, objective: ClassifierConfig, cohort: Cohort) -> None:
+    def __init__(self, config: TrainConfig, objective: ClassifierConfig, cohort: Source) -> None:
         """Count the classes.
 
         Raises:
             InputError: no labels, labels of the wrong kind, or a cohort (or a label of several) with only one class.
         """
         self.objective, self.name = objective, config.network.name
-        self.shape = tuple(cohort.x.shape[1:])
+        self.shape = cohort.shape
         self.width = _width(objective, cohort)
         self.network_config = data_keywords(config, cohort) | {"out_channels": self.width}
         self.remedy = make_remedy(objective.remedy, cohort, config.steps)
@@ -80,10 +80,10 @@ class ClassifierObjective:
             return logits.argmax(1) == y
         return (logits > 0) == y.reshape(len(y), -1).bool()
 
-    def evaluate(self, network: nn.Module, cohort: Cohort, seed: int) -> dict[str, float]:
+    def evaluate(self, network: nn.Module, cohort: Source, seed: int) -> dict[str, float]:
         """Cross-entropy and accuracy without augmentation, and the area under the ROC curve of binary decisions."""
         assert cohort.y is not None
-        logits = in_batches(network, cohort.x)
+        logits = torch.cat([in_batches(network, cohort[i : i + BATCH].x) for i in range(0, len(cohort), BATCH)])
         figures = {"loss": float(self._entropy(logits, cohort.y, 0.0).mean())}
         figures["accuracy"] = float(self._right(logits, cohort.y).float().mean())
         if not self.objective.multilabel and int(cohort.y.max()) == 1 and logits.shape[1] <= 2:
@@ -91,13 +91,13 @@ class ClassifierObjective:
             figures["auroc"] = auroc(score, cohort.y)
         return figures
 
-    def checkpoint(self, network: nn.Module, cohort: Cohort) -> tuple[nn.Module, dict[str, Any]]:
+    def checkpoint(self, network: nn.Module, cohort: Source) -> tuple[nn.Module, dict[str, Any]]:
         """The classifier with the names of its classes."""
         facts = {"shape": self.shape, "classes": tuple(cohort.classes), "multilabel": self.objective.multilabel}
         return network, facts
 
 
-def _width(objective: ClassifierConfig, cohort: Cohort) -> int:
+def _width(objective: ClassifierConfig, cohort: Source) -> int:
     """Number of logits for the labels of a cohort."""
     if cohort.y is None:
         raise InputError("cohort.y: expected labels to train a classifier on, got none")

@@ -25,10 +25,10 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Source, part
 from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CfxError, CheckpointError, InputError
-from cfx.data import load_cohort
+from cfx.data import open_cohort
 from cfx.models import load, save
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.provenance import provenance
@@ -70,7 +70,7 @@ class Player:
     optimizer: AcceleratedOptimizer
 
 
-def train(config: TrainConfig, cohort: Cohort | None = None, validation: Cohort | None = None) -> Result:
+def train(config: TrainConfig, cohort: Source | None = None, validation: Source | None = None) -> Result:
     """Train, resuming from the newest state in the run's folder, and write the checkpoint `<folder>/checkpoint`.
 
     Torch's own generators are seeded anew at every step.
@@ -91,20 +91,20 @@ def train(config: TrainConfig, cohort: Cohort | None = None, validation: Cohort 
     return Trainer(config, accelerator, rows, held_out).run()
 
 
-def _cohorts(config: TrainConfig, cohort: Cohort | None, validation: Cohort | None) -> tuple[Cohort, Cohort | None]:
+def _cohorts(config: TrainConfig, cohort: Source | None, validation: Source | None) -> tuple[Source, Source | None]:
     """Training and held-out rows."""
     if cohort is None:
         if config.data is None:
             raise InputError("data: expected a cohort in the configuration or as an argument, got neither")
-        cohort = load_cohort(config.data)
+        cohort = open_cohort(config.data)
     if validation is None and not isinstance(config.validation, float):
-        validation = load_cohort(config.validation)
+        validation = open_cohort(config.validation)
     share = config.validation if isinstance(config.validation, float) and validation is None else 0.0
     held = int(len(cohort) * share)
     if not held:
         return cohort, validation
     kept, out = split(len(cohort), held, config.seed)
-    return cohort[kept], cohort[out]
+    return part(cohort, kept), part(cohort, out)
 
 
 def start_from(network: nn.Module, path: str) -> None:
@@ -125,7 +125,7 @@ class Trainer:
     """One run: networks, optimizers, averaged weights, and where they stand."""
 
     def __init__(
-        self, config: TrainConfig, accelerator: Accelerator, cohort: Cohort, validation: Cohort | None
+        self, config: TrainConfig, accelerator: Accelerator, cohort: Source, validation: Source | None
     ) -> None:
         """Build and prepare every player.
 
@@ -234,15 +234,14 @@ class Trainer:
     def _parts(self) -> Iterator[Batch]:
         """This process's share of the step's rows, in parts."""
         size, world = self.config.batch_size, self.accelerator.num_processes
-        part = size // world // self.config.accumulate
+        share = size // world // self.config.accumulate
         start = self.step * size + self.accelerator.process_index * (size // world)
         for i in range(self.config.accumulate):
-            slot = torch.arange(start + i * part, start + (i + 1) * part)
+            slot = torch.arange(start + i * share, start + (i + 1) * share)
             rows = rows_at(slot, len(self.cohort), self.config.seed)
-            device = self.accelerator.device
-            y = None if self.cohort.y is None else self.cohort.y[rows].to(device)
-            x, slot = self.cohort.x[rows].to(device), slot.to(device)
-            yield Batch(x, y, slot, self.config.seed, self.step, rows.to(device))
+            device, read = self.accelerator.device, self.cohort[rows]
+            y = None if read.y is None else read.y.to(device)
+            yield Batch(read.x.to(device), y, slot.to(device), self.config.seed, self.step, rows.to(device))
 
     def _shipped(self) -> nn.Module:
         """The network to evaluate and ship."""
@@ -254,7 +253,7 @@ class Trainer:
             return {}
         network = self._shipped()
         was = network.training
-        figures = self.objective.evaluate(network.eval(), self.validation[:most], self.config.seed + 1)
+        figures = self.objective.evaluate(network.eval(), part(self.validation, slice(most)), self.config.seed + 1)
         network.train(was)
         return figures
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, Source
 from cfx.core.denoiser import Denoiser, Posterior
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
@@ -60,10 +60,10 @@ class Objective(Protocol):
     def loss(self, player: str, networks: Networks, batch: Batch) -> tuple[Tensor, Scores]:
         """Mean loss of one player over the rows, and detached scalars to log; only its own weights need gradients."""
 
-    def evaluate(self, network: nn.Module, cohort: Cohort, seed: int) -> dict[str, float]:
+    def evaluate(self, network: nn.Module, cohort: Source, seed: int) -> dict[str, float]:
         """Figures of the main network on held-out rows."""
 
-    def checkpoint(self, network: nn.Module, cohort: Cohort) -> tuple[nn.Module, dict[str, Any]]:
+    def checkpoint(self, network: nn.Module, cohort: Source) -> tuple[nn.Module, dict[str, Any]]:
         """The model to save and the keywords for `cfx.models.save`."""
 
 
@@ -103,15 +103,15 @@ def predicted(q: Posterior, prediction: Prediction) -> Float[Tensor, "b c *space
             return q.mean
 
 
-def data_keywords(config: TrainConfig, cohort: Cohort) -> dict[str, Any]:
+def data_keywords(config: TrainConfig, cohort: Source) -> dict[str, Any]:
     """The network's keywords with those that the data decides."""
-    return {"spatial_dims": len(cohort.space), "in_channels": cohort.x.shape[1]} | config.network.keywords
+    return {"spatial_dims": len(cohort.shape) - 1, "in_channels": cohort.shape[0]} | config.network.keywords
 
 
 class DiffusionObjective:
     """Denoising score matching on a discrete schedule."""
 
-    def __init__(self, config: TrainConfig, objective: DiffusionConfig, cohort: Cohort) -> None:
+    def __init__(self, config: TrainConfig, objective: DiffusionConfig, cohort: Source) -> None:
         """Read schedule and labels.
 
         Raises:
@@ -121,7 +121,7 @@ class DiffusionObjective:
         names = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
         self.schedule = Schedule.from_diffusers({**objective.schedule, "prediction_type": names[objective.prediction]})
         self.network_config = data_keywords(config, cohort) | {"classes": objective.classes}
-        self.shape = tuple(cohort.x.shape[1:])
+        self.shape = cohort.shape
         if objective.classes is not None:
             check_labels(cohort, objective.classes)
 
@@ -159,7 +159,7 @@ class DiffusionObjective:
         return torch.where(drop, self.objective.classes, batch.y)
 
     @torch.no_grad()
-    def evaluate(self, network: nn.Module, cohort: Cohort, seed: int) -> dict[str, float]:
+    def evaluate(self, network: nn.Module, cohort: Source, seed: int) -> dict[str, float]:
         """Loss with the true label, and what the null label adds to it (how much the network uses labels)."""
         plain, labelled = [], []
         for start in range(0, len(cohort), 64):
@@ -173,7 +173,7 @@ class DiffusionObjective:
         loss = float(torch.cat(labelled).mean())
         return {"loss": loss, "loss_without_label": null, "label_gain": null - loss}
 
-    def checkpoint(self, network: nn.Module, cohort: Cohort) -> tuple[nn.Module, dict[str, Any]]:
+    def checkpoint(self, network: nn.Module, cohort: Source) -> tuple[nn.Module, dict[str, Any]]:
         """A denoiser."""
         return self.denoiser(network), {"classes": tuple(cohort.classes) if self.objective.classes else ()}
 
@@ -185,7 +185,7 @@ def whole_batch(cohort: Cohort, seed: int, start: int, device: torch.device) -> 
     return Batch(cohort.x.to(device), y, slots, seed, 0, slots)
 
 
-def check_labels(cohort: Cohort, classes: int) -> None:
+def check_labels(cohort: Source, classes: int) -> None:
     """Refuse a cohort without class labels in 0 .. classes-1.
 
     Raises:
@@ -198,7 +198,7 @@ def check_labels(cohort: Cohort, classes: int) -> None:
         raise InputError(f"cohort.y: expected classes 0 .. {classes - 1}, got {low} .. {high}")
 
 
-def make_objective(config: TrainConfig, cohort: Cohort) -> Objective:
+def make_objective(config: TrainConfig, cohort: Source) -> Objective:
     """The objective that a configuration names.
 
     Raises:

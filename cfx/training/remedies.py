@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core import geometry, radial
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, Source
 from cfx.core.distance import solid
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
@@ -83,7 +83,7 @@ class Remedy:
         return batch if self.swap is None else replace(batch, x=self.swap(batch))
 
 
-def make_remedy(remedy: config.RemedyConfig | None, cohort: Cohort, steps: int) -> Remedy:
+def make_remedy(remedy: config.RemedyConfig | None, cohort: Source, steps: int) -> Remedy:
     """The remedy that a configuration names, for these training rows; None changes nothing.
 
     Raises:
@@ -103,6 +103,11 @@ def make_remedy(remedy: config.RemedyConfig | None, cohort: Cohort, steps: int) 
         case config.AdversarialConfig():
             return Remedy(adversary=decorrelation(cohort, _covariate(cohort, remedy.confounder), remedy.weight))
         case config.ShapeSwapConfig():
+            if not isinstance(cohort, Cohort):
+                raise InputError(
+                    "shape-swap: expected a cohort in memory, since donors come from all its masks; "
+                    "got one that is read lazily (set data.lazy: false)"
+                )
             if cohort.mask is None:
                 raise InputError("cohort.mask: expected brain masks to swap shapes, got none")
             return Remedy(swap=Swap(solid(cohort.mask), Classes.of(cohort.y)))
@@ -138,7 +143,7 @@ def groups(c: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
     return number
 
 
-def _covariate(cohort: Cohort, name: str) -> Float[Tensor, " n"]:
+def _covariate(cohort: Source, name: str) -> Float[Tensor, " n"]:
     """A column as float32."""
     if name not in cohort.covariates:
         raise InputError(f"confounder: expected a covariate of the cohort, {sorted(cohort.covariates)}; got {name!r}")

@@ -2,15 +2,15 @@
 
 from torch import nn
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Source
 from cfx.core.errors import CfxError, InputError
-from cfx.data import load_cohort
+from cfx.data import open_cohort
 from cfx.models import load
 from cfx.training.config import TrainConfig
 from cfx.training.loop import train
 
 
-def train_seeds(config: TrainConfig, seeds: int, cohort: Cohort | None = None) -> list[nn.Module]:
+def train_seeds(config: TrainConfig, seeds: int, cohort: Source | None = None) -> list[nn.Module]:
     """Train `seeds` networks that differ in their seed alone (initial weights, order, augmentation), on the same rows.
 
     Each has its folder `<folder>/seed-<k>` and resumes there; finished ones are not trained again.
@@ -30,7 +30,7 @@ def train_seeds(config: TrainConfig, seeds: int, cohort: Cohort | None = None) -
     if seeds < 1:
         raise InputError(f"seeds: expected at least one, got {seeds}")
     if cohort is None and config.data is not None:
-        cohort = load_cohort(config.data)
+        cohort = open_cohort(config.data)
     networks = []
     for k in range(seeds):
         each = {"seed": config.seed + k, "name": f"{config.name}-{k}", "out": str(config.folder / f"seed-{k}")}

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cfx.core.cohort import Cohort, Part, Source, part
+from cfx.core.cohort import Cohort, Part, Source, check_images, part
+from cfx.core.errors import InputError
 
 
 class Counted:
@@ -63,3 +64,36 @@ def test_a_part_of_a_part_is_a_part(cohort):
 
 def test_what_lacks_an_attribute_is_no_source(cohort):
     assert not isinstance([cohort], Source)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), r"NaN or infinite pixels in rows \[2\]"),
+        (float("-inf"), r"NaN or infinite pixels in rows \[2\]"),
+        (1.001, r"got \[0, 1.001\] \(rows \[2\]\)"),
+        (-1.5, r"got \[-1.5, 0\] \(rows \[2\]\)"),
+    ],
+)
+def test_a_pixel_that_is_none_is_named(value, message):
+    x = torch.zeros(4, 1, 3, 3)
+    x[2, 0, 1, 2] = value
+    with pytest.raises(InputError, match=message):
+        Cohort(x)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(4, 1, 3, 3, dtype=torch.int64), "floating-point"),
+        (torch.zeros(4, 3, 3), r"\(n, c, h, w\)"),
+        (torch.zeros(4, 1, 0, 3), "at least one pixel"),
+    ],
+)
+def test_what_is_no_image_is_refused(x, message):
+    with pytest.raises(InputError, match=message):
+        check_images(x)
+
+
+def test_no_rows_are_a_cohort():
+    assert len(Cohort(torch.zeros(0, 1, 3, 3))) == 0

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxError, CheckpointError, InputError
+from cfx.data.lazy import LazyCohort
 from cfx.models import load, read_manifest
 from cfx.training import train
 from cfx.training.loop import Trainer
@@ -271,3 +272,20 @@ def test_autoencoder_learns_from_a_named_classifiers_features(tmp_path):
     assert after["feature_distance"] < 0.5 * before["feature_distance"]
     last = json.loads((tmp_path / "b" / "log.jsonl").read_text().splitlines()[-2])
     assert last["loss"] == pytest.approx(last["l1"] + 0.5 * last["perceptual"] + 1e-4 * last["kl"] / 64, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "diffusion", "vae"])
+def test_a_lazy_cohort_trains_as_one_in_memory(tmp_path, kind):
+    cohort, asked = toy_cohort(), []
+
+    def read(rows):
+        asked.append(rows.stop - rows.start)
+        return {"x": cohort.x[rows]}
+
+    lazy = LazyCohort(read, cohort.ids, cohort.y, classes=cohort.classes, block=4, cache=2**12)
+    settings = {"steps": 4, "validation": 0.25, "batch_size": 8}
+    train(toy_config(tmp_path / "memory", kind, **settings), cohort)
+    result = train(toy_config(tmp_path / "lazy", kind, **settings), lazy)
+    assert gap(weights(tmp_path / "memory"), weights(tmp_path / "lazy")) == 0
+    assert result.figures
+    assert max(asked) == 4  # never more than a block at a time

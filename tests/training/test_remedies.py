@@ -15,6 +15,7 @@ from torch import nn
 from cfx.core.cohort import Cohort
 from cfx.core.distance import dice
 from cfx.core.errors import InputError
+from cfx.data.lazy import LazyCohort
 from cfx.models import load
 from cfx.training import train
 from cfx.training.adversaries import Reversal, decorrelation, pooled, staged
@@ -303,6 +304,8 @@ class TestErrors:
             self.remedy(shape, Cohort(x=cohort.x, y=y))
         with pytest.raises(InputError, match="expected one class label a row, got several"):
             self.remedy(shape, Cohort(x=cohort.x, y=torch.stack([y, 1 - y], 1).float(), mask=cohort.mask))
+        with pytest.raises(InputError, match=r"shape-swap: expected a cohort in memory.* data\.lazy: false"):
+            self.remedy(shape, LazyCohort(lambda rows: {"x": cohort.x[rows]}, cohort.ids, y))
 
     def test_settings_that_mean_nothing_are_refused(self, tmp_path):
         for remedy in ({"kind": "reweigh"}, {"kind": "shape-swap", "confounder": "site"}, {"kind": "pray"}):
