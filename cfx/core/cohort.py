@@ -61,6 +61,7 @@ class Cohort(Rows):
         mask: Region of interest (a brain mask, say) `(n, 1, *space)`, or None.
         x_true: True counterfactual of every row (the same subject, the other class), for simulated cohorts only.
         lesion: Ground-truth lesion mask of `x`, `(n, 1, *space)`, or None.
+        readings: Lesion masks of several readers, `(n, readers, *space)`, or None.
         classes: Names of the classes, in label order.
     """
 
@@ -73,6 +74,7 @@ class Cohort(Rows):
     mask: Bool[Tensor, "n 1 *space"] | None = field(default=None, metadata=about(array="region"))
     x_true: Float[Tensor, "n c *space"] | None = field(default=None, metadata=about(array="truth"))
     lesion: Bool[Tensor, "n 1 *space"] | None = None
+    readings: Bool[Tensor, "n reader *space"] | None = None
     classes: Sequence[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

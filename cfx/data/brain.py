@@ -3,189 +3,73 @@
 A subject is (seed, index). Every random quantity of a subject comes from counter-based noise, so the same subject can
 be rendered again with any factor changed and everything else, down to the noise, the same. Two classes: `healthy` and
 `diseased` (enlarged ventricles, widened sulci, periventricular white-matter lesions). The true counterfactual of an
-image is the same subject at the severity it would have in the other class.
+image is the same subject at the severity it would have in the other class. Classes may overlap in severity, labels may
+be wrong, and several readers may disagree: `cfx.data.labels` has the exact probabilities.
 
 Rendering order: template at the slice level -> sulcal widening and lesions -> one warp by
 exp(v_disease) o exp(v_anatomy) -> contrast, bias field, blur, noise -> burned-in objects (tag, implant, ruler).
 The idea of planted bias on a template with stationary velocity fields follows SimBA (Stanley et al. 2023).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfx.core import geometry
 from cfx.core.cohort import Cohort
-from cfx.core.random import normal, uniform
 from cfx.data import confounders, template
+from cfx.data.labels import DISEASED_SEVERITY, HEALTHY_SEVERITY
 from cfx.data.lazy import Columns, LazyCohort
+from cfx.data.subjects import SHAPE_MODES, SIGNED, BrainConfig, Confounder, Factors, Readers, Subjects
+
+__all__ = [
+    "CLASSES",
+    "DISEASED_SEVERITY",
+    "HEALTHY_SEVERITY",
+    "SHAPE_MODES",
+    "SIGNED",
+    "BrainConfig",
+    "Confounder",
+    "Factors",
+    "Population",
+    "Readers",
+    "Rendered",
+    "load_brain",
+    "open_brain",
+]
 
 CLASSES = ["healthy", "diseased"]
-SIGNED = ("shape", "scanner")  # planted as -strength or +strength; the others are absent or present
-HEALTHY_SEVERITY = (0.0, 0.15)
-DISEASED_SEVERITY = (0.7, 1.2)
-SHAPE_MODES = ("size", "length", "trapezoid", "shear", "ventricles")
 
 _ENLARGEMENT = 5.0  # mm by which the ventricle wall moves at severity 1
 _REACH = 10.0  # mm over which that displacement fades
 _SCALES = ((45.0, 2.4), (20.0, 1.2))  # anatomy: (mm between control points, mm standard deviation)
 _LESIONS = 5
+_EDGE = 0.9  # mm over which the logit of a lesion's soft edge changes by one
 _SITE = 2.0  # standard deviations by which the planted scanner moves contrast and shading
-_LONGEST = 0.9  # most that the modes size and length may add, in standard deviations
 _CHUNK = 128  # subjects rendered at a time
-
-
-class Confounder(BaseModel):
-    """A planted confounder: among the subjects that can have it, present in a row (c = 1) with P(c = y) = q."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    kind: Literal["shape", "scanner", "tag", "implant", "ruler"]
-    """`shape`: global brain shape; `scanner`: contrast and shading of a site; `tag`: letter in a corner; `implant`:
-    bright disc; `ruler`: ticks at the edge."""
-    strength: float = Field(default=1.0, ge=0)
-    """1 is plainly visible; 0 removes it."""
-    q: float = Field(default=0.5, ge=0, le=1)
-    """Probability that the confounder equals the label; 0.5 is no confounding, 1 a perfect shortcut."""
-    share: float = Field(default=1.0, ge=0, le=1)
-    """Share of the subjects that can have it at all; the others are free of it (amplitude 0)."""
-
-
-class BrainConfig(BaseModel):
-    """Which simulated subjects to render, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    kind: Literal["brain"] = "brain"
-    n: int = Field(default=256, ge=1)
-    """Number of subjects."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the population."""
-    start: int = Field(default=0, ge=0)
-    """Index of the first subject: disjoint ranges of one seed are disjoint subjects."""
-    size: int = Field(default=64, ge=16, le=256)
-    """Pixels along an edge of the 204.8 mm field."""
-    dims: Literal[2, 3] = 2
-    """2: axial slices; 3: volumes."""
-    confounders: tuple[Confounder, ...] = ()
-    """Planted confounders, each kind at most once."""
-    label: Literal["disease", "shape", "scanner", "tag", "implant", "ruler"] = "disease"
-    """The factor that is the class: disease, or the presence of a planted confounder. The true counterfactual changes
-    this factor alone."""
-    lazy: bool = False
-    """Render a subject when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
-
-    @field_validator("confounders")
-    @classmethod
-    def _distinct(cls, value: tuple[Confounder, ...]) -> tuple[Confounder, ...]:
-        kinds = [c.kind for c in value]
-        if len(set(kinds)) != len(kinds):
-            raise ValueError(f"expected each kind at most once, got {kinds}")
-        return value
-
-    @model_validator(mode="after")
-    def _labelled(self) -> Self:
-        """A factor that is the label must be planted, and be one thing or the other in every subject."""
-        planted: dict[str, Confounder] = {c.kind: c for c in self.confounders}
-        if self.label != "disease" and self.label not in planted:
-            raise ValueError(f"label: expected disease or one of the confounders {sorted(planted)}, got {self.label!r}")
-        if self.label in SIGNED and planted[self.label].share < 1:
-            raise ValueError(f"label: {self.label} as the class expects its share to be 1")
-        return self
-
-
-@dataclass(frozen=True)
-class Factors:
-    """What makes up `n` images; replace any field and render again.
-
-    Attributes:
-        index: Subject indices, the counters of their randomness.
-        severity: Disease severity; 0 is none.
-        level: Axial slice level in mm (ignored in 3D).
-        shape: Amplitudes of `SHAPE_MODES`, standard normal.
-        scanner: Bias field (3), gamma, blur and noise amplitudes, standard normal.
-        planted: Amplitude of each planted confounder by kind: 0 absent; `shape` and `scanner` are -strength or
-            +strength.
-    """
-
-    index: Int[Tensor, " n"]
-    severity: Float[Tensor, " n"]
-    level: Float[Tensor, " n"]
-    shape: Float[Tensor, "n modes"]
-    scanner: Float[Tensor, "n 6"]
-    planted: Mapping[str, Float[Tensor, " n"]]
-
-    def __getitem__(self, rows: slice) -> "Factors":
-        """The factors of these rows."""
-        each = {k: v[rows] for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return Factors(planted={k: v[rows] for k, v in self.planted.items()}, **each)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Images with their ground truth: `x` in [-1, 1], `lesion` and `brain` masks `(n, 1, *space)`."""
+    """Images `x` in [-1, 1] with their ground truth: masks of `lesion` and `brain`, the lesion as readers draw it."""
 
     x: Float[Tensor, "n 1 *space"]
     lesion: Bool[Tensor, "n 1 *space"]
     brain: Bool[Tensor, "n 1 *space"]
+    readings: Bool[Tensor, "n reader *space"]
 
 
 @dataclass(frozen=True)
-class Population:
+class Population(Subjects):
     """Subjects of one seed, drawn and rendered on one grid."""
-
-    config: BrainConfig
-
-    def labels(self, index: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Class of each subject, 0 or 1 with equal probability."""
-        return (self._uniform((1,), index, 0)[:, 0] < 0.5).long()
-
-    def severity(self, index: Int[Tensor, " n"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Severity that each subject has in class `y`; a subject has one in either class."""
-        u = self._uniform((2,), index, 1)
-        healthy, diseased = (a + (b - a) * u[:, k] for k, (a, b) in enumerate((HEALTHY_SEVERITY, DISEASED_SEVERITY)))
-        return torch.where(y == 1, diseased, healthy)
-
-    def factors(self, index: Int[Tensor, " n"]) -> Factors:
-        """All factors of these subjects, confounders planted with their q."""
-        y = self.labels(index)
-        low, high = template.LEVELS
-        u = self._uniform((1 + len(self.config.confounders),), index, 2)
-        can = self._uniform((len(self.config.confounders),), index, 8)
-        planted: dict[str, Tensor] = {}
-        for k, c in enumerate(self.config.confounders):
-            present = torch.where(u[:, 1 + k] < c.q, y, 1 - y).float()
-            amplitude = c.strength * (2 * present - 1 if c.kind in SIGNED else present)
-            planted[c.kind] = amplitude * (can[:, k] < c.share)
-        return Factors(
-            index=index,
-            severity=self.severity(index, y),
-            level=low + (high - low) * u[:, 0],
-            shape=_inside(self._normal((len(SHAPE_MODES),), index, 3).clamp(-2.0, 2.0)),
-            scanner=self._normal((6,), index, 4).clamp(-2.0, 2.0),
-            planted=planted,
-        )
-
-    def twins(self, factors: Factors) -> Factors:
-        """The same subjects with the factor that is the label, and nothing else, as in the other class."""
-        kind = self.config.label
-        if kind == "disease":
-            y = self.labels(factors.index)
-            return replace(factors, severity=self.severity(factors.index, 1 - y))
-        now = factors.planted[kind]
-        strength = next(c.strength for c in self.config.confounders if c.kind == kind)
-        return replace(factors, planted={**factors.planted, kind: -now if kind in SIGNED else strength - now})
 
     def render(self, factors: Factors) -> Rendered:
         """Images of these factors; a few thousand 64 x 64 slices take seconds on one core."""
         parts = [self._render(factors[i : i + _CHUNK]) for i in range(0, len(factors.index), _CHUNK)]
-        return Rendered(*(torch.cat([getattr(p, k) for p in parts]) for k in ("x", "lesion", "brain")))
+        return Rendered(*(torch.cat([getattr(p, k) for p in parts]) for k in ("x", "lesion", "brain", "readings")))
 
     def deformation(self, factors: Factors, maps: Tensor | None = None) -> Float[Tensor, "n dims *space"]:
         """Displacement in pixels from the image to the template: exp(v_disease) o exp(v_anatomy)."""
@@ -196,12 +80,6 @@ class Population:
     @property
     def _template(self) -> template.Template:
         return template.template(self.config.size, self.config.dims)
-
-    def _normal(self, shape: Sequence[int], index: Tensor, stream: int) -> Tensor:
-        return normal(shape, seed=self.config.seed, row=index, stream=stream)
-
-    def _uniform(self, shape: Sequence[int], index: Tensor, stream: int) -> Tensor:
-        return uniform(shape, seed=self.config.seed, row=index, stream=stream)
 
     def _disease_velocity(self, f: Factors, maps: Tensor) -> Tensor:
         """Pull-back velocity that widens the ventricles: towards them, strongest at their wall."""
@@ -236,7 +114,15 @@ class Population:
         brain = t1 > 0.15
         image = self._scan(image, brain, f)
         image = confounders.burn_in(image, f.planted, self._template.spacing)
-        return Rendered(2 * image.clamp(0, 1) - 1, lesion > 0.5, brain)
+        return Rendered(2 * image.clamp(0, 1) - 1, lesion > 0.5, brain, self._readings(lesion, f))
+
+    def _readings(self, lesion: Float[Tensor, "n 1 *space"], f: Factors) -> Bool[Tensor, "n reader *space"]:
+        """The soft lesion cut where every reader sees its edge, b mm further out: at the logit -b / `_EDGE`."""
+        readers = self.config.readers
+        if readers is None:
+            return lesion.new_zeros(len(lesion), 0, *lesion.shape[2:]).bool()
+        outwards = readers.spread * self._normal((readers.count,), f.index, 14)
+        return lesion > torch.sigmoid(-outwards / _EDGE).view(*outwards.shape, *[1] * (lesion.ndim - 2))
 
     def _lesions(self, f: Factors, maps: Tensor) -> Float[Tensor, "n 1 *space"]:
         """Soft lesion map in template space: candidates grow one after another as severity rises."""
@@ -255,7 +141,7 @@ class Population:
             r = _each(radius[:, k], maps)
             offset = p - centre[:, :, k].view(n, -1, *[1] * len(space))
             distance = offset.square().sum(1, keepdim=True).sqrt() * spacing + 0.8 * wobble
-            out = torch.maximum(out, torch.sigmoid((r - distance) / 0.9) * (r > 0))
+            out = torch.maximum(out, torch.sigmoid((r - distance) / _EDGE) * (r > 0))
         return out * maps[:, 2:3]
 
     def _scan(self, image: Tensor, brain: Tensor, f: Factors) -> Tensor:
@@ -274,14 +160,6 @@ class Population:
         image = torch.lerp(image, soft, _each(torch.sigmoid(blur - 1.0), image) * 0.6)
         grain = self._normal((1, *space), f.index, 7) * _each(0.012 * torch.exp(0.3 * noise), image)
         return image + grain * brain
-
-
-def _inside(shape: Float[Tensor, "n modes"]) -> Float[Tensor, "n modes"]:
-    """Shorten the few brains whose size and length together would leave the field of view."""
-    size, length = (SHAPE_MODES.index(k) for k in ("size", "length"))
-    out = shape.clone()
-    out[:, length] = torch.maximum(shape[:, length], -_LONGEST - shape[:, size])
-    return out
 
 
 def _each(value: Float[Tensor, " n"], like: Tensor) -> Tensor:
@@ -312,28 +190,31 @@ def open_brain(config: BrainConfig) -> LazyCohort:
     Returns:
         A source of `x`, `x_true` (the subject with the label's factor as in the other class), `lesion`, brain `mask`,
         affines, and covariates `severity`, `severity_true`, `level`, one column a shape mode and one a planted
-        confounder (`planted_<kind>`).
+        confounder (`planted_<kind>`). With overlap, label noise or readers also `p_true`, the exact P(y = 1) given the
+        subject's factors; with label noise `y_true`; with readers one column each (`reader_<k>`) and `readings`.
     """
     people = Population(config)
     index = torch.arange(config.start, config.start + config.n)
-    y = people.labels(index)
     f = people.factors(index)
     other = people.twins(f)
+    truth = people.labels(index) if config.label == "disease" else (f.planted[config.label] > 0).long()
+    y, known = people.reported(index, truth)
     columns = {"severity": f.severity, "severity_true": other.severity, "level": f.level}
     columns |= {f"shape_{name}": f.shape[:, k] for k, name in enumerate(SHAPE_MODES)}
     columns |= {f"planted_{name}": value for name, value in f.planted.items()}
+    columns |= known
 
     def read(rows: slice) -> Columns:
         image, twin = people.render(f[rows]), people.render(other[rows])
         affines = torch.stack([template.affine(config.size, config.dims, float(z)) for z in f.level[rows]])
         spacing = torch.full((len(affines), config.dims), template.FIELD_OF_VIEW / config.size)
-        truth = {"mask": image.brain, "lesion": image.lesion, "x_true": twin.x}
-        return {"x": image.x, "affine": affines, "spacing": spacing, **truth}
+        found = {"x": image.x, "affine": affines, "spacing": spacing, "mask": image.brain, "lesion": image.lesion}
+        return found | {"x_true": twin.x} | ({} if config.readers is None else {"readings": image.readings})
 
     return LazyCohort(
         read,
         ids=tuple(f"brain-{config.seed}-{i}" for i in index.tolist()),
-        y=y if config.label == "disease" else (f.planted[config.label] > 0).long(),
+        y=y,
         covariates=columns,
         classes=CLASSES if config.label == "disease" else [f"no {config.label}", config.label],
     )

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from functools import cache
+from typing import get_args
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from cfx.data.brain import (
     Population,
     load_brain,
 )
+from cfx.data.subjects import SHAPE_MODES, Factor
 from cfx.data.template import CENTRE, LEVELS
 
 ALL = tuple(Confounder(kind=kind, q=0.8) for kind in ("shape", "tag", "implant", "ruler"))
@@ -333,3 +335,48 @@ class TestLabelledByAPlantedFactor:
     def test_labels_that_make_no_sense(self, confounders, label, text):
         with pytest.raises(ValidationError, match=text):
             BrainConfig(confounders=confounders, label=label)
+
+
+class TestMoved:
+    """Exact shifts: one factor of every subject moved, the rest to the last bit as it was."""
+
+    @pytest.mark.parametrize("factor", get_args(Factor))
+    def test_one_factor_moves_and_nothing_else(self, factor):
+        config = BrainConfig(n=40, seed=4, size=16, confounders=ALL)
+        index = torch.arange(40)
+        plain, moved = (Population(config.model_copy(update={"moved": m})).factors(index) for m in ({}, {factor: 1.5}))
+        for name in ("severity", "level", "shape", "scanner"):
+            a, b = getattr(plain, name), getattr(moved, name)
+            different = (a != b).any(0).reshape(-1)
+            if name == factor:
+                torch.testing.assert_close(b, (a + 1.5).clamp(max=LEVELS[1]))
+            elif different.any():  # a column of the shape or of the scanner
+                assert torch.equal(b[:, different], a[:, different] + 1.5)
+                assert factor in SHAPE_MODES or int(different.sum()) == (3 if factor == "bias" else 1)
+        assert all(plain.planted[kind].equal(moved.planted[kind]) for kind in plain.planted)
+
+    @pytest.mark.parametrize(("factor", "by"), [("gamma", 2.0), ("level", -5.0), ("size", 1.0), ("severity", 0.3)])
+    def test_images_are_those_of_the_moved_subjects(self, factor, by):
+        config = BrainConfig(n=6, seed=4, size=32)
+        plain, still, moved = (
+            load_brain(config.model_copy(update={"moved": m})) for m in ({}, {factor: 0.0}, {factor: by})
+        )
+        assert still.x.equal(plain.x)
+        assert still.x_true.equal(plain.x_true)
+        assert moved.y.equal(plain.y)
+        group = Population(config.model_copy(update={"moved": {factor: by}}))
+        factors = group.factors(torch.arange(6))
+        assert moved.x.equal(group.render(factors).x)
+        assert moved.x_true.equal(group.render(group.twins(factors)).x)
+        further = load_brain(config.model_copy(update={"moved": {factor: 2 * by}}))
+        change, more = ((c.x - plain.x).abs().mean() for c in (moved, further))
+        assert 0 < change < more
+
+    def test_severity_does_not_fall_below_none(self):
+        cohort = load_brain(BrainConfig(n=8, seed=4, size=16, moved={"severity": -2.0}))
+        assert (cohort.covariates["severity"] == 0).all()
+        assert cohort.x.equal(cohort.x_true)
+
+    def test_a_factor_there_is_not_is_refused(self):
+        with pytest.raises(ValidationError, match="contrast"):
+            BrainConfig(moved={"contrast": 1.0})
