@@ -89,7 +89,8 @@ class BrainConfig(BaseModel):
     """Readers besides the label."""
     moved: Mapping[Factor, float] = Field(default_factory=dict)
     """An exact shift of the distribution: factors of every subject moved by so much from where they were drawn, nothing
-    else changed. Severity in its own units (not below 0), level in mm (within its range), all others in standard deviations."""
+    else changed. Severity in its own units (not below 0), level in mm (within its range), others in standard
+    deviations."""
     lazy: bool = False
     """Render a subject when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
 
