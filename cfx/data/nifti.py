@@ -12,7 +12,6 @@ from jaxtyping import Int, Shaped
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.data.grid import Affine, Array, Axis, Volume, resample, slice_at, target_grid
 from cfx.data.lazy import Columns, LazyCohort
@@ -68,11 +67,6 @@ class NiftiConfig(BaseModel):
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise ValueError(f"percentiles: expected 0 <= low < high <= 100, got {self.percentiles}")
         return self
-
-
-def load_nifti(config: NiftiConfig) -> Cohort:
-    """All volumes of the folder in memory; see `open_nifti`."""
-    return open_nifti(config).load()
 
 
 def open_nifti(config: NiftiConfig) -> LazyCohort:

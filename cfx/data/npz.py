@@ -14,7 +14,6 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.data.lazy import LazyCohort
 from cfx.data.pixels import full_range, resize, scale
@@ -42,11 +41,6 @@ class NpzConfig(BaseModel):
     lazy: bool = False
     """Read an image when it is asked for, instead of all at once (`cfx train`, `cfx explain`); needs a file that is
     not compressed (`numpy.savez`)."""
-
-
-def load_npz(config: NpzConfig) -> Cohort:
-    """One split in memory; see `open_npz`."""
-    return open_npz(config).load()
 
 
 def open_npz(config: NpzConfig) -> LazyCohort:

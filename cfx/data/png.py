@@ -10,7 +10,6 @@ from jaxtyping import Float, Int, Shaped
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.data.lazy import Columns, LazyCohort
 from cfx.data.pixels import full_range, resize, scale, stack
@@ -41,11 +40,6 @@ class PngConfig(BaseModel):
     """Names of the classes, in label order; by default names in alphabetical order."""
     lazy: bool = False
     """Read an image when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
-
-
-def load_png(config: PngConfig) -> Cohort:
-    """All images of the folder in memory; see `open_png`."""
-    return open_png(config).load()
 
 
 def open_png(config: PngConfig) -> LazyCohort:

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.data.lazy import Columns, LazyCohort
 from cfx.data.pixels import full_range, scale
@@ -37,11 +36,6 @@ class ZarrConfig(BaseModel):
     """Names of the classes, in label order."""
     lazy: bool = False
     """Read a chunk when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
-
-
-def load_zarr(config: ZarrConfig) -> Cohort:
-    """The whole store in memory; see `open_zarr`."""
-    return open_zarr(config).load()
 
 
 def open_zarr(config: ZarrConfig) -> LazyCohort:

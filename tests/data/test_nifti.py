@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cfx.core.errors import InputError
+from cfx.data.config import load_cohort
 from cfx.data.export import to_nifti
 from cfx.data.grid import Volume, resample, slice_at
-from cfx.data.nifti import NiftiConfig, load_nifti
+from cfx.data.nifti import NiftiConfig
 
 # Voxel sizes 1.5, 2 and 3 mm, stored with axes to the back, left and top.
 AFFINE = np.array([[0, -2.0, 0, 30], [-1.5, 0, 0, 40], [0, 0, 3.0, -20], [0, 0, 0, 1]])
@@ -55,7 +56,7 @@ def marked(tmp_path):
 
 def test_reorientation_keeps_values_places_and_spacing(marked):
     path, data, world = marked
-    cohort = load_nifti(NiftiConfig(path=path, window=(0, 100)))
+    cohort = load_cohort(NiftiConfig(path=path, window=(0, 100)))
     assert cohort.ids == ("sub-1",)
     assert cohort.space == (14, 20, 9)
     assert cohort.spacing.tolist() == [pytest.approx([2.0, 1.5, 3.0])]
@@ -68,7 +69,7 @@ def test_reorientation_keeps_values_places_and_spacing(marked):
 
 def test_spacing_is_the_headers(marked):
     header = nibabel.load(marked[0] / "sub-1.nii.gz").header
-    cohort = load_nifti(NiftiConfig(path=marked[0]))
+    cohort = load_cohort(NiftiConfig(path=marked[0]))
     assert sorted(cohort.spacing[0].tolist()) == pytest.approx(sorted(float(v) for v in header.get_zooms()))
 
 
@@ -90,7 +91,7 @@ OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.25, 1.4, 0.2, -15], [0, -0.2, 2.9, -
 def test_a_structure_keeps_its_world_coordinates(tmp_path, affine, settings):
     world = affine[:3, :3] @ (np.array(SHAPE) - 1) / 2 + affine[:3, 3] + (1.2, -0.7, 0.9)
     save(tmp_path / "v.nii", 200 * blob(SHAPE, affine, world, width=2.5), affine)
-    cohort = load_nifti(NiftiConfig(path=tmp_path, window=(0, 250), **settings))
+    cohort = load_cohort(NiftiConfig(path=tmp_path, window=(0, 250), **settings))
     found = centre((cohort.x[0, 0].numpy() + 1) / 2, cohort.affine[0].numpy())
     assert found == pytest.approx(world, abs=0.05)
     if "spacing" in settings:
@@ -101,7 +102,7 @@ def test_a_structure_keeps_its_world_coordinates(tmp_path, affine, settings):
 
 def test_shape_alone_keeps_the_whole_field_of_view(tmp_path):
     save(tmp_path / "v.nii", np.pad(np.full((38, 18, 8), 100, np.float32), 1), np.diag([1.0, 1, 2, 1]))
-    cohort = load_nifti(NiftiConfig(path=tmp_path, window=(0, 100), shape=(20, 20, 20)))
+    cohort = load_cohort(NiftiConfig(path=tmp_path, window=(0, 100), shape=(20, 20, 20)))
     assert cohort.spacing[0].tolist() == pytest.approx([2, 2, 2])
     volume = float(((cohort.x + 1) / 2).sum()) * 2**3
     assert volume == pytest.approx(38 * 18 * 8 * 2, rel=0.03)
@@ -137,7 +138,7 @@ def test_a_linear_ramp_reads_its_world_coordinate_on_any_grid(spacing, shape):
 @pytest.mark.parametrize(("axis", "world_axis"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
 def test_a_slice_keeps_its_world_coordinates(marked, axis, world_axis):
     path, _, world = marked
-    cohort = load_nifti(NiftiConfig(path=path, window=(0, 100), slice_axis=axis, slice_mm=world[world_axis]))
+    cohort = load_cohort(NiftiConfig(path=path, window=(0, 100), slice_axis=axis, slice_mm=world[world_axis]))
     assert len(cohort.space) == 2
     (row, column) = (cohort.x[0, 0] == 1).nonzero()[0].tolist()
     place = cohort.affine[0].numpy() @ (row, column, 0, 1)
@@ -157,7 +158,7 @@ def test_axial_rows_run_to_the_back_and_columns_to_the_right():
 
 def test_slice_outside_the_volume_is_refused(marked):
     with pytest.raises(InputError, match=r"slice_mm: 90.0 mm lies outside .*sub-1.nii.gz, which spans -20.0 to 4.0 mm"):
-        load_nifti(NiftiConfig(path=marked[0], slice_axis="axial", slice_mm=90))
+        load_cohort(NiftiConfig(path=marked[0], slice_axis="axial", slice_mm=90))
 
 
 def test_rows_follow_the_table(tmp_path):
@@ -166,7 +167,7 @@ def test_rows_follow_the_table(tmp_path):
         save(tmp_path / "images" / f"{name}.nii{'.gz' * (name != 'b')}", data, np.diag([1, 1, 1, 1.0]))
     csv = table(tmp_path / "t.csv", "id,dx,age\nc,ad,81\na.nii.gz,cn,70\nb,ad,\n")
     config = NiftiConfig(path=tmp_path / "images", table=csv, filename="id", label="dx", window=(0, 40))
-    cohort = load_nifti(config)
+    cohort = load_cohort(config)
     assert cohort.ids == ("c", "a.nii.gz", "b")
     assert (cohort.y.tolist(), cohort.classes) == ([0, 1, 0], ["ad", "cn"])
     assert cohort.x[:, 0, 0, 0, 0].tolist() == pytest.approx([0.5, -0.5, 0])
@@ -180,12 +181,12 @@ def test_percentiles_are_taken_inside_the_mask(tmp_path):
     data[0, 0, 0] = 9000
     save(tmp_path / "images" / "s.nii", data)
     save(tmp_path / "masks" / "s.nii.gz", (data > 0).astype(np.uint8) * (data < 300))
-    cohort = load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks", percentiles=(0, 100)))
+    cohort = load_cohort(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks", percentiles=(0, 100)))
     assert cohort.mask.sum() == 216
     inside = cohort.x[cohort.mask]
     assert (inside.min(), inside.max()) == (-1, 1)
     assert inside.mean() == pytest.approx(0, abs=1e-5)
-    unmasked = load_nifti(NiftiConfig(path=tmp_path / "images", percentiles=(0, 100)))
+    unmasked = load_cohort(NiftiConfig(path=tmp_path / "images", percentiles=(0, 100)))
     assert unmasked.x[cohort.mask].max() < -0.9
 
 
@@ -194,7 +195,7 @@ def test_the_mask_moves_with_the_image(tmp_path):
     bump = blob(SHAPE, AFFINE, world, width=6)
     save(tmp_path / "images" / "s.nii", 100 * bump)
     save(tmp_path / "masks" / "s.nii", (bump > 0.5).astype(np.uint8))
-    cohort = load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks", window=(0, 100), spacing=1))
+    cohort = load_cohort(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks", window=(0, 100), spacing=1))
     found = centre(cohort.mask[0, 0].numpy(), cohort.affine[0].numpy())
     assert found == pytest.approx(world, abs=0.3)
     assert (cohort.x[cohort.mask] > -0.3).all()
@@ -204,12 +205,12 @@ def test_a_mask_on_another_grid_is_refused(tmp_path):
     save(tmp_path / "images" / "s.nii", np.random.default_rng(0).random(SHAPE, np.float32))
     save(tmp_path / "masks" / "s.nii", np.ones(SHAPE, np.uint8), np.diag([1.0, 1, 1, 1]))
     with pytest.raises(InputError, match=r"s.nii: the mask is on another grid"):
-        load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks"))
+        load_cohort(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "masks"))
     save(tmp_path / "other" / "s.nii", np.zeros(SHAPE, np.uint8))
     with pytest.raises(InputError, match=r"other/s.nii: the mask is empty"):
-        load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "other"))
+        load_cohort(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "other"))
     with pytest.raises(InputError, match="masks: expected a folder"):
-        load_nifti(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "none"))
+        load_cohort(NiftiConfig(path=tmp_path / "images", masks=tmp_path / "none"))
 
 
 def test_full_paths_in_the_table_still_find_their_masks(tmp_path):
@@ -217,7 +218,7 @@ def test_full_paths_in_the_table_still_find_their_masks(tmp_path):
     save(tmp_path / "masks" / "s.nii", np.eye(20, 14, dtype=np.uint8)[..., None] * np.ones(9, np.uint8))
     csv = table(tmp_path / "t.csv", f"filename\n{tmp_path}/images/s.nii\n")
     config = NiftiConfig(path=tmp_path / "images", table=csv, label=None, masks=tmp_path / "masks")
-    assert load_nifti(config).mask.sum() == 14 * 9
+    assert load_cohort(config).mask.sum() == 14 * 9
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_full_paths_in_the_table_still_find_their_masks(tmp_path):
 )
 def test_bad_tables_are_refused(marked, tmp_path, text, message):
     with pytest.raises(InputError, match=message):
-        load_nifti(NiftiConfig(path=marked[0], table=table(tmp_path / "t.csv", text)))
+        load_cohort(NiftiConfig(path=marked[0], table=table(tmp_path / "t.csv", text)))
 
 
 @pytest.mark.parametrize(
@@ -244,21 +245,21 @@ def test_bad_tables_are_refused(marked, tmp_path, text, message):
 def test_bad_volumes_are_refused_by_name(tmp_path, data, message):
     save(tmp_path / "bad.nii", data)
     with pytest.raises(InputError, match=message):
-        load_nifti(NiftiConfig(path=tmp_path))
+        load_cohort(NiftiConfig(path=tmp_path))
 
 
 def test_two_shapes_and_damage_are_refused_by_name(marked):
     path = marked[0]
     save(path / "sub-2.nii", np.random.default_rng(0).random((5, 6, 7), np.float32))
     with pytest.raises(InputError, match=r"\(1, 14, 20, 9\) in .*sub-1.nii.gz, \(1, 6, 5, 7\) in .*sub-2.nii"):
-        load_nifti(NiftiConfig(path=path))
+        load_cohort(NiftiConfig(path=path))
     whole = (path / "sub-1.nii.gz").read_bytes()
     (path / "sub-1.nii.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"sub-1.nii.gz is not a readable NIfTI"):
-        load_nifti(NiftiConfig(path=path))
+        load_cohort(NiftiConfig(path=path))
     (path / "sub-1.nii.gz").write_bytes(b"text")
     with pytest.raises(InputError, match=r"sub-1.nii.gz is not a readable NIfTI"):
-        load_nifti(NiftiConfig(path=path))
+        load_cohort(NiftiConfig(path=path))
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_bad_settings_are_refused(tmp_path, settings):
 
 @pytest.mark.parametrize("settings", [{}, {"slice_axis": "axial"}], ids=["volume", "slice"])
 def test_written_counterfactual_lies_on_the_original(marked, tmp_path, settings):
-    cohort = load_nifti(NiftiConfig(path=marked[0], **settings))
+    cohort = load_cohort(NiftiConfig(path=marked[0], **settings))
     to_nifti(-cohort.x[0], cohort.affine[0], tmp_path / "cf.nii.gz")
     image = nibabel.load(tmp_path / "cf.nii.gz")
     assert np.allclose(image.affine, cohort.affine[0].numpy(), atol=1e-5)
@@ -289,9 +290,9 @@ def test_written_counterfactual_lies_on_the_original(marked, tmp_path, settings)
 
 
 def test_read_write_read_is_the_identity(marked, tmp_path):
-    first = load_nifti(NiftiConfig(path=marked[0]))
+    first = load_cohort(NiftiConfig(path=marked[0]))
     to_nifti(first.x[0], first.affine[0], tmp_path / "sub-1.nii")
-    again = load_nifti(NiftiConfig(path=tmp_path, window=(-1, 1)))
+    again = load_cohort(NiftiConfig(path=tmp_path, window=(-1, 1)))
     assert torch.allclose(again.x, first.x, atol=1e-6)
     assert torch.allclose(again.affine, first.affine, atol=1e-5)
 

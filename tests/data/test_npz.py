@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from cfx.core.errors import InputError
-from cfx.data.npz import NpzConfig, load_npz, open_npz
+from cfx.data.config import load_cohort
+from cfx.data.npz import NpzConfig, open_npz
 
 
 def write(path, images, labels, split="train", **more):
@@ -22,7 +23,7 @@ def grey(tmp_path):
 
 def test_grey_values_rows_and_labels(grey):
     path, images = grey
-    cohort = load_npz(NpzConfig(path=path))
+    cohort = load_cohort(NpzConfig(path=path))
     assert torch.allclose((cohort.x[:, 0] + 1) * 127.5, torch.from_numpy(images).float(), atol=1e-4)
     assert cohort.x[0, 0, 0, 0] == -1
     assert cohort.x[3, 0, 5, 5] == 1
@@ -33,7 +34,7 @@ def test_grey_values_rows_and_labels(grey):
 
 def test_colour_axis_moves_to_the_front(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
-    cohort = load_npz(NpzConfig(path=write(tmp_path / "rgb.npz", images, np.array([0, 1]))))
+    cohort = load_cohort(NpzConfig(path=write(tmp_path / "rgb.npz", images, np.array([0, 1]))))
     assert cohort.x.shape == (2, 3, 5, 4)
     assert torch.allclose(cohort.x[1, 2] * 127.5 + 127.5, torch.from_numpy(images[1, :, :, 2]).float(), atol=1e-4)
 
@@ -41,20 +42,20 @@ def test_colour_axis_moves_to_the_front(tmp_path):
 def test_volumes_keep_their_axes(tmp_path):
     images = np.zeros((2, 4, 5, 6), dtype=np.uint8)
     images[1, 3, 0, 5] = 255
-    cohort = load_npz(NpzConfig(path=write(tmp_path / "vol.npz", images, np.array([0, 1]))))
+    cohort = load_cohort(NpzConfig(path=write(tmp_path / "vol.npz", images, np.array([0, 1]))))
     assert (cohort.x == 1).nonzero().tolist() == [[1, 0, 3, 0, 5]]
 
 
 def test_halving_is_the_mean_of_four_pixels(grey):
     path, images = grey
-    cohort = load_npz(NpzConfig(path=path, size=3))
+    cohort = load_cohort(NpzConfig(path=path, size=3))
     means = images.reshape(4, 3, 2, 3, 2).astype(np.float64).mean((2, 4))
     assert np.allclose(cohort.x[:, 0].numpy() * 127.5 + 127.5, means, atol=1e-3)
 
 
 def test_enlarging_keeps_a_constant_and_the_range(tmp_path):
     images = np.full((1, 4, 4), 51, dtype=np.uint8)
-    cohort = load_npz(NpzConfig(path=write(tmp_path / "flat.npz", images, np.array([0])), size=(8, 6)))
+    cohort = load_cohort(NpzConfig(path=write(tmp_path / "flat.npz", images, np.array([0])), size=(8, 6)))
     assert cohort.space == (8, 6)
     assert torch.allclose(cohort.x, torch.tensor(-0.6), atol=1e-6)
 
@@ -62,37 +63,37 @@ def test_enlarging_keeps_a_constant_and_the_range(tmp_path):
 def test_float_images_state_their_range(tmp_path):
     path = write(tmp_path / "ct.npz", np.array([[[-1000.0, 0.0], [500.0, 1000.0]]]), np.array([0]))
     with pytest.raises(InputError, match="float64 need a value_range"):
-        load_npz(NpzConfig(path=path))
+        load_cohort(NpzConfig(path=path))
     with pytest.raises(InputError, match=r"within value_range \(0.0, 1.0\), got \[-1000, 1000\]"):
-        load_npz(NpzConfig(path=path, value_range=(0.0, 1.0)))
-    cohort = load_npz(NpzConfig(path=path, value_range=(-1000.0, 1000.0)))
+        load_cohort(NpzConfig(path=path, value_range=(0.0, 1.0)))
+    cohort = load_cohort(NpzConfig(path=path, value_range=(-1000.0, 1000.0)))
     assert cohort.x.flatten().tolist() == pytest.approx([-1, 0, 0.5, 1])
 
 
 def test_several_labels_a_row(tmp_path):
     labels = np.array([[1, 0, 1], [0, 0, 0]])
     path = write(tmp_path / "multi.npz", np.zeros((2, 3, 3), np.uint8), labels)
-    cohort = load_npz(NpzConfig(path=path, classes=("a", "b", "c")))
+    cohort = load_cohort(NpzConfig(path=path, classes=("a", "b", "c")))
     assert cohort.y.dtype == torch.float32
     assert cohort.y.tolist() == labels.tolist()
     with pytest.raises(InputError, match="3 labels a row, but 2 classes"):
-        load_npz(NpzConfig(path=path, classes=("a", "b")))
+        load_cohort(NpzConfig(path=path, classes=("a", "b")))
 
 
 def test_unlabelled(tmp_path):
     np.savez(tmp_path / "x.npz", test_images=np.zeros((2, 3, 3), np.uint8))
-    assert load_npz(NpzConfig(path=tmp_path / "x.npz", split="test", labelled=False)).y is None
+    assert load_cohort(NpzConfig(path=tmp_path / "x.npz", split="test", labelled=False)).y is None
 
 
 def test_missing_split_lists_the_keys(grey):
     with pytest.raises(InputError, match=r"no array 'val_images' .* it has train_images, train_labels"):
-        load_npz(NpzConfig(path=grey[0], split="val"))
+        load_cohort(NpzConfig(path=grey[0], split="val"))
 
 
 def test_missing_labels_list_the_keys(tmp_path):
     np.savez(tmp_path / "x.npz", train_images=np.zeros((2, 3, 3), np.uint8))
     with pytest.raises(InputError, match=r"no array 'train_labels' .* it has train_images"):
-        load_npz(NpzConfig(path=tmp_path / "x.npz"))
+        load_cohort(NpzConfig(path=tmp_path / "x.npz"))
 
 
 @pytest.mark.parametrize(
@@ -110,28 +111,28 @@ def test_missing_labels_list_the_keys(tmp_path):
 def test_bad_arrays_are_refused(tmp_path, images, labels, message):
     path = write(tmp_path / "bad.npz", images, np.array(labels))
     with pytest.raises(InputError, match=message):
-        load_npz(NpzConfig(path=path, classes=("a", "b"), size=6))
+        load_cohort(NpzConfig(path=path, classes=("a", "b"), size=6))
 
 
 def test_nan_is_refused_by_row(tmp_path):
     images = np.zeros((3, 2, 2), np.float32)
     images[1, 0, 0] = np.nan
     with pytest.raises(InputError, match=r"NaN or infinite pixels in rows \[1\]"):
-        load_npz(NpzConfig(path=write(tmp_path / "nan.npz", images, np.zeros(3, int)), value_range=(0, 1)))
+        load_cohort(NpzConfig(path=write(tmp_path / "nan.npz", images, np.zeros(3, int)), value_range=(0, 1)))
 
 
 def test_pickles_and_damage_are_refused(tmp_path):
     path = write(tmp_path / "object.npz", np.array([{}, {}], dtype=object), np.array([0, 1]))
     with pytest.raises(InputError, match="damaged or holds Python objects"):
-        load_npz(NpzConfig(path=path))
+        load_cohort(NpzConfig(path=path))
     path.write_bytes(b"not a zip file")
     with pytest.raises(InputError, match=r"not a readable .npz"):
-        load_npz(NpzConfig(path=path))
+        load_cohort(NpzConfig(path=path))
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(InputError, match="single array"):
-        load_npz(NpzConfig(path=tmp_path / "one.npy"))
+        load_cohort(NpzConfig(path=tmp_path / "one.npy"))
     with pytest.raises(InputError, match="found none"):
-        load_npz(NpzConfig(path=tmp_path / "none.npz"))
+        load_cohort(NpzConfig(path=tmp_path / "none.npz"))
 
 
 def test_flipped_bit_is_refused(grey):
@@ -140,13 +141,13 @@ def test_flipped_bit_is_refused(grey):
     content[200] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"train_images: .* is damaged"):
-        load_npz(NpzConfig(path=path))
+        load_cohort(NpzConfig(path=path))
 
 
 @pytest.mark.realdata
 def test_pneumoniamnist(realdata):
     path = realdata / "pneumoniamnist_28_merged.npz"
-    cohorts = {split: load_npz(NpzConfig(path=path, split=split)) for split in ("train", "val", "test")}
+    cohorts = {split: load_cohort(NpzConfig(path=path, split=split)) for split in ("train", "val", "test")}
     assert {split: len(cohort) for split, cohort in cohorts.items()} == {"train": 4707, "val": 524, "test": 624}
     for cohort in cohorts.values():
         assert cohort.x.shape[1:] == (1, 28, 28)
@@ -163,7 +164,7 @@ def test_rows_are_read_in_their_place(tmp_path, dtype, space):
     images = np.random.default_rng(0).integers(0, 200, (9, *space)).astype(dtype)
     np.savez(tmp_path / "a.npz", other=np.zeros(7), train_images=images, train_labels=np.arange(9))
     config = NpzConfig(path=tmp_path / "a.npz", value_range=(0, 200), lazy=True)
-    whole, source = load_npz(config.model_copy(update={"lazy": False})), open_npz(config)
+    whole, source = load_cohort(config.model_copy(update={"lazy": False})), open_npz(config)
     assert source[[8, 0, 3]].x.equal(whole.x[[8, 0, 3]])
     assert source[2:5].y.tolist() == [2, 3, 4]
 

@@ -6,7 +6,8 @@ import torch
 import zarr
 
 from cfx.core.errors import InputError
-from cfx.data.zarr import ZarrConfig, load_zarr, open_zarr
+from cfx.data.config import load_cohort
+from cfx.data.zarr import ZarrConfig, open_zarr
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def path(tmp_path):
 
 
 def test_images_labels_and_names(path):
-    cohort = load_zarr(
+    cohort = load_cohort(
         ZarrConfig(path=path, labels="grade", ids="name", value_range=(0, 10), classes=("low", "mid", "high"))
     )
     assert cohort.x.flatten().allclose(torch.linspace(-1, 1, 72), atol=1e-6)
@@ -32,15 +33,15 @@ def test_images_labels_and_names(path):
 
 
 def test_several_labels_and_numbered_rows(path):
-    cohort = load_zarr(ZarrConfig(path=path, labels="several", value_range=(0, 10)))
+    cohort = load_cohort(ZarrConfig(path=path, labels="several", value_range=(0, 10)))
     assert cohort.y.tolist() == [[0, 1], [1, 1], [0, 0], [1, 0]]
     assert cohort.ids == ("0", "1", "2", "3")
-    assert load_zarr(ZarrConfig(path=path, value_range=(0, 10))).y is None
+    assert load_cohort(ZarrConfig(path=path, value_range=(0, 10))).y is None
 
 
 def test_bytes_span_their_full_range(tmp_path):
     zarr.create_group(tmp_path).create_array("images", data=np.array([0, 51, 255], np.uint8).reshape(3, 1, 1, 1))
-    assert load_zarr(ZarrConfig(path=tmp_path)).x.flatten().tolist() == pytest.approx([-1, -0.6, 1])
+    assert load_cohort(ZarrConfig(path=tmp_path)).x.flatten().tolist() == pytest.approx([-1, -0.6, 1])
 
 
 @pytest.mark.parametrize(
@@ -57,12 +58,12 @@ def test_bytes_span_their_full_range(tmp_path):
 )
 def test_what_does_not_fit_is_refused(path, more, message):
     with pytest.raises(InputError, match=message):
-        load_zarr(ZarrConfig(**{"path": path, "value_range": (0, 10)} | more))
+        load_cohort(ZarrConfig(**{"path": path, "value_range": (0, 10)} | more))
 
 
 def test_no_store_and_a_damaged_chunk_are_named(path, tmp_path):
     with pytest.raises(InputError, match="expected a zarr group, found none at"):
-        load_zarr(ZarrConfig(path=tmp_path / "b.zarr"))
+        load_cohort(ZarrConfig(path=tmp_path / "b.zarr"))
     source = open_zarr(ZarrConfig(path=path, value_range=(0, 10), lazy=True))
     for chunk in (path / "images" / "c").rglob("*"):
         if chunk.is_file():

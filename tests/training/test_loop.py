@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -289,3 +290,12 @@ def test_a_lazy_cohort_trains_as_one_in_memory(tmp_path, kind):
     assert gap(weights(tmp_path / "memory"), weights(tmp_path / "lazy")) == 0
     assert result.figures
     assert max(asked) == 4  # never more than a block at a time
+
+
+def test_lazy_data_of_a_configuration(tmp_path):
+    cohort = toy_cohort()
+    np.savez(tmp_path / "toy.npz", train_images=cohort.x[:, 0].numpy(), train_labels=cohort.y.numpy())
+    for lazy in (True, False):
+        data = {"kind": "npz", "path": str(tmp_path / "toy.npz"), "value_range": [-1, 1], "lazy": lazy}
+        train(toy_config(tmp_path / str(lazy), "classifier", steps=2, data=data, validation=data))
+    assert gap(weights(tmp_path / "True"), weights(tmp_path / "False")) == 0
