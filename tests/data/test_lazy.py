@@ -56,6 +56,7 @@ def test_nothing_is_read_before_it_is_asked_for():
     assert read.asked == []
     assert source.shape == (1, 4, 4)
     assert read.asked == [(0, 5)]
+    source[[1, 4]]
     part(source, slice(10, 14))[:]
     assert read.asked == [(0, 5), (10, 15)]
     source[20:]
@@ -73,6 +74,14 @@ def test_the_blocks_used_last_are_kept_within_the_bytes():
     least[[5, 6, 6]]
     least[[6]]
     assert read.asked == [(0, 1), (5, 6), (6, 7)]
+
+
+def test_what_is_handed_out_stays_when_its_block_goes():
+    source = lazy(cache=0)
+    early = source[[3]]
+    source[[4]].x.fill_(-1)
+    assert float(early.x.mean()) == pytest.approx(0.03)
+    assert source[[4]].x.equal(lazy()[[4]].x)
 
 
 def test_another_shape_is_refused_by_name():
