@@ -105,7 +105,7 @@ def _noised(schedule: Schedule, x: Tensor, t: int, seed: int, row: Tensor) -> Te
     if t == 0:
         return x
     noise = normal(x.shape[1:], seed=seed, row=row.to(x.device), stream=t).to(x)
-    return schedule.alpha(t, x) * x + schedule.sigma(t, x) * noise
+    return schedule.noised(x, t, noise)
 
 
 def replay(maps: NoiseMaps, mean_fn: MeanFn) -> Float[Tensor, "b c *space"]:

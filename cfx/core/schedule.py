@@ -132,6 +132,12 @@ class Schedule:
         """sigma_t, shaped as `alpha` is."""
         return _lookup((1 - self._squares).sqrt(), t, like)
 
+    def noised(
+        self, x: Float[Tensor, "b c *space"], t: Time, eps: Float[Tensor, "b c *space"]
+    ) -> Float[Tensor, "b c *space"]:
+        """x_t = alpha_t x + sigma_t eps, one time for all rows or one a row."""
+        return self.alpha(t, x) * x + self.sigma(t, x) * eps
+
     def alpha_squared(self, t: int) -> float:
         """alpha_t^2 in double precision; sigma_t^2 is one minus it.
 

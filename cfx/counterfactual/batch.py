@@ -135,7 +135,7 @@ class Run:
         t = next(t for t in range(1, schedule.T + 1) if float(schedule.sigma(t, x).max()) >= _STABILITY_NOISE)
         z = reviewer.encode(x) if isinstance(reviewer, Latent) else x
         noise = normal(z.shape[1:], seed=self.seed, row=problem.row, stream=_STABILITY_STREAM).to(z)
-        again = reviewer(schedule.alpha(t, z) * z + schedule.sigma(t, z) * noise, t).mean
+        again = reviewer(schedule.noised(z, t, noise), t).mean
         if isinstance(reviewer, Latent):
             again = reviewer.decode(again) + x - reviewer.decode(z)
         after = self.judge.margin(again.clamp(-1, 1), problem.target, problem.source)

@@ -145,7 +145,7 @@ class DiffusionObjective:
         u = uniform((), **draw, stream=TIME)  # type: ignore[arg-type]
         t = 1 + (u * self.schedule.T).long()
         alpha, sigma = self.schedule.alpha(t, batch.x), self.schedule.sigma(t, batch.x)
-        truth = Posterior(batch.x, alpha * batch.x + sigma * eps, alpha, sigma)
+        truth = Posterior(batch.x, self.schedule.noised(batch.x, t, eps), alpha, sigma)
         q = self.denoiser(network)(truth.x_t, t, label)
         kind = self.objective.prediction
         weight = min_snr_weight(alpha, sigma, kind, self.objective.min_snr).flatten()

@@ -9,6 +9,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from cfx.core.errors import InputError
+from cfx.core.random import normal
 from cfx.core.schedule import Schedule
 
 CONFIGS = {
@@ -110,6 +111,19 @@ def test_levels():
     )
     assert ours.zero_snr
     assert not Schedule.from_diffusers({}).zero_snr
+
+
+def test_noised_is_diffusers_forward_process_at_a_time_of_its_own_for_every_row(config):
+    theirs = DDIMScheduler(**config)
+    ours = Schedule.from_diffusers(theirs.config)
+    x, eps = (normal((1, 3, 2), seed=1, row=torch.arange(3), stream=s) for s in range(2))
+    t = torch.tensor([1, 2, ours.T])
+    found = ours.noised(x, t, eps)
+    # theirs subtracts from one in single precision, which near t = 0 leaves few digits of sigma
+    torch.testing.assert_close(found, theirs.add_noise(x, eps, t - 1), atol=1e-4, rtol=0)
+    for i, time in enumerate(t.tolist()):
+        assert torch.equal(ours.noised(x[i : i + 1], time, eps[i : i + 1]), found[i : i + 1])
+    assert torch.equal(ours.noised(x, 0, eps), x)
 
 
 @pytest.mark.parametrize(

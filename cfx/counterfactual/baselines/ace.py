@@ -112,7 +112,7 @@ class Filter:
 
     def noised(self, image: Float[Tensor, "b c *space"], t: int) -> Float[Tensor, "b c *space"]:
         """A draw of x_t given the image."""
-        return self.schedule.alpha(t, image) * image + self.schedule.sigma(t, image) * self._noising[t]
+        return self.schedule.noised(image, t, self._noising[t])
 
     def __call__(
         self, image: Float[Tensor, "b c *space"], inside: Bool[Tensor, "b 1 *space"] | None = None

@@ -68,7 +68,7 @@ class Reverse:
     def noised(self, rows: Int[Tensor, " r"], i: int) -> Float[Tensor, "r c *space"]:
         """A fresh draw of the images at `times[i]`; the images themselves at time 0."""
         x, t = self.problem.x[rows], self.times[i]
-        return self.schedule.alpha(t, x) * x + self.schedule.sigma(t, x) * self._noise(rows) if t else x
+        return self.schedule.noised(x, t, self._noise(rows)) if t else x
 
     def estimate(self, rows: Int[Tensor, " r"], z: Float[Tensor, "r c *space"], i: int) -> Float[Tensor, "r c *space"]:
         """The one-step estimate of the clean image at `times[i]` (Tweedie), clipped to the range of images."""
