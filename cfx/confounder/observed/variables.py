@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfx.core.cohort import Cohort
+from cfx.core.components import components
 from cfx.core.distance import signed_distance
 from cfx.core.geometry import identity
 
@@ -23,6 +24,7 @@ SHAPE_SCORES = 3
 
 _VOXELS = 1 << 24  # of images worked on at a time
 _SIDE = 32  # most voxels along an axis of the masks whose signed distance is analysed
+_ROUNDING = 1e-6  # variation this small, relative to the values, is none
 _GAUSSIAN_MEDIAN = 0.6744897501960817  # median of |z|, z standard normal
 
 
@@ -96,10 +98,8 @@ def _scores(mask: Bool[Tensor, "n 1 *space"]) -> Float[Tensor, "n k"]:
     """Scores of the first principal components of the signed distance, each of unit variance."""
     small = coarse(mask.float(), _SIDE) > 0.5
     s = signed_distance(small).flatten(1).double()
-    u, size, _ = torch.linalg.svd(s - s.mean(0), full_matrices=False)
-    keep = size[:SHAPE_SCORES] > 1e-6 * s.norm()
-    scores: Tensor = u[:, :SHAPE_SCORES][:, keep] * len(mask) ** 0.5
-    return scores
+    found = components(s, least=_ROUNDING * float(s.square().mean(0).sum().sqrt()), most=SHAPE_SCORES)
+    return found.scores(s) / found.spread
 
 
 def _intensity(x: Float[Tensor, "n 1 *space"], inside: Bool[Tensor, "n 1 *space"]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.confounder.probes.features import Features
+from cfx.core.components import components, coordinates
 
 COMPONENTS = 32
 """Most principal components."""
@@ -37,7 +38,6 @@ _ROUNDING = 1e-6  # variation this small, relative to the values, is none
 _NONE = 1e-300  # in place of a denominator of 0
 _CALIBRATION = 8  # Newton steps
 _GRADIENTS = 8  # steps towards a Newton step
-_COLUMNS = 1 << 16  # of a wide view, worked on at a time
 
 
 @runtime_checkable
@@ -100,7 +100,7 @@ class Linear:
             return cls(features.name, values.double(), True, _ROUNDING)
         rounding = _ROUNDING * float(values.double().norm(dim=1).max())
         if values.shape[1] > len(values):
-            values = _coordinates(values)
+            values = coordinates(values)
         return cls(features.name, values.double(), False, rounding)
 
     def __len__(self) -> int:
@@ -132,27 +132,12 @@ class Linear:
 
     def _components(self, train: Bool[Tensor, " n"]) -> Float[Tensor, "n r"]:
         """Principal components of the training rows, of all rows, over the standard deviation of the first."""
-        x = self.values - self.values[train].mean(0)
+        x = self.values
         if self.standardise:
-            spread = x[train].square().mean(0).sqrt()
-            x = x / spread.where(spread > self.rounding * self.values.abs().amax(0), torch.inf)
-        variance, axes = torch.linalg.eigh(x[train].T @ x[train] / int(train.sum()))
-        spread = variance.clamp_min(0).sqrt().flip(0)[:COMPONENTS]
-        some = spread > max(self.rounding, _ROUNDING * float(spread[0]))
-        z: Tensor = x @ axes.flip(1)[:, :COMPONENTS][:, some] / spread[0].clamp_min(self.rounding)
-        return z
-
-
-def _coordinates(values: Float[Tensor, "n p"]) -> Float[Tensor, "n n"]:
-    """Rows with the same distances between them in as many dimensions as there are rows."""
-    mean = values.double().mean(0)
-    gram = torch.zeros(len(values), len(values), dtype=torch.float64)
-    for part, centre in zip(values.split(_COLUMNS, dim=1), mean.split(_COLUMNS), strict=True):
-        x = part.double() - centre
-        gram += x @ x.T
-    value, vector = torch.linalg.eigh(gram)
-    coordinates: Tensor = vector * value.clamp_min(0).sqrt()
-    return coordinates
+            spread = x[train].std(0, correction=0)
+            x = x / spread.where(spread > self.rounding * x.abs().amax(0), torch.inf)
+        found = components(x[train], least=self.rounding, share=_ROUNDING, most=COMPONENTS)
+        return found.scores(x) / found.spread[:1]
 
 
 def choose(
@@ -222,11 +207,10 @@ def fit(
 
 def _ridge(z: Tensor, y: Tensor, penalty: Tensor) -> Float[Tensor, "m q"]:
     """Linear regression, solved in the principal axes of z; the constant is the one of centred columns."""
-    centre = z.mean(0)
-    value, axes = torch.linalg.eigh((z - centre).T @ (z - centre))
-    slope = (y - y.mean(1, keepdim=True)) @ (z - centre) @ axes / (value.clamp_min(0) + len(z) * penalty[:, None] / 2)
-    beta = slope @ axes.T
-    return torch.cat([-(beta @ centre)[:, None], beta], 1)
+    found = components(z, share=0.0)
+    slope = (y - y.mean(1, keepdim=True)) @ found.scores(z) / (len(z) * (found.variance + penalty[:, None] / 2))
+    beta = slope @ found.axes.T
+    return torch.cat([-(beta @ found.mean)[:, None], beta], 1)
 
 
 def _newton(z: Tensor, y: Tensor, penalty: Tensor, beta: Tensor) -> Float[Tensor, "m q"]:

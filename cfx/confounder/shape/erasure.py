@@ -25,11 +25,13 @@ from torch import Tensor
 from cfx.confounder.probes.features import sdf
 from cfx.confounder.shape.normalise import BACKGROUND, Normaliser
 from cfx.core.cohort import Cohort
+from cfx.core.components import components
 from cfx.core.distance import solid
 from cfx.core.errors import InputError
 
 _RIDGE = 1e-4  # added to the variance of every direction, relative to the mean variance of a voxel
-_NONE = 1e-6  # variation this small, relative to the largest, is rounding
+_NONE = 1e-3  # standard deviations this small, relative to the largest, are rounding
+_UNLINKED = 1e-6  # so are correlations with what is known
 _DARKEST = BACKGROUND + 2 / 255  # inside, nothing is as dark as the background
 
 
@@ -116,13 +118,11 @@ def _known(mask: Tensor, scores: int, products: int) -> Float[Tensor, "n k"]:
     """What is known of the shapes: scores of unit variance, and products of the first ones."""
     n = len(mask)
     columns = sdf(solid(mask)).values.double()
-    columns = columns - columns.mean(0)
-    variance, v = _principal(columns)
-    k = min(scores, n // 10, len(variance))
-    z = columns @ (v[:, :k] / variance[:k].sqrt())
+    found = components(columns, share=_NONE, most=min(scores, n // 10))
+    z = found.scores(columns) / found.spread
     while products * (products + 1) // 2 > n // 10:
         products -= 1
-    i, j = torch.triu_indices(min(products, k), min(products, k))
+    i, j = torch.triu_indices(min(products, z.shape[1]), min(products, z.shape[1]))
     return torch.cat([z, z[:, i] * z[:, j]], 1)
 
 
@@ -135,17 +135,8 @@ def _within(v: Float[Tensor, "n k"], y: Int[Tensor, " n"]) -> Float[Tensor, "n k
 def _erase(x: Float[Tensor, "n p"], z: Float[Tensor, "n k"]) -> tuple[Float[Tensor, "p r"], Float[Tensor, "r p"]]:
     """S^(-1/2) U and its left inverse, U an orthonormal basis of the columns of S^(-1/2) C."""
     n, p = x.shape
-    variance, v = _principal(x)
-    spread = (variance + _RIDGE * variance.sum() / p).sqrt()
+    found = components(x, share=_NONE)
+    v, spread = found.axes, (found.variance + _RIDGE * found.variance.sum() / p).sqrt()
     u, size, _ = torch.linalg.svd((v / spread).T @ (x.T @ z / n), full_matrices=False)
-    u = u[:, size > _NONE * size[0]]
+    u = u[:, size > _UNLINKED * size[0]]
     return (v / spread) @ u, (v * spread @ u).T
-
-
-def _principal(x: Float[Tensor, "n p"]) -> tuple[Float[Tensor, " r"], Float[Tensor, "p r"]]:
-    """Variances, the largest first, and directions of centred rows, from the smaller of the two Gram matrices."""
-    n, p = x.shape
-    variance, v = torch.linalg.eigh((x.T @ x if p <= n else x @ x.T) / n)
-    some = (variance > _NONE * variance[-1]).nonzero()[:, 0].flip(0)
-    variance, v = variance[some], v[:, some]
-    return variance, v if p <= n else x.T @ (v / (variance * n).sqrt())

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from cfx.core.components import components
 from cfx.core.distance import signed_distance
 from cfx.core.errors import InputError
 
@@ -117,17 +118,12 @@ class SdfPca:
         if not clip > 0:
             raise InputError("shape: expected signed distances that are negative inside, got none below zero")
         x = (distance / clip).clamp(-1, 1).flatten(1)
-        mean = x.mean(0)
-        x = x - mean
-        variance, v = torch.linalg.eigh((x @ x.T).double() / len(x))  # n x n: there are fewer shapes than voxels
-        scale, v = variance.flip(0).clamp_min(0).sqrt(), v.flip(1)
-        rank = int((scale > _NOTHING * x.shape[1] ** 0.5).sum())
-        if not rank:
+        found = components(x, least=_NOTHING * x.shape[1] ** 0.5, most=most)
+        if not len(found.variance):
             raise InputError(f"shape: expected shapes that differ, got {len(distance)} alike")
-        keep = slice(0, rank if most is None else min(rank, most))
-        basis = torch.linalg.qr(x.T @ v[:, keep].float()).Q.T.contiguous()
         grid = distance.shape[2:]
-        return cls(mean.view(1, *grid), basis.reshape(-1, *grid), scale[keep].float(), clip)
+        basis = found.axes.T.contiguous().reshape(-1, *grid)
+        return cls(found.mean.view(1, *grid), basis, found.spread.float(), clip)
 
     @property
     def space(self) -> tuple[int, ...]:
