@@ -25,6 +25,7 @@ from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UN
 from cfx.confounder.plan import Plan
 from cfx.core.crossed import Effect, crossed_effect, sign_flip
 from cfx.core.errors import InputError
+from cfx.core.scores import balanced_accuracy
 
 
 class Outcome(StrEnum):
@@ -143,7 +144,7 @@ def decide(scores: Scores, plan: Plan) -> Reliance:
     flipped = [e.mean(0), e.mean(1)] if len(e) > 1 else [e[0]]
     flips = [sign_flip(values, draws=plan.flips, seed=plan.seed) for values in flipped]
     right = {name: score.mean(0) < 0 for name, score in s.items()}
-    accuracy = {name: _balanced(r, y) for name, r in right.items()}
+    accuracy = {name: float(balanced_accuracy(r, y)) for name, r in right.items()}
     lost, won = int((right[SAME] & ~right[OPPOSITE]).sum()), int((right[OPPOSITE] & ~right[SAME]).sum())
     return Reliance(
         plan=plan,
@@ -184,11 +185,6 @@ def _verdict(effect: Effect, margin: float, arms: Mapping[str, Effect], p_flip: 
     if max(effect.p_value, p_flip) < plan.alpha:
         return Outcome.RELIES if control < plan.artefact * abs(effect.value) else Outcome.ARTEFACT
     return Outcome.INCONCLUSIVE
-
-
-def _balanced(right: Tensor, y: Tensor) -> float:
-    """Balanced accuracy: mean over classes of the share that is right."""
-    return float(torch.stack([right[y == c].double().mean() for c in y.unique()]).mean())
 
 
 def _explained(accuracy: Mapping[str, float]) -> float:

@@ -20,6 +20,7 @@ from cfx.core.cohort import Cohort
 from cfx.core.distance import plausible_volumes, solid
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
+from cfx.core.scores import pairwise_dice
 
 RANDOM, NORMALISED = "random", "normalised"
 
@@ -91,7 +92,7 @@ class ShapeSwap:
         (mask, y), (shapes, c) = (_labelled(part, name) for part, name in ((cohort, "cohort"), (donors, "donors")))
         if mask.shape[2:] != shapes.shape[2:]:
             raise InputError(f"donors: expected masks of shape {tuple(mask.shape[2:])}, got {tuple(shapes.shape[2:])}")
-        gap = _apart(mask, shapes)
+        gap = 1 - pairwise_dice(mask, shapes)
         taken = torch.tensor([[a == b for b in donors.ids] for a in cohort.ids])
         other, own = torch.zeros_like(y), torch.zeros_like(y)
         for k in (0, 1):
@@ -155,12 +156,6 @@ def _labelled(cohort: Cohort, name: str) -> tuple[Tensor, Tensor]:
     if cohort.y.ndim != 1 or sorted(cohort.y.unique().tolist()) != [0, 1]:
         raise InputError(f"{name}.y: expected both classes 0 and 1, got {cohort.y.unique().tolist()}")
     return solid(cohort.mask), cohort.y
-
-
-def _apart(a: Bool[Tensor, "n 1 *space"], b: Bool[Tensor, "m 1 *space"]) -> Float[Tensor, "n m"]:
-    """One minus Dice of every pair."""
-    flat, other = a.flatten(1).float(), b.flatten(1).float()
-    return 1 - 2 * (flat @ other.T) / (flat.sum(1)[:, None] + other.sum(1)[None])
 
 
 def _assign(cost: Float[Tensor, "n m"]) -> Int[Tensor, " n"]:

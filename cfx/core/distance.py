@@ -85,12 +85,6 @@ def _edt(mask: np.ndarray) -> np.ndarray:
     return outer
 
 
-def dice(a: Bool[Tensor, "n 1 *space"], b: Bool[Tensor, "n 1 *space"]) -> Float[Tensor, " n"]:
-    """Dice overlap of two masks, row by row; 1 where both are empty."""
-    both, either = (f(a, b).flatten(1).sum(1).float() for f in (torch.logical_and, torch.logical_or))
-    return torch.where(either == 0, 1.0, 2 * both / (both + either))
-
-
 def plausible_volumes(masks: Bool[Tensor, "n 1 *space"]) -> tuple[float, float]:
     """Range of volumes, in voxels, outside which a mask is an outlier among these: a failed skull strip, say.
 

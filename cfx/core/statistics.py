@@ -1,11 +1,11 @@
-"""Small statistics on per-row values: bootstrap intervals, paired comparisons, average precision, Holm's adjustment."""
+"""Small statistics on per-row values: bootstrap intervals, paired comparisons, Holm's adjustment."""
 
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from cfx.core.errors import InputError
@@ -122,21 +122,6 @@ def row_weights(n: int, *, draws: int, seed: int) -> Float[Tensor, "draws n"]:
     """
     w = -torch.log1p(-uniform((n,), seed=seed, row=torch.arange(draws), stream=1).double())
     return n * w / w.sum(1, keepdim=True)
-
-
-def average_precision(score: Float[Tensor, "b n"], truth: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """Area under the precision-recall curve of each row, by the step rule; tied scores count as one threshold.
-
-    NaN where a row has no positive.
-    """
-    score, order = score.sort(dim=1, descending=True)
-    hit = truth.gather(1, order).double()
-    caught, seen = hit.cumsum(1), torch.arange(1, hit.shape[1] + 1, dtype=torch.float64)
-    # precision at a threshold is read after its last tie
-    last = torch.cat([score[:, 1:] != score[:, :-1], torch.ones_like(truth[:, :1])], 1)
-    at = torch.where(last, torch.arange(hit.shape[1]), hit.shape[1]).flip(1).cummin(1).values.flip(1)
-    precision = (caught / seen).gather(1, at)
-    return ((precision * hit).sum(1) / caught[:, -1]).float()
 
 
 def holm(p: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from cfx.core.cohort import Source
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
+from cfx.core.scores import auroc
 from cfx.models import build
 from cfx.models.running import BATCH, in_batches
 from cfx.training.adversaries import pooled, staged
@@ -88,7 +89,7 @@ class ClassifierObjective:
         figures["accuracy"] = float(self._right(logits, cohort.y).float().mean())
         if not self.objective.multilabel and int(cohort.y.max()) == 1 and logits.shape[1] <= 2:
             score = logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0)
-            figures["auroc"] = auroc(score, cohort.y)
+            figures["auroc"] = float(auroc(score, cohort.y == 1))
         return figures
 
     def checkpoint(self, network: nn.Module, cohort: Source) -> tuple[nn.Module, dict[str, Any]]:
@@ -143,12 +144,3 @@ def _shift(x: Float[Tensor, "b c *space"], by: Tensor) -> Float[Tensor, "b c *sp
         view[2 + axis] = size
         x = x.gather(2 + axis, index.reshape(view).expand_as(x))
     return x
-
-
-def auroc(score: Float[Tensor, " n"], y: Tensor) -> float:
-    """Area under the ROC curve of a score for class 1: the Mann-Whitney statistic with ties counted half."""
-    pos, neg = score[y == 1], score[y == 0]
-    if not len(pos) or not len(neg):
-        return float("nan")
-    gap = pos[:, None] - neg[None]
-    return float((gap > 0).double().mean() + 0.5 * (gap == 0).double().mean())

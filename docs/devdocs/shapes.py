@@ -18,8 +18,9 @@ from torch.nn.functional import avg_pool3d
 
 from cfx.confounder.shape.pca import Codec, SdfPca
 from cfx.confounder.shape.vae import ShapeVae
-from cfx.core.distance import dice, signed_distance, solid
+from cfx.core.distance import signed_distance, solid
 from cfx.core.random import permutation
+from cfx.core.scores import dice
 
 FOLDS = 5
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from cfx.core import geometry
-from cfx.core.distance import dice, plausible_volumes
+from cfx.core.distance import plausible_volumes
 from cfx.core.registration import match
+from cfx.core.scores import dice
 
 
 def main(folder: Path) -> None:

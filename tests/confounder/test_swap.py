@@ -11,8 +11,9 @@ from cfx.confounder.plan import Plan
 from cfx.confounder.planted import simulated
 from cfx.confounder.reliance import Outcome, decide
 from cfx.confounder.swap import ShapeSwap
-from cfx.core.distance import dice, plausible_volumes, signed_distance
+from cfx.core.distance import plausible_volumes, signed_distance
 from cfx.core.errors import InputError
+from cfx.core.scores import dice
 from cfx.data import BrainConfig, load_cohort
 from cfx.data.brain import Confounder
 

@@ -63,13 +63,6 @@ def test_a_bay_that_opens_on_the_border_is_no_hole():
     assert torch.equal(distance.solid(mask), mask)
 
 
-def test_dice_counts_the_overlap():
-    a, b = torch.zeros(3, 1, 4, 4, dtype=torch.bool), torch.zeros(3, 1, 4, 4, dtype=torch.bool)
-    a[0, 0, :2], b[0, 0, 1:3] = True, True
-    a[1, 0, 0] = True
-    assert distance.dice(a, b).tolist() == [0.5, 0.0, 1.0]
-
-
 @pytest.mark.parametrize(
     ("mask", "says"),
     [

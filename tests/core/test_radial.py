@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cfx.core import geometry, radial
-from cfx.core.distance import dice
 from cfx.core.errors import InputError
+from cfx.core.scores import dice
 
 GRIDS = [(64, 60), (40, 44, 42)]
 AXES = (1.0, 1.25, 0.85)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from cfx.core import geometry
-from cfx.core.distance import dice, signed_distance, solid
+from cfx.core.distance import signed_distance, solid
 from cfx.core.errors import InputError
 from cfx.core.registration import EDGE, LIMIT, fill, match, reshape
+from cfx.core.scores import dice
 from cfx.data.brain import BrainConfig, Confounder, load_brain
 
 SHAPE = (Confounder(kind="shape", q=0.5),)

@@ -2,35 +2,16 @@ import math
 
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
 
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 from cfx.core.statistics import (
-    average_precision,
     bootstrap_interval,
     holm,
     paired_difference,
     paired_ratio,
     row_weights,
 )
-
-
-def test_average_precision_equals_scikit_learn_with_ties() -> None:
-    score = (normal((200,), seed=1, row=torch.arange(20), stream=0) * 4).round() / 4  # many ties
-    truth = normal((200,), seed=1, row=torch.arange(20), stream=1) + score > 1
-    found = average_precision(score, truth)
-    for i in range(20):
-        assert found[i] == pytest.approx(average_precision_score(truth[i].numpy(), score[i].numpy()), abs=1e-6)
-
-
-def test_average_precision_of_a_constant_map_is_the_base_rate() -> None:
-    truth = torch.arange(50)[None] < 7
-    assert average_precision(torch.zeros(1, 50), truth)[0] == pytest.approx(7 / 50)
-
-
-def test_average_precision_without_a_positive_is_nan() -> None:
-    assert math.isnan(float(average_precision(torch.rand(1, 5), torch.zeros(1, 5, dtype=torch.bool))[0]))
 
 
 def test_bootstrap_interval_of_a_mean_is_near_the_normal_one() -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from cfx.core.cohort import Cohort
 from cfx.core.random import normal
 from cfx.models.autoencoder import kl_standard
-from cfx.training.classify import _shift, augment, auroc
+from cfx.training.classify import _shift, augment
 from cfx.training.config import ClassifierConfig
 from cfx.training.objectives import Batch, DiffusionObjective, make_objective, min_snr_weight, whole_batch
 from tests.training.toys import toy_cohort, toy_config
@@ -144,9 +144,3 @@ class TestAugment:
         scaled = augment(ClassifierConfig(kind="classifier", contrast=0.3), batch)
         assert (scaled.abs() <= 1.3 * batch.x.abs() + 1e-6).all()
         assert scaled.abs().max() <= 1
-
-
-def test_auroc_counts_ordered_pairs():
-    score, y = torch.tensor([0.1, 0.4, 0.35, 0.8]), torch.tensor([0, 0, 1, 1])
-    assert auroc(score, y) == 0.75
-    assert auroc(torch.zeros(4), y) == 0.5

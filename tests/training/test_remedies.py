@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cfx.core.cohort import Cohort
-from cfx.core.distance import dice
 from cfx.core.errors import InputError
+from cfx.core.scores import dice
 from cfx.data.lazy import LazyCohort
 from cfx.models import load
 from cfx.training import train

@@ -29,6 +29,7 @@ from cfx.core.cohort import Cohort
 from cfx.core.crossed import crossed_effect
 from cfx.core.errors import InputError
 from cfx.core.rows import Rows, about
+from cfx.core.scores import class_weights
 from cfx.data import BrainConfig, load_cohort
 from cfx.models.judge import Classifier
 from cfx.models.running import at_rest
@@ -161,11 +162,6 @@ def decisions(
 
     with at_rest(*networks):
         return shared(work, Hits, len(cohort), batch_size, accelerator)
-
-
-def class_weights(y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """What makes a mean over rows one over classes: n / (2 n_y)."""
-    return len(y) / (2 * y.bincount(minlength=2)[y].double())
 
 
 def figures(name: str, hits: Mapping[str, Mapping[str, Float[Tensor, "k n"]]]) -> dict[str, float | None]:

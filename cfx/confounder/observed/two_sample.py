@@ -13,12 +13,12 @@ from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 from torch import Tensor
 
 from cfx.confounder.observed.independence import permutation_p, shuffles
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
+from cfx.core.scores import auroc, balanced_accuracy
 
 _FOLDS = 5
 _STEPS = 50  # of the logistic fit
@@ -69,9 +69,8 @@ def two_sample(
     for k in range(_FOLDS):
         here = fold == k
         score[:, here] = _logit(x[~here], groups[:, ~here], x[here])
-    auc = _auc(score, groups)
-    right = (score[0] > 0) == group
-    accuracy = float((right[group].double().mean() + right[~group].double().mean()) / 2)
+    auc = auroc(score, groups > 0)
+    accuracy = float(balanced_accuracy((score[0] > 0) == group, group))
     return TwoSample(float(auc[0]), accuracy, permutation_p(float(auc[0]), auc[1:]), permutations)
 
 
@@ -107,10 +106,3 @@ def _logit(x: Float[Tensor, "n v"], groups: Float[Tensor, "m n"], new: Float[Ten
     for _ in range(_STEPS):
         beta = beta + (groups - (beta @ x.T + offset).sigmoid()) @ gain - beta @ shrink
     return beta @ new.T
-
-
-def _auc(score: Float[Tensor, "m n"], groups: Float[Tensor, "m n"]) -> Float[Tensor, " m"]:
-    """Area under the ROC curve of every row, ties counted half (Mann and Whitney)."""
-    rank = torch.from_numpy(stats.rankdata(score.numpy(), axis=1))
-    b = groups.sum(1)
-    return ((rank * groups).sum(1) - b * (b + 1) / 2) / (b * (groups.shape[1] - b))

@@ -22,7 +22,10 @@ from torch import Tensor
 
 from cfx.confounder.probes.readers import loss
 from cfx.core.errors import InputError
+from cfx.core.scores import auroc
 from cfx.core.statistics import Estimate, bootstrap_interval
+
+_CHANCE = 0.5
 
 Score = Callable[[Float[Tensor, "w g"]], Float[Tensor, " w"]]
 """Weights of subjects, one row a resample, to a score of each."""
@@ -82,9 +85,8 @@ def ba(p: HeldOut, w: Float[Tensor, "w g"]) -> Float[Tensor, " w"]:
 
 def auc(p: HeldOut, w: Float[Tensor, "w g"]) -> Float[Tensor, " w"]:
     """Share of the pairs of a positive and a negative that are in the right order, ties half."""
-    yes, no = p.target == 1, p.target == 0
-    ordered = ((p.prediction[yes][:, None] - p.prediction[no]).sign() + 1) / 2
-    return _ratio(((w[:, yes] @ ordered) * w[:, no]).sum(1), w[:, yes].sum(1) * w[:, no].sum(1))
+    found = auroc(p.prediction, p.target == 1, w)
+    return found.where(~found.isnan(), _CHANCE)
 
 
 def bits(p: HeldOut, w: Float[Tensor, "w g"]) -> Float[Tensor, " w"]:
@@ -162,4 +164,4 @@ def _mean(values: Float[Tensor, " g"], w: Float[Tensor, "w g"]) -> Float[Tensor,
 
 def _ratio(a: Float[Tensor, " w"], b: Float[Tensor, " w"]) -> Float[Tensor, " w"]:
     """The ratio a / b; chance where a resample has no subject to count."""
-    return torch.where(b > 0, a / b.clamp_min(1e-300), 0.5)
+    return torch.where(b > 0, a / b.clamp_min(1e-300), _CHANCE)

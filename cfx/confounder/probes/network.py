@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cfx.confounder.probes.features import shares
-from cfx.confounder.probes.readers import loss, weights
+from cfx.confounder.probes.readers import loss
 from cfx.core.cohort import check_images
 from cfx.core.distance import check_mask
+from cfx.core.scores import class_weights
 from cfx.models.registry import build
 
 
@@ -72,7 +73,7 @@ class Network:
         network = self._network(a)
         spread = torch.ones(()) if binary else y.std().float()
         goal = (y if binary else (y - y.mean()) / spread).float()
-        weight = weights(goal[None])[0] if binary else torch.ones_like(goal)
+        weight = class_weights(goal).to(goal) if binary else torch.ones_like(goal)
         optimiser = torch.optim.AdamW(network.parameters(), self.rate, weight_decay=self.decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         with torch.enable_grad():

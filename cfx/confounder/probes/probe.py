@@ -27,6 +27,7 @@ from cfx.confounder.probes.heldout import BINARY, CONTINUOUS, HeldOut, estimate,
 from cfx.confounder.probes.readers import Linear, Reader
 from cfx.core.errors import InputError
 from cfx.core.groups import Units
+from cfx.core.scores import balanced_accuracy
 from cfx.core.statistics import Estimate
 
 _TIE = 1e-9  # statistics this near count as equal
@@ -139,8 +140,7 @@ def _base(y: Float[Tensor, "m g"], units: Units, fold: Int[Tensor, " g"]) -> Flo
 
 def _balanced(y: Float[Tensor, "m g"], known: Float[Tensor, "m g"], prediction: Tensor) -> Float[Tensor, " m"]:
     """Balanced accuracy of every target."""
-    good = right(prediction, y)
-    return ((good * y).sum(1) / y.sum(1) + (good * (1 - y)).sum(1) / (1 - y).sum(1)) / 2
+    return balanced_accuracy(right(prediction, y), y)
 
 
 def _r2(y: Float[Tensor, "m g"], known: Float[Tensor, "m g"], prediction: Tensor) -> Float[Tensor, " m"]:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from cfx.confounder.probes.features import Features
 from cfx.core.components import components, coordinates
+from cfx.core.scores import class_weights
 
 COMPONENTS = 32
 """Most principal components."""
@@ -59,12 +60,6 @@ class Reader(Protocol):
             fold: Fold of every row.
             binary: Predict log-odds of values that were equally many; else what the mean of the training rows lacks.
         """
-
-
-def weights(y: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-    """Weights of mean 1 that give the ones and the zeros of a row half of the whole each."""
-    share = y.mean(1, keepdim=True)
-    return (y / share + (1 - y) / (1 - share)) / 2
 
 
 def loss(y: Float[Tensor, "*m n"], prediction: Float[Tensor, "*m n"], *, binary: bool) -> Float[Tensor, "*m n"]:
@@ -144,7 +139,7 @@ def choose(
     s: Float[Tensor, "penalties m n"], y: Float[Tensor, "m n"], *, binary: bool
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, "m 1"], Float[Tensor, "m 1"]]:
     """The penalty whose calibrated inner predictions lose least, and their calibration, offset + scale s."""
-    weight, left = (weights(y), y) if binary else (torch.ones_like(y), y - y.mean(1, keepdim=True))
+    weight, left = (class_weights(y), y) if binary else (torch.ones_like(y), y - y.mean(1, keepdim=True))
     centre, spread = s.mean(2, keepdim=True), s.std(2, keepdim=True).clamp_min(_NONE)
     u = (s - centre) / spread
     slope, constant = (

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from cfx.core import geometry
 from cfx.core.cohort import check_images
-from cfx.core.distance import check_mask, dice, signed_distance
+from cfx.core.distance import check_mask, signed_distance
 from cfx.core.errors import InputError
 from cfx.core.random import normal
 from cfx.core.registration import LIMIT, match, reshape
+from cfx.core.scores import dice
 
 LEAST_DICE = 0.95
 MOST_LESION_CHANGE = 0.1

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.rows import Rows
-from cfx.core.statistics import average_precision
+from cfx.core.scores import average_precision, dice
 from cfx.counterfactual.metrics.measure import apart, probability, rms
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.models.perceptual import Lpips
@@ -147,9 +147,3 @@ def lesion_rows(result: Counterfactuals, cohort: Cohort) -> dict[str, Float[Tens
     images = {"lesion_dice": result.x_cf} | ({} if cohort.x_true is None else {"lesion_dice_truth": cohort.x_true})
     changed = {name: (v - result.x).abs().amax(1, keepdim=True) > TRUE_EFFECT for name, v in images.items()}
     return {name: dice(v, lesion).where(asked, torch.nan) for name, v in changed.items()}
-
-
-def dice(a: Bool[Tensor, "n ..."], b: Bool[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-    """Dice coefficient 2 |a and b| / (|a| + |b|) of every row; NaN where both are empty."""
-    a, b = a.flatten(1).double(), b.flatten(1).double()
-    return 2 * (a * b).sum(1) / (a.sum(1) + b.sum(1))

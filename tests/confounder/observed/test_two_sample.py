@@ -4,24 +4,13 @@ import pytest
 import torch
 from scipy import optimize, stats
 
-from cfx.confounder.observed.two_sample import _auc, _logit, two_sample
+from cfx.confounder.observed.two_sample import _logit, two_sample
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 
 
 def draw(n, v, seed=0, stream=0):
     return normal((n, v), seed=seed, row=torch.arange(1), stream=stream)[0].double()
-
-
-def test_area_under_the_curve_counts_pairs_and_half_the_ties():
-    score = (draw(6, 30) * 2).round()
-    groups = (draw(6, 30, stream=1) > 0).double()
-    found = _auc(score, groups)
-    for s, g in zip(score, groups.bool(), strict=True):
-        apart = s[g][:, None] - s[~g]
-        expected = (apart > 0).double().mean() + 0.5 * (apart == 0).double().mean()
-        assert float(found[0]) == pytest.approx(float(expected))
-        found = found[1:]
 
 
 def test_the_logistic_fit_is_the_minimum_for_every_grouping():

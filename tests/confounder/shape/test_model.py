@@ -15,6 +15,7 @@ from cfx.confounder.shape.vae import ShapeVae, started
 from cfx.core.distance import signed_distance, solid
 from cfx.core.errors import CheckpointError, InputError
 from cfx.core.geometry import identity
+from cfx.core.scores import dice
 from cfx.data.brain import BrainConfig, Confounder, load_brain
 
 SPACE = {2: (24, 20), 3: (16, 14, 12)}
@@ -27,11 +28,6 @@ def ellipsoids(n, dims=2, seed=0):
     p = identity(space, torch.zeros(1)) - (torch.tensor(space).view(1, -1, *[1] * dims) - 1) / 2
     radius = 0.3 * torch.tensor(space) * (1 + 0.12 * torch.randn(n, dims, generator=generator).clamp(-2, 2))
     return (p / radius.view(n, dims, *[1] * dims)).square().sum(1, keepdim=True) <= 1
-
-
-def dice(a, b):
-    a, b = a.flatten(1), b.flatten(1)
-    return 2 * (a & b).sum(1) / (a.sum(1) + b.sum(1))
 
 
 def brains(n, start=0, q=0.9):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from cfx.confounder.shape.normalise import BACKGROUND, Normaliser, mean_shape
-from cfx.core.distance import dice, signed_distance, solid
+from cfx.core.distance import signed_distance, solid
 from cfx.core.errors import InputError
+from cfx.core.scores import dice
 from cfx.data.brain import BrainConfig, Confounder, load_brain
 
 N = 16

@@ -10,9 +10,10 @@ import torch
 
 from cfx.confounder.shape.transfer import Transfer, random_velocity
 from cfx.core import geometry
-from cfx.core.distance import dice, plausible_volumes, signed_distance, solid
+from cfx.core.distance import plausible_volumes, signed_distance, solid
 from cfx.core.errors import InputError
 from cfx.core.registration import EDGE, LIMIT
+from cfx.core.scores import dice
 from cfx.data.brain import BrainConfig, Confounder, load_brain
 
 N = 10

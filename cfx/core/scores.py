@@ -1,0 +1,110 @@
+"""How good scores, decisions, masks and forecasts are, in closed form.
+
+    AUROC                P(s+ > s-) + P(s+ = s-) / 2 of a positive and a negative drawn at random (Mann and Whitney)
+    average precision    sum over thresholds of precision times the rise of recall, no interpolation
+    balanced accuracy    mean over classes of the share that is decided right
+    Dice                 2 |a and b| / (|a| + |b|)
+    log-loss             -log p(y)
+    pinball loss         max(tau (y - q), (tau - 1) (y - q)), least on average where q is the tau-quantile of y
+
+The last two are proper: no forecast does better on average than the truth. (The Brier score, which is proper too, is in
+`cfx.core.calibration` with its parts.) In the pinball loss the argument is y - q: with q - y it finds the quantile of
+1 - tau.
+
+References: Hanley and McNeil (1982) for the area under the ROC curve; Dice (1945); Koenker and Bassett (1978),
+"Regression quantiles"; Gneiting and Raftery (2007), "Strictly proper scoring rules, prediction, and estimation".
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+
+def auroc(
+    score: Float[Tensor, "*#m n"], positive: Bool[Tensor, "*#m n"], weight: Float[Tensor, "*#m n"] | None = None
+) -> Float[Tensor, "*m"]:
+    """Area under the ROC curve, ties counted half, float64; NaN where there is no positive or no negative.
+
+    Args:
+        score: Scores, higher for positives.
+        positive: Which rows are positive.
+        weight: Weight of every row, how often a resample drew it, say; 1 by default. Leading axes broadcast.
+    """
+    rising, order = score.sort(dim=-1)
+    first, last = _ties(rising)
+    weight = torch.ones_like(score, dtype=torch.float64) if weight is None else weight.double()
+    up, down = torch.where(positive, weight, 0.0), torch.where(positive, 0.0, weight)
+    up, down, order, first, last = torch.broadcast_tensors(up, down, order, first, last)
+    up, down = up.gather(-1, order), down.gather(-1, order)
+    passed = down.cumsum(-1)  # negatives so far
+    below = (passed - down).gather(-1, first) + passed.gather(-1, last)  # twice those below, ties half
+    area: Tensor = (up * below).sum(-1) / (2 * up.sum(-1) * down.sum(-1))
+    return area
+
+
+def average_precision(score: Float[Tensor, "b n"], truth: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    """Area under the precision-recall curve of each row, by the step rule; tied scores count as one threshold.
+
+    NaN where a row has no positive.
+    """
+    score, order = score.sort(dim=1, descending=True)
+    hit = truth.gather(1, order).double()
+    caught, seen = hit.cumsum(1), torch.arange(1, hit.shape[1] + 1, dtype=torch.float64)
+    precision = (caught / seen).gather(1, _ties(score)[1])  # at a threshold it is read after its last tie
+    return ((precision * hit).sum(1) / caught[:, -1]).float()
+
+
+def _ties(ordered: Float[Tensor, "*m n"]) -> tuple[Int[Tensor, "*m n"], Int[Tensor, "*m n"]]:
+    """Places of the first and of the last value that equals each one, of sorted values."""
+    n = ordered.shape[-1]
+    place, change = torch.arange(n), ordered.diff(dim=-1) != 0
+    edge = torch.ones_like(ordered[..., :1], dtype=torch.bool)
+    first = torch.where(torch.cat([edge, change], -1), place, 0).cummax(-1).values
+    last = torch.where(torch.cat([change, edge], -1), place, n).flip(-1).cummin(-1).values.flip(-1)
+    return first, last
+
+
+def class_weights(y: Shaped[Tensor, "*m n"]) -> Float[Tensor, "*m n"]:
+    """What turns a mean over rows into a mean over classes, n / (k n_y) of k classes, float64; its own mean is 1.
+
+    Args:
+        y: Classes, each line a labelling of its own in which all of them occur (elsewhere the weights are NaN).
+    """
+    classes = [y == k for k in y.unique()]
+    return torch.stack([c / c.double().mean(-1, keepdim=True) for c in classes]).mean(0)
+
+
+def balanced_accuracy(right: Shaped[Tensor, "*m n"], y: Shaped[Tensor, "*m n"]) -> Float[Tensor, "*m"]:
+    """Mean over the classes that occur of the share decided right, float64.
+
+    Args:
+        right: Whether each decision is right: true or false, or 1, 0 and a half for no decision.
+        y: Classes, as in `class_weights`.
+    """
+    return (class_weights(y) * right).mean(-1)
+
+
+def dice(a: Bool[Tensor, "n ..."], b: Bool[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+    """Dice overlap of two masks, row by row; 1 where both are empty."""
+    a, b = a.flatten(1), b.flatten(1)
+    return _dice((a & b).sum(1).float(), a.sum(1).float(), b.sum(1).float())
+
+
+def pairwise_dice(a: Bool[Tensor, "n ..."], b: Bool[Tensor, "m ..."]) -> Float[Tensor, "n m"]:
+    """Dice overlap of every mask of one set with every one of another, exact for masks of up to 2^24 voxels."""
+    a, b = a.flatten(1).float(), b.flatten(1).float()
+    return _dice(a @ b.T, a.sum(1)[:, None], b.sum(1))
+
+
+def _dice(both: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(a + b == 0, 1.0, 2 * both / (a + b))
+
+
+def log_loss(probability: Float[Tensor, "*n k"], y: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Log-loss in nats of every forecast; infinite where what happened had probability 0."""
+    return -probability.gather(-1, y[..., None])[..., 0].log()
+
+
+def pinball_loss(q: Float[Tensor, "..."], y: Float[Tensor, "..."], tau: float) -> Float[Tensor, "..."]:
+    """Pinball loss of forecasts q of the tau-quantile, in the units of y."""
+    return torch.maximum(tau * (y - q), (tau - 1) * (y - q))
