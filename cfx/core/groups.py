@@ -1,14 +1,15 @@
 """Who is held out with whom, and whose target may stand in whose place.
 
-The unit is the group: a subject, however many scans there are of it. It has one target, is never split between folds,
-and is permuted whole, with groups of as many rows. Groups of one block and equally many rows are dealt at random into
-cells, as many as the rarer value of a binary target has groups, so that each cell holds both values in about the same
-proportion; a matched pair is one cell. A cell stays in one fold, and targets are permuted inside cells alone.
+The unit is the subject, however many rows (scans) there are of it: the rows of one subject are a group. It has one
+target, is never split between folds, and is permuted whole, with subjects of as many rows. Subjects of one block and
+equally many rows are dealt at random into cells, as many as the rarer value of a binary target has subjects, so that
+each cell holds both values in about the same proportion; a matched pair is one cell. A cell stays in one fold, and
+targets are permuted inside cells alone.
 
 So folds are stratified for every permutation, they are the same for all, which lets all share one decomposition of the
 view, and the test is exact: if the target is independent of the view, each way to hand out what a cell holds to its
-groups was as likely to give these cells. A continuous target needs no such care: folds do not look at it, and it is
-permuted among all groups of one block and size.
+subjects was as likely to give these cells. A continuous target needs no such care: folds do not look at it, and it is
+permuted among all subjects of one block and size.
 """
 
 from dataclasses import dataclass
@@ -19,31 +20,31 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from cfx.core.errors import InputError
-from cfx.core.random import uniform
+from cfx.core.random import permutation, uniform
 
 _CELLS, _ORDERS, _FOLDS = range(3)  # streams
 
 
 @dataclass(frozen=True)
-class Units:
-    """Groups with their targets.
+class Subjects:
+    """Subjects with their targets.
 
     Attributes:
-        of: Group of every row `(n,)`, numbered from 0.
-        target: Target of every group `(g,)`, float64; 0 and 1 for a binary one.
+        of_row: Subject of every row `(n,)`, numbered from 0.
+        target: Target of every subject `(g,)`, float64; 0 and 1 for a binary one.
         binary: Whether there are two values.
-        cell: Cell of every group; its groups share a fold.
-        pool: Pool of every group; targets are permuted inside it.
+        cell: Cell of every subject; those of a cell share a fold.
+        pool: Pool of every subject; targets are permuted inside it.
     """
 
-    of: Int[Tensor, " n"]
+    of_row: Int[Tensor, " n"]
     target: Float[Tensor, " g"]
     binary: bool
     cell: Int[Tensor, " g"]
     pool: Int[Tensor, " g"]
 
     @classmethod
-    def build(
+    def of(
         cls,
         target: Shaped[Tensor, "..."],
         groups: Int[Tensor, "_"] | None = None,
@@ -51,7 +52,7 @@ class Units:
         *,
         seed: int = 0,
     ) -> Self:
-        """Groups, cells and pools of rows.
+        """The subjects of rows, their cells and pools.
 
         Args:
             target: Booleans or integers of two values (the higher counts as positive), or floating-point numbers.
@@ -60,12 +61,12 @@ class Units:
             seed: Seed of the cells.
 
         Raises:
-            InputError: other numbers of rows, a target of one value, of three integers or with NaN, a group with two
-                targets or in two blocks, or no groups of one block and size with different targets.
+            InputError: other numbers of rows, a target of one value, of three integers or with NaN, a subject with two
+                targets or in two blocks, or no subjects of one block and size with different targets.
         """
         values, binary = _values(target)
-        of = _numbered(torch.arange(len(values)) if groups is None else groups, len(values), "groups")
-        block = _numbered(torch.zeros(len(values)) if blocks is None else blocks, len(values), "blocks")
+        of = numbered(torch.arange(len(values)) if groups is None else groups, len(values), "groups")
+        block = numbered(torch.zeros(len(values)) if blocks is None else blocks, len(values), "blocks")
         size = of.bincount()
         y = _of_groups(values, of, "target")
         pool = torch.stack([_of_groups(block, of, "blocks"), size], 1).unique(dim=0, return_inverse=True)[1]
@@ -75,23 +76,22 @@ class Units:
         return cls(of, y, binary, cell, cell if binary else pool)
 
     def __len__(self) -> int:
-        """Number of groups."""
+        """Number of subjects."""
         return len(self.target)
 
     def mean(self, values: Float[Tensor, "m n"]) -> Float[Tensor, "m g"]:
-        """Mean over the rows of each group."""
-        total = values.new_zeros(len(values), len(self)).index_add_(1, self.of, values)
-        return total / self.of.bincount()
+        """Mean over the rows of each subject."""
+        return sums(values.T, self.of_row).T / self.of_row.bincount()
 
     def permuted(self, draws: int, seed: int) -> Float[Tensor, "draws g"]:
-        """Targets of the groups, permuted at random inside their pools."""
+        """Targets of the subjects, permuted at random inside their pools."""
         key = uniform((len(self),), seed=seed, row=torch.arange(draws), stream=_ORDERS).double()
         out = torch.empty(draws, len(self), dtype=torch.float64)
         out[:, self.pool.argsort(stable=True)] = self.target[(self.pool + key).argsort(dim=1, stable=True)]
         return out
 
     def folds(self, k: int, *, seed: int, repeat: int) -> Int[Tensor, " g"]:
-        """Fold 0 .. k - 1 of every group; cells of one make-up are dealt out evenly.
+        """Fold 0 .. k - 1 of every subject; cells of one make-up are dealt out evenly.
 
         Raises:
             InputError: fewer than three folds, fewer cells than folds, or a value of a binary target in fewer than
@@ -113,6 +113,40 @@ class Units:
         return fold
 
 
+def numbered(groups: Shaped[Tensor, "*k"], n: int, name: str = "groups") -> Int[Tensor, " n"]:
+    """Groups of rows, numbered from 0 in the order of their names.
+
+    Args:
+        groups: Name of every row's group, numbers of any kind.
+        n: Number of rows there should be.
+        name: What to call them in the error.
+
+    Raises:
+        InputError: not one entry a row.
+    """
+    if groups.shape != (n,):
+        raise InputError(f"{name}: expected shape {(n,)}, one entry a row, got {tuple(groups.shape)}")
+    numbers: Tensor = groups.unique(return_inverse=True)[1]
+    return numbers
+
+
+def sums(values: Shaped[Tensor, "n *k"], of_row: Int[Tensor, " n"]) -> Shaped[Tensor, "g *k"]:
+    """Sum over the rows of each group; `of_row` as `numbered` has it."""
+    return values.new_zeros(int(of_row.max()) + 1, *values.shape[1:]).index_add_(0, of_row, values)
+
+
+def dealt(of_row: Int[Tensor, " n"], k: int, *, seed: int, stream: int = 0) -> Int[Tensor, " n"]:
+    """Fold 0 .. k - 1 of every row; groups stay whole and are dealt out at random, the same number to each fold.
+
+    Args:
+        of_row: Group of every row, as `numbered` has it.
+        k: Number of folds.
+        seed: Seed of the deal.
+        stream: Which of the independent deals of that seed.
+    """
+    return permutation(int(of_row.max()) + 1, seed=seed, stream=stream)[of_row] % k
+
+
 def _values(target: Tensor) -> tuple[Float[Tensor, " n"], bool]:
     """The target in float64, 0 and 1 if it is of two integers."""
     if target.ndim != 1:
@@ -125,14 +159,6 @@ def _values(target: Tensor) -> tuple[Float[Tensor, " n"], bool]:
     if len(found) != 2:
         raise InputError(f"target: expected two values, or floating-point numbers, got {found.tolist()[:8]}")
     return (target == found[1]).double(), True
-
-
-def _numbered(names: Tensor, n: int, name: str) -> Int[Tensor, " n"]:
-    """Names as numbers from 0."""
-    if names.shape != (n,):
-        raise InputError(f"{name}: expected shape {(n,)}, one entry a row, got {tuple(names.shape)}")
-    numbers: Tensor = names.unique(return_inverse=True)[1]
-    return numbers
 
 
 def _of_groups(values: Tensor, of: Tensor, name: str) -> Tensor:

@@ -26,7 +26,7 @@ from cfx.confounder.probes.features import view as as_view
 from cfx.confounder.probes.heldout import BINARY, CONTINUOUS, HeldOut, estimate, right, score_of
 from cfx.confounder.probes.readers import Linear, Reader
 from cfx.core.errors import InputError
-from cfx.core.groups import Units
+from cfx.core.groups import Subjects
 from cfx.core.scores import balanced_accuracy
 from cfx.core.statistics import Estimate
 
@@ -92,31 +92,31 @@ def probe(
         seed: Seed of folds and permutations.
 
     Raises:
-        InputError: other numbers of rows, a target or groups that cannot be used (see `Units`), too few groups for the
-            folds, or no repeats or permutations.
+        InputError: other numbers of rows, a target or groups that cannot be used (see `Subjects`), too few groups for
+            the folds, or no repeats or permutations.
     """
     if repeats < 1 or permutations < 1:
         raise InputError(f"repeats, permutations: expected numbers >= 1, got {repeats} and {permutations}")
     reader = _reader(view)
-    units = Units.build(target, groups, blocks, seed=seed)
+    subjects = Subjects.of(target, groups, blocks, seed=seed)
     if len(reader) != len(target):
         raise InputError(f"target: expected {len(reader)} values, one a row of the view, got {len(target)}")
-    y = torch.cat([units.target[None], units.permuted(permutations, seed)])
+    y = torch.cat([subjects.target[None], subjects.permuted(permutations, seed)])
     statistics, observed = [], []
     for repeat in range(repeats):
-        fold = units.folds(folds, seed=seed, repeat=repeat)
-        prediction = units.mean(reader(y[:, units.of], fold[units.of], binary=units.binary))
-        known = _base(y, units, fold)
-        statistics.append((_balanced if units.binary else _r2)(y, known, prediction))
+        fold = subjects.folds(folds, seed=seed, repeat=repeat)
+        prediction = subjects.mean(reader(y[:, subjects.of_row], fold[subjects.of_row], binary=subjects.binary))
+        known = _base(y, subjects, fold)
+        statistics.append((_balanced if subjects.binary else _r2)(y, known, prediction))
         observed.append((known[0], prediction[0]))
     known, prediction = (torch.stack(part) for part in zip(*observed, strict=True))
-    held_out = HeldOut(units.target, units.binary, known, prediction, units.cell)
+    held_out = HeldOut(subjects.target, subjects.binary, known, prediction, subjects.cell)
     null = torch.stack(statistics).mean(0)
     return ProbeResult(
         name=reader.name,
         held_out=held_out,
-        scores={name: held_out.estimate(name) for name in (BINARY if units.binary else CONTINUOUS)},
-        statistic="ba" if units.binary else "r2",
+        scores={name: held_out.estimate(name) for name in (BINARY if subjects.binary else CONTINUOUS)},
+        statistic="ba" if subjects.binary else "r2",
         p_value=(1 + int((null[1:] >= null[0] - _TIE).sum())) / len(null),
         null=null[1:],
         n=len(target),
@@ -129,12 +129,12 @@ def _reader(view: Features | Reader | Tensor) -> Reader:
     return Linear.of(view) if isinstance(view, Features) else view
 
 
-def _base(y: Float[Tensor, "m g"], units: Units, fold: Int[Tensor, " g"]) -> Float[Tensor, "m g"]:
+def _base(y: Float[Tensor, "m g"], subjects: Subjects, fold: Int[Tensor, " g"]) -> Float[Tensor, "m g"]:
     """What is predicted of each group without the view: log-odds 0, or the mean of the training rows."""
     out = torch.zeros_like(y)
-    if not units.binary:
+    if not subjects.binary:
         for a in range(int(fold.max()) + 1):
-            out[:, fold == a] = y[:, units.of][:, (fold != a)[units.of]].mean(1, keepdim=True)
+            out[:, fold == a] = y[:, subjects.of_row][:, (fold != a)[subjects.of_row]].mean(1, keepdim=True)
     return out
 
 

@@ -26,7 +26,8 @@ from torch import Tensor
 from cfx.confounder.shape.pca import Codec, SdfPca, as_distance, clipped
 from cfx.confounder.shape.vae import NAME, ShapeVae
 from cfx.core.errors import CheckpointError, InputError
-from cfx.core.random import normal, permutation
+from cfx.core.groups import dealt, numbered
+from cfx.core.random import normal
 from cfx.models import build
 from cfx.models.shape import ShapeNetwork
 from cfx.runtime.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
@@ -252,8 +253,7 @@ def _residual(codec: Codec, distance: Float[Tensor, "n 1 *space"], z: Tensor) ->
 
 def _left_out(distance: Tensor, k: int, groups: Tensor, mirror: int | None, seed: int) -> Float[Tensor, " n"]:
     """Residual of every shape under principal components of the other folds."""
-    _, group = groups.unique(return_inverse=True)
-    fold = permutation(int(group.max()) + 1, seed=seed, stream=0)[group] % _FOLDS
+    fold = dealt(numbered(groups, len(distance)), _FOLDS, seed=seed)
     found = torch.zeros(len(distance))
     for f in range(_FOLDS):
         out = fold == f
