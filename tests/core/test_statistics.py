@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from cfx.core import statistics
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 from cfx.core.statistics import (
@@ -10,6 +11,7 @@ from cfx.core.statistics import (
     holm,
     paired_difference,
     paired_ratio,
+    percentile_interval,
     row_weights,
 )
 
@@ -28,11 +30,81 @@ def test_bootstrap_interval_covers_at_its_level() -> None:
     assert 0.90 <= sum(inside) / len(inside) <= 0.98  # 95 % nominal, n = 60, 300 sets
 
 
-def test_rows_stay_paired() -> None:
-    pairs = torch.stack([torch.arange(1.0, 31), 2 * torch.arange(1.0, 31)], 1)
-    low, high = bootstrap_interval(pairs, lambda p: p[..., 0].mean(1) / p[..., 1].mean(1))
+def test_units_stay_paired() -> None:
+    a = torch.arange(1.0, 31)
+    low, high = percentile_interval(30, lambda rows: a[rows].mean(1) / (2 * a)[rows].mean(1))
     assert low == pytest.approx(0.5)
     assert high == pytest.approx(0.5)
+
+
+def test_large_samples_are_resampled_in_parts(monkeypatch) -> None:
+    values = normal((50,), seed=2, row=torch.arange(1), stream=3)[0]
+    whole = bootstrap_interval(values, draws=300)
+    seen = []
+
+    def mean(rows: torch.Tensor) -> torch.Tensor:
+        seen.append(rows.shape)
+        return values[rows].double().mean(1)
+
+    statistics._resamples.cache_clear()
+    monkeypatch.setattr(statistics, "_ENTRIES", 50 * 70)
+    assert percentile_interval(50, mean, draws=300) == whole
+    assert seen == [(70, 50)] * 4 + [(20, 50)]
+
+
+def clustered(sets: int, subjects: int, scans: int, between: float, seed: int) -> torch.Tensor:
+    """Sets of values with mean 0 and variance 1, a share `between` of which the scans of a subject have in common."""
+    row = torch.arange(sets)
+    shared = normal((subjects, 1), seed=seed, row=row, stream=0)
+    own = normal((subjects, scans), seed=seed, row=row, stream=1)
+    return (between**0.5 * shared + (1 - between) ** 0.5 * own).flatten(1)
+
+
+def test_groups_cover_where_rows_of_a_subject_are_alike_and_rows_do_not() -> None:
+    sets = clustered(200, 40, 4, 0.8, seed=11)
+    groups = torch.arange(40).repeat_interleave(4)
+    rows = [bootstrap_interval(s, draws=400) for s in sets]
+    whole = [bootstrap_interval(s, groups=groups, draws=400) for s in sets]
+    covered = [sum(low <= 0 <= high for low, high in found) / len(found) for found in (rows, whole)]
+    assert covered[0] < 0.80  # normal theory: 1.96 / sqrt(1 + 3 * 0.8) standard errors, 71 %
+    assert 0.89 <= covered[1] <= 0.98
+    wider = sum(h - l for l, h in whole) / sum(h - l for l, h in rows)  # noqa: E741
+    assert wider == pytest.approx((1 + 3 * 0.8) ** 0.5, rel=0.05)  # Kish's design effect
+
+
+def test_groups_of_one_row_are_rows_bit_for_bit() -> None:
+    a, b = (1 + uniform((50,), seed=6, row=torch.arange(1), stream=s)[0] for s in range(2))
+    each = torch.arange(50) * 3 + 5
+    assert bootstrap_interval(a, groups=each) == bootstrap_interval(a)
+    assert paired_difference(a, b, groups=each) == paired_difference(a, b)
+    assert paired_ratio(a, b, groups=each) == paired_ratio(a, b)
+
+
+def test_every_row_twice_is_no_more_evidence() -> None:
+    a, b = (1 + uniform((50,), seed=6, row=torch.arange(1), stream=s)[0] for s in range(2))
+    groups = torch.arange(50).repeat_interleave(2)
+    twice = [v.repeat_interleave(2) for v in (a, b)]
+    assert bootstrap_interval(twice[0], groups=groups) == pytest.approx(bootstrap_interval(a))
+    for compare in (paired_difference, paired_ratio):
+        assert compare(*twice, groups=groups) == pytest.approx(compare(a, b))
+
+
+def test_groups_of_unequal_size_weigh_by_their_rows() -> None:
+    values = torch.tensor([1.0, 1.0, 1.0, 5.0])
+    low, high = bootstrap_interval(values, groups=torch.tensor([2, 2, 2, 9]))
+    assert (low, high) == (1, 5)  # a quarter of the draws each has one subject alone
+    assert paired_difference(values, torch.zeros(4), groups=torch.tensor([2, 2, 2, 9])).value == 2
+
+
+def test_rows_without_values_leave_their_groups_as_well() -> None:
+    nan = torch.nan
+    a, b = torch.tensor([1.0, nan, 3.0, 4.0]), torch.tensor([0.5, nan, 1.0, 1.5])
+    keep, groups = torch.tensor([0, 2, 3]), torch.tensor([7, 7, 7, 1])
+    for compare in (paired_difference, paired_ratio):
+        assert compare(a, b, groups=groups) == compare(a[keep], b[keep], groups=groups[keep])
+    for call in (lambda: bootstrap_interval(b[keep], groups=groups), lambda: paired_ratio(a, b, groups=groups[:3])):
+        with pytest.raises(InputError, match="groups: expected shape"):
+            call()
 
 
 @pytest.mark.parametrize("bad", [{"values": torch.zeros(0)}, {"values": torch.zeros(3), "level": 1.5}])

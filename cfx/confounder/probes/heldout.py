@@ -23,7 +23,7 @@ from torch import Tensor
 from cfx.confounder.probes.readers import loss
 from cfx.core.errors import InputError
 from cfx.core.scores import auroc
-from cfx.core.statistics import Estimate, bootstrap_interval
+from cfx.core.statistics import Estimate, percentile_interval
 
 _CHANCE = 0.5
 
@@ -153,7 +153,7 @@ def estimate(scores: Sequence[Score], cell: Int[Tensor, " g"], level: float = 0.
         counts.scatter_add_(1, which, torch.ones_like(which, dtype=torch.float64))
         return torch.cat([score(w) for score, w in zip(scores, counts[:, cell].tensor_split(len(scores)), strict=True)])
 
-    low, high = bootstrap_interval(torch.arange(cells), drawn, level=level, seed=seed)
+    low, high = percentile_interval(cells, drawn, level=level, seed=seed)
     all_ = torch.ones(1, len(cell), dtype=torch.float64)
     return Estimate(float(torch.cat([score(all_) for score in scores]).mean()), low, high)
 
