@@ -10,19 +10,17 @@ from torch import nn
 from cfx.commands.bench.cells import Cell
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
+from cfx.core.sets import frechet_distance, kernel_distance, split_distance
 from cfx.core.statistics import paired_difference, paired_ratio
 from cfx.counterfactual.metrics import (
     cout,
     evaluate,
-    frechet,
     identity_edit,
-    kernel,
     latent_divergence,
     means,
     penultimate,
     per_row,
     random_real,
-    split_distance,
 )
 from cfx.counterfactual.metrics.realism import FeatureSpace
 from cfx.counterfactual.result import Counterfactuals
@@ -95,7 +93,7 @@ class Measures:
         label, target = (cohort.y, result.target) if labelled else (None, None)
         real, edited = self.space(result.x), self.space(result.x_cf)
         out: dict[str, float] = {}
-        for name, distance in (("frechet", frechet), ("kernel", kernel)):
+        for name, distance in (("frechet", frechet_distance), ("kernel", kernel_distance)):
             try:
                 found = split_distance(real, edited, distance, label=label, target=target, splits=_SPLITS, draws=_DRAWS)
             except InputError:

@@ -9,14 +9,7 @@ from cfx.counterfactual.metrics.consistency import Nullable, composition, null_d
 from cfx.counterfactual.metrics.evaluate import evaluate, means, summarise
 from cfx.counterfactual.metrics.faithful import attribute_change, cout, diversity
 from cfx.counterfactual.metrics.latent import im1, im2, latent_divergence
-from cfx.counterfactual.metrics.realism import (
-    FeatureSpace,
-    distance_between,
-    frechet,
-    kernel,
-    penultimate,
-    split_distance,
-)
+from cfx.counterfactual.metrics.realism import FeatureSpace, penultimate
 from cfx.counterfactual.metrics.references import identity_edit, random_real
 from cfx.counterfactual.metrics.rows import CHANGED, TRUE_EFFECT, Measurements, per_row
 
@@ -29,14 +22,11 @@ __all__ = [
     "attribute_change",
     "composition",
     "cout",
-    "distance_between",
     "diversity",
     "evaluate",
-    "frechet",
     "identity_edit",
     "im1",
     "im2",
-    "kernel",
     "latent_divergence",
     "means",
     "null_drift",
@@ -44,6 +34,5 @@ __all__ = [
     "per_row",
     "random_real",
     "reversibility",
-    "split_distance",
     "summarise",
 ]
