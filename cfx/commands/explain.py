@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cfx.atlas import Atlas, write_atlas
 from cfx.commands.rows import Task, fill, network_print, open_atlas, source_print
-from cfx.core.cohort import Cohort, Source, part
+from cfx.core.cohort import Cohort, Source, part, subjects
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.counterfactual import Depth, build_method
@@ -89,11 +89,14 @@ def explain_run(config: ExplainConfig) -> dict[str, Any]:
     first, *others = config.depths
     atlas, found = run.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
     folder.config(config)
-    summary |= summarise({k: v for k, v in found.items() if k != "outside_mask_error"}) | run.null_edit_error(atlas)
+    groups = subjects(run.source)
+    rows = {k: v for k, v in found.items() if k != "outside_mask_error"}
+    summary |= summarise(rows, groups) | run.null_edit_error(atlas)
     summary["outside_mask_error"] = float(found["outside_mask_error"].max())
     for depth in others:
         _, more = run.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
-        summary |= {f"{depth}_{k}": v for k, v in summarise(more).items() if not k.startswith("outside_mask_error")}
+        figures = summarise(more, groups)
+        summary |= {f"{depth}_{k}": v for k, v in figures.items() if not k.startswith("outside_mask_error")}
     folder.summary(summary)
     if is_main():
         write_report(folder / "report.html", atlas, metrics=summary, title=config.name, notes=run.notes)

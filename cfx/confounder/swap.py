@@ -16,7 +16,7 @@ from torch import Tensor
 from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm, taken
 from cfx.confounder.shape.normalise import mean_shape
 from cfx.confounder.shape.transfer import Transfer, Transferred
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, subject_names
 from cfx.core.distance import plausible_volumes, solid
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
@@ -74,8 +74,8 @@ class ShapeSwap:
     ) -> Self:
         """Draw the donors.
 
-        An image is never its own donor (rows of equal `ids` are one subject). While donors last none serves two images
-        of an arm.
+        An image is never its own donor (rows of equal `cfx.core.cohort.subject_names` are one subject). While donors
+        last none serves two images of an arm.
 
         Args:
             cohort: Test images with masks and the classes 0 and 1.
@@ -93,7 +93,8 @@ class ShapeSwap:
         if mask.shape[2:] != shapes.shape[2:]:
             raise InputError(f"donors: expected masks of shape {tuple(mask.shape[2:])}, got {tuple(shapes.shape[2:])}")
         gap = 1 - pairwise_dice(mask, shapes)
-        taken = torch.tensor([[a == b for b in donors.ids] for a in cohort.ids])
+        lenders = subject_names(donors)
+        taken = torch.tensor([[a == b for b in lenders] for a in subject_names(cohort)])
         other, own = torch.zeros_like(y), torch.zeros_like(y)
         for k in (0, 1):
             rows, theirs = (y == k).nonzero()[:, 0], [(c == j).nonzero()[:, 0] for j in (1 - k, k)]

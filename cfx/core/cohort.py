@@ -2,6 +2,8 @@
 
 Images are float32 tensors `(n, c, *space)` in [-1, 1]; `*space` is two or three axes. A `Source` says what it holds
 without reading an image, and hands out the rows that are asked for as a `Cohort`; a `Cohort` is a source itself.
+
+Rows of one subject are no independent evidence. Whose a row is, `subject_names` says for every room alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +56,7 @@ class Cohort(Rows):
     Attributes:
         x: Images `(n, c, *space)`, float32 in [-1, 1].
         y: Labels: `(n,)` int64 classes, or `(n, k)` 0/1 for multi-label; None if unlabelled.
-        ids: One name a row.
+        ids: One name a row; rows of equal names are of one subject (see `subjects`).
         affine: Voxel-to-world matrices `(n, 4, 4)` in mm for images that have one, else None.
         spacing: Pixel spacing `(n, len(space))` in mm, None if unknown.
         covariates: Numeric columns `(n,)` by name.
@@ -178,3 +180,29 @@ class Part:
 def part(source: Source, rows: Index) -> Source:
     """Some rows of a source as a source: of a cohort in memory a cohort, else rows still to be read."""
     return source[rows] if isinstance(source, Cohort) else Part(source, positions(rows, len(source)))
+
+
+SUBJECT = "subject"
+"""The covariate that says whose image a row is, where one subject has several."""
+
+
+def subject_names(source: Source) -> tuple[str, ...]:
+    """Whose image each row is: its `subject` among the covariates, or else its own name; equal names are one subject.
+
+    Args:
+        source: Images.
+
+    Returns:
+        One name a row; where the covariate is NaN the row's own.
+    """
+    column = source.covariates.get(SUBJECT)
+    if column is None:
+        return source.ids
+    return tuple(own if v != v else str(v) for v, own in zip(column.tolist(), source.ids, strict=True))
+
+
+def subjects(source: Source) -> Int[Tensor, " n"] | None:
+    """Number of every row's subject in the order of their first rows; None where every row is a subject of its own."""
+    names = subject_names(source)
+    number = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    return None if len(number) == len(names) else torch.tensor([number[name] for name in names])

@@ -59,6 +59,10 @@ def test_an_image_is_never_its_own_donor() -> None:
     cohort = load_cohort(brains(24))
     swap = ShapeSwap.of(cohort, cohort)
     assert not bool((swap.own == torch.arange(24)).any())
+    twins = torch.arange(24) // 2  # two images a subject, whatever they are called
+    named = replace(cohort, y=twins % 2, covariates={"subject": twins.double()})
+    swap = ShapeSwap.of(named, named)
+    assert not bool((twins[swap.own] == twins).any())
 
 
 def test_both_arms_change_the_image_by_as_much(swap: ShapeSwap) -> None:

@@ -1,9 +1,11 @@
 """A cohort is a source of images, and so is a part of one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from cfx.core.cohort import Cohort, Part, Source, check_images, part
+from cfx.core.cohort import Cohort, Part, Source, check_images, part, subject_names, subjects
 from cfx.core.errors import InputError
 
 
@@ -97,3 +99,16 @@ def test_what_is_no_image_is_refused(x, message):
 
 def test_no_rows_are_a_cohort():
     assert len(Cohort(torch.zeros(0, 1, 3, 3))) == 0
+
+
+def test_rows_of_one_name_or_one_subject_are_of_one_subject(cohort):
+    assert subjects(cohort) is None
+    assert subject_names(cohort) == cohort.ids
+    twice = replace(cohort, ids=("b", "a", "b", "c", "a", "d", "e"))
+    assert subjects(twice).tolist() == [0, 1, 0, 2, 1, 3, 4]
+    whose = torch.tensor([12.0, 12.0, 7.0, torch.nan, 7.0, torch.nan, 123456789.0], dtype=torch.float64)
+    named = replace(cohort, covariates={"subject": whose})
+    assert subjects(named).tolist() == [0, 0, 1, 2, 1, 3, 4]
+    assert subject_names(named) == ("12.0", "12.0", "7.0", "3", "7.0", "5", "123456789.0")
+    assert subjects(part(Counted(named), [6, 1, 0])).tolist() == [0, 1, 1]
+    assert subjects(named[[0, 2, 3]]) is None

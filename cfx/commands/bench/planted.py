@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, subjects
 from cfx.core.denoiser import Generative
 from cfx.counterfactual import build_method, explain
 from cfx.counterfactual.metrics import TRUE_EFFECT, evaluate, means
@@ -114,7 +114,7 @@ def figures(result: Counterfactuals, images: Cohort, disease: Float[Tensor, "n 1
     }
     if result.consent is not None and not bool(result.consent.isnan().all()):
         rows["consent"] = result.consent.double()
-    return means(rows) | evaluate(result, images)
+    return means(rows, subjects(images)) | evaluate(result, images)
 
 
 def inside_top(edit: Float[Tensor, "n c *space"], region: Bool[Tensor, "n c *space"]) -> Float[Tensor, " n"]:

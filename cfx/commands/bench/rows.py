@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from cfx.commands.bench.cells import Cell
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, subjects
 from cfx.core.errors import InputError
 from cfx.core.sets import frechet_distance, kernel_distance, split_distance
-from cfx.core.statistics import paired_difference, paired_ratio
+from cfx.core.statistics import paired_difference
 from cfx.counterfactual.metrics import (
     cout,
     evaluate,
@@ -22,6 +22,7 @@ from cfx.counterfactual.metrics import (
     per_row,
     random_real,
 )
+from cfx.counterfactual.metrics.evaluate import truth_ratio
 from cfx.counterfactual.metrics.realism import FeatureSpace
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
@@ -82,7 +83,7 @@ class Measures:
         more = {"cout": cout(result, self.classifier)}
         if self.autoencoder is not None and self.reference is not None and self.reference.y is not None:
             more["latent_divergence"] = latent_divergence(result, self.autoencoder, self.reference)
-        found |= means(more) | self._realism(result, cohort)
+        found |= means(more, subjects(cohort)) | self._realism(result, cohort)
         return found | {"n": len(result), "directions": _directions(result, cohort)}
 
     def _realism(self, result: Counterfactuals, cohort: Cohort) -> dict[str, float]:
@@ -91,11 +92,13 @@ class Measures:
             return {}
         labelled = cohort.y is not None and cohort.y.ndim == 1
         label, target = (cohort.y, result.target) if labelled else (None, None)
-        real, edited = self.space(result.x), self.space(result.x_cf)
+        real, edited, groups = self.space(result.x), self.space(result.x_cf), subjects(cohort)
         out: dict[str, float] = {}
         for name, distance in (("frechet", frechet_distance), ("kernel", kernel_distance)):
             try:
-                found = split_distance(real, edited, distance, label=label, target=target, splits=_SPLITS, draws=_DRAWS)
+                found = split_distance(
+                    real, edited, distance, label=label, target=target, groups=groups, splits=_SPLITS, draws=_DRAWS
+                )
             except InputError:
                 return {}
             out |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
@@ -119,8 +122,8 @@ def table_rows(depth: str, cells: Mapping[str, Cell | str], cohort: Cohort, meas
         if isinstance(cell, str):
             rows.append(base | {"n": 0, "error": cell, "comparisons": {}, "directions": {}})
             continue
-        row = base | measures.row(cell.result, cohort[: len(cell.result)]) | {"comparisons": {}}
-        row |= means(cell.laws)
+        images = cohort[: len(cell.result)]
+        row = base | measures.row(cell.result, images) | means(cell.laws, subjects(images)) | {"comparisons": {}}
         row["peak_memory_mb"] = cell.cost["peak_memory_mb"]
         if name != first and isinstance(against, Cell):
             row["comparisons"] = {first: compare(against.result, cell.result, cohort, measures)}
@@ -141,14 +144,15 @@ def compare(a: Counterfactuals, b: Counterfactuals, cohort: Cohort, measures: Me
 
     Returns:
         `n`, and for each of `COMPARED` that is known `difference` (mean of a - b), `low`, `high` (95 % bootstrap over
-        images, paired) and `verdict`: whether a is `lower` or `higher` with 95 %, else `unclear`.
+        subjects, paired) and `verdict`: whether a is `lower` or `higher` with 95 %, else `unclear`.
     """
     n = min(len(a), len(b))
     ours, theirs = (per_row(r[:n], cohort[:n], distances=measures.distances) for r in (a, b))
     out: Row = {"n": n}
+    groups = subjects(cohort[:n])
     for name in COMPARED:
         if name in ours and not bool(ours[name].isnan().all()):
-            found = paired_difference(ours[name], theirs[name])
+            found = paired_difference(ours[name], theirs[name], groups=groups)
             verdict = "lower" if found.high < 0 else "higher" if found.low > 0 else "unclear"
             out[name] = {"difference": found.value, "low": found.low, "high": found.high, "verdict": verdict}
     return out
@@ -157,15 +161,13 @@ def compare(a: Counterfactuals, b: Counterfactuals, cohort: Cohort, measures: Me
 def _directions(result: Counterfactuals, cohort: Cohort) -> Row:
     """The metrics of `DIRECTED` for the rows sent to each class, by the class's name."""
     out: Row = {}
-    every = per_row(result, cohort)
+    every, groups = per_row(result, cohort), subjects(cohort)
     for k in result.target.unique().tolist():
         here = result.target == k
-        rows = {name: values[here] for name, values in every.items()}
+        rows, of = {name: values[here] for name, values in every.items()}, None if groups is None else groups[here]
         name = str(cohort.classes[k]) if k < len(cohort.classes) else str(k)
-        out[name] = {"n": int(here.sum())} | means({m: rows[m] for m in DIRECTED if m in rows})
-        if "error_to_truth" in rows and bool((rows["error_to_truth_no_edit"] > 0).any()):
-            ratio = paired_ratio(rows["error_to_truth"], rows["error_to_truth_no_edit"])
-            out[name] |= {f"error_to_truth_ratio{end}": v for end, v in zip(("", "_low", "_high"), ratio, strict=True)}
+        figures = means({m: rows[m] for m in DIRECTED if m in rows}, of) | truth_ratio(rows, of)
+        out[name] = {"n": int(here.sum())} | figures
     return out
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, subjects
 from cfx.core.statistics import bootstrap_interval, paired_ratio
 from cfx.counterfactual.metrics.rows import per_row
 from cfx.counterfactual.result import Counterfactuals
@@ -14,11 +14,12 @@ from cfx.counterfactual.result import Counterfactuals
 def evaluate(
     result: Counterfactuals, cohort: Cohort | None = None, *, distances: Sequence[nn.Module] = ()
 ) -> dict[str, float]:
-    """Flat metrics of a result; means have `_low` and `_high` (95 % bootstrap over rows).
+    """Flat metrics of a result; means have `_low` and `_high` (95 % bootstrap over subjects, or rows without a cohort).
 
     Args:
         result: All rows of a run, failures included.
-        cohort: The cohort of the same rows; with `x_true` the error to the truth and the localisation are added.
+        cohort: The cohort of the same rows, which says whose they are (`cfx.core.cohort.subjects`); with `x_true` the
+            error to the truth and the localisation are added.
         distances: Perceptual distances `(x, x_cf) -> (n,)`, reported as `feature_distance`, or as `lpips` if it is one.
 
     Returns:
@@ -28,32 +29,38 @@ def evaluate(
     Raises:
         InputError: an empty result, or a cohort of other rows.
     """
-    return summarise(per_row(result, cohort, distances=distances))
+    return summarise(per_row(result, cohort, distances=distances), None if cohort is None else subjects(cohort))
 
 
-def summarise(rows: Mapping[str, Float[Tensor, " n"]]) -> dict[str, float]:
-    """What `evaluate` returns, of per-row metrics that were measured before."""
-    out = {"n": float(len(rows["validity"]))} | means(rows) | _ratio(rows)
+def summarise(rows: Mapping[str, Float[Tensor, " n"]], groups: Int[Tensor, " n"] | None = None) -> dict[str, float]:
+    """What `evaluate` returns, of per-row metrics that were measured before; `groups` as in `means`."""
+    out = {"n": float(len(rows["validity"]))} | means(rows, groups) | truth_ratio(rows, groups)
     return out | {"nfe_unet_forward_max": float(rows["nfe_unet_forward"].max())}
 
 
-def means(rows: Mapping[str, Float[Tensor, " n"]]) -> dict[str, float]:
+def means(rows: Mapping[str, Float[Tensor, " n"]], groups: Int[Tensor, " n"] | None = None) -> dict[str, float]:
     """Mean of every per-row metric over the rows for which it has a meaning, `_low` and `_high` beside it.
 
     A metric without a meaning for any row is left out.
+
+    Args:
+        rows: The metrics.
+        groups: Subject of every row: intervals are over subjects. None where every row is one.
     """
     out: dict[str, float] = {}
     for name, values in rows.items():
-        some = values[~values.isnan()].double()
-        if len(some):
-            out[name] = float(some.mean())
-            out[f"{name}_low"], out[f"{name}_high"] = bootstrap_interval(some)
+        some = ~values.isnan()
+        if bool(some.any()):
+            known, of = values[some].double(), None if groups is None else groups[some]
+            out[name] = float(known.mean())
+            out[f"{name}_low"], out[f"{name}_high"] = bootstrap_interval(known, groups=of)
     return out
 
 
-def _ratio(rows: Mapping[str, Tensor]) -> dict[str, float]:
+def truth_ratio(rows: Mapping[str, Float[Tensor, " n"]], groups: Int[Tensor, " n"] | None = None) -> dict[str, float]:
+    """`error_to_truth_ratio`, mean error over mean error of no edit; nothing without truth. `groups` as in `means`."""
     if "error_to_truth" not in rows or not bool((rows["error_to_truth_no_edit"] > 0).any()):
         return {}
-    ratio = paired_ratio(rows["error_to_truth"], rows["error_to_truth_no_edit"])
+    ratio = paired_ratio(rows["error_to_truth"], rows["error_to_truth_no_edit"], groups=groups)
     name = "error_to_truth_ratio"
     return {name: ratio.value, f"{name}_low": ratio.low, f"{name}_high": ratio.high}

@@ -101,3 +101,32 @@ class _Gap(torch.nn.Module):
 
     def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a - b).abs().flatten(1).amax(1)
+
+
+def test_intervals_are_over_subjects_where_a_subject_has_several_rows() -> None:
+    x = torch.zeros(60, 1, 4, 4)
+    person = torch.arange(20).repeat_interleave(3)
+    x_cf = x + (0.02 * (1 + person % 7))[:, None, None, None]  # a subject's rows change alike
+    x_true = x + (0.03 + 0.01 * (person % 5))[:, None, None, None]
+    result = result_of(x, x_cf)
+    rows = evaluate(result, Cohort(x, x_true=x_true))
+    grouped = evaluate(result, Cohort(x, x_true=x_true, ids=tuple(f"p{i}" for i in person.tolist())))
+    named = evaluate(result, Cohort(x, x_true=x_true, covariates={"subject": person.double()}))
+    assert grouped == named
+    single = evaluate(result[::3], Cohort(x, x_true=x_true)[::3])
+    for name in ("l1", "error_to_truth", "error_to_truth_ratio"):
+        assert grouped[name] == pytest.approx(rows[name])  # the figure is the same
+        wide, narrow = (f[f"{name}_high"] - f[f"{name}_low"] for f in (grouped, rows))
+        assert wide == pytest.approx(3**0.5 * narrow, rel=0.1)
+        assert [grouped[f"{name}{end}"] for end in ("_low", "_high")] == pytest.approx(
+            [single[f"{name}{end}"] for end in ("_low", "_high")]
+        )
+
+
+def test_rows_without_a_meaning_leave_their_subject_out() -> None:
+    nan = torch.nan
+    groups = torch.tensor([4, 4, 9, 9])
+    values = torch.tensor([1.0, nan, 3.0, 3.0])
+    found = means({"a": values}, groups)
+    assert found["a"] == pytest.approx(7 / 3)
+    assert (found["a_low"], found["a_high"]) == (1, 3)  # each subject alone is a quarter of the draws
