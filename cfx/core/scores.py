@@ -7,8 +7,8 @@
     log-loss             -log p(y)
     pinball loss         max(tau (y - q), (tau - 1) (y - q)), least on average where q is the tau-quantile of y
 
-The last two are proper: no forecast does better on average than the truth. (The Brier score, which is proper too, is in
-`cfx.core.calibration` with its parts.) In the pinball loss the argument is y - q: with q - y it finds the quantile of
+The last two are proper: no forecast does better on average than the truth (so is the Brier score, in
+`cfx.core.calibration`). In the pinball loss the argument is y - q: with q - y it finds the quantile of
 1 - tau.
 
 References: Hanley and McNeil (1982) for the area under the ROC curve; Dice (1945); Koenker and Bassett (1978),
