@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm, taken
 from cfx.confounder.plan import Kind
+from cfx.core.broadcast import each
 from cfx.core.cohort import Cohort, check_images
 from cfx.core.errors import InputError
 from cfx.data.brain import SIGNED, BrainConfig, Population, load_brain
@@ -68,8 +69,8 @@ class Toggle:
 
     def show(self, rows: Int[Tensor, " b"]) -> Shown:
         """All arms of these rows, on the device of `rows`."""
-        own = (taken(self.y, rows) == 1).view(-1, *[1] * (self.untouched.ndim - 1))
         untouched, absent, present = (taken(x, rows) for x in (self.untouched, self.absent, self.present))
+        own = each(taken(self.y, rows) == 1, untouched)
         arms = {
             UNTOUCHED: untouched,
             IDENTITY: untouched,

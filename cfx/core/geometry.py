@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from cfx.core.broadcast import each
 from cfx.core.errors import InputError
 
 
@@ -64,8 +65,7 @@ def exponential(v: Float[Tensor, "b d *space"], *, largest_step: float = 0.25) -
     longest = v.detach().square().sum(1).sqrt().flatten(1).amax(1)
     if not torch.isfinite(longest).all():
         raise InputError("v: expected finite velocities, got NaN or infinite values")
-    halvings = torch.ceil(torch.log2(longest.clamp_min(1e-12) / largest_step)).clamp_min(0)  # each row its own
-    halvings = halvings.view(-1, *[1] * (v.ndim - 1))
+    halvings = each(torch.ceil(torch.log2(longest.clamp_min(1e-12) / largest_step)).clamp_min(0), v)
     u = v / 2**halvings
     for k in range(int(halvings.max())):
         u = torch.where(halvings > k, compose(u, u), u)

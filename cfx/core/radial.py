@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfx.core import geometry
+from cfx.core.broadcast import each
 from cfx.core.distance import check_mask
 from cfx.core.errors import InputError
 
@@ -121,7 +122,7 @@ def transfer(mask_a: Bool[Tensor, "n 1 *space"], mask_b: Bool[Tensor, "n 1 *spac
     r_a, r_b = (radii(m, c).clamp_min(1.0) for m in (mask_a, mask_b))
     r_a = r_b * (r_a / r_b).clamp(1 / _MOST, _MOST)
     maps = torch.stack([1 / r_b - 1 / r_a, torch.maximum(r_a, r_b)], 1)
-    p = geometry.identity(tuple(mask_a.shape[2:]), c) - c.view(*c.shape, *[1] * (mask_a.ndim - 2))
+    p = geometry.identity(tuple(mask_a.shape[2:]), c) - each(c, mask_a)
     rate, reach = _look_up(maps, p).split(1, 1)
     rho = p.square().sum(1, keepdim=True).sqrt()
     beyond = (rho / reach - 1).clamp_min(0)

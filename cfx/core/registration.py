@@ -25,6 +25,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from cfx.core import geometry, radial
+from cfx.core.broadcast import each
 from cfx.core.distance import check_mask, signed_distance
 from cfx.core.errors import InputError
 
@@ -239,7 +240,7 @@ def reshape(
             raise InputError(f"{name}: expected shape {(len(x), 1, *x.shape[2:])}, got {tuple(mask.shape)}")
     (body_a, edge_a), (body_b, edge_b) = ((m, _edge(m)) for m in (mask_a, mask_b))
     inside, edge = _carried(x, body_a, body_b, u), _carried(x, edge_a, edge_b, u)
-    level = background(x, body_a | edge_a).view(*x.shape[:2], *[1] * (x.ndim - 2))
+    level = each(background(x, body_a | edge_a), x)
     rest = torch.where(body_a | edge_a, level, x)
     return torch.where(body_b, inside, torch.where(edge_b, edge, rest))
 

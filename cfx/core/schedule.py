@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cfx.core.broadcast import each
 from cfx.core.errors import InputError
 
 Prediction = Literal["epsilon", "v", "x0"]
@@ -209,7 +210,7 @@ def _check_name(what: str, name: str, known: Iterable[str]) -> None:
 def _lookup(table: Tensor, t: Time, like: Tensor) -> Tensor:
     if isinstance(t, int):
         return like.new_full((), float(table[check_time(t, len(table) - 1)]))
-    return table.to(like.dtype).to(like.device)[t].reshape(-1, *[1] * (like.ndim - 1))
+    return each(table.to(like.dtype).to(like.device)[t], like)
 
 
 def _alphas_cumprod(config: Mapping[str, Any]) -> npt.NDArray[np.float64]:

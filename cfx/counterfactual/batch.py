@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfx.core.broadcast import each
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.random import normal
-from cfx.counterfactual.method import Meter, Method, Problem, Proposal, each
+from cfx.counterfactual.method import Meter, Method, Problem, Proposal
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.models.goal import Goal
 from cfx.models.judge import Judge, margin_of

@@ -27,10 +27,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cfx.core.abduction import NoiseMaps, abduct, mean_of, replay
+from cfx.core.broadcast import each, rms, unit
 from cfx.core.denoiser import Generative
 from cfx.core.random import normal
 from cfx.counterfactual.edit_space import EditSpace
-from cfx.counterfactual.method import Problem, each, rms, unit
+from cfx.counterfactual.method import Problem
 
 _FAINT = 0.05  # consent below this is noise and counts as none
 _NOISY_COPIES = 1 << 20  # streams of the gradient's noise: beyond every time t, which abduction uses
@@ -97,7 +98,7 @@ class Guidance:
             free: Length l of a step along g alone.
         """
         c, a = self.conditional, self.gradient
-        return k * c * d + (k * a * rms(d) + (1 - k) * free) * unit(g)
+        return k * c * d + (k * a * each(rms(d), d) + (1 - k) * free) * unit(g)
 
 
 @dataclass(frozen=True)

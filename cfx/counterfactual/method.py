@@ -205,18 +205,3 @@ class Attempts:
     def proposal(self) -> Proposal:
         """The best attempts."""
         return Proposal(self.image, self.strength, self.finite, self.smaller)
-
-
-def each(value: Tensor, like: Tensor) -> Tensor:
-    """One number a row, shaped to broadcast over images."""
-    return value.view(-1, *[1] * (like.ndim - 1))
-
-
-def unit(g: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-    """Every row divided by its root mean square (which is never taken below 1e-12)."""
-    return g / rms(g)
-
-
-def rms(g: Float[Tensor, "b c *space"]) -> Float[Tensor, "b ..."]:
-    """Root mean square of every row, never 0, shaped to broadcast over images."""
-    return each(g.flatten(1).square().mean(1).sqrt().clamp_min(1e-12), g)

@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cfx.core.broadcast import each
 from cfx.counterfactual.guidance import Guidance, Guided
-from cfx.counterfactual.method import Problem, Proposal, each
+from cfx.counterfactual.method import Problem, Proposal
 from cfx.counterfactual.search import least_strength
 from cfx.counterfactual.shrink import pasted, settled
 from cfx.counterfactual.touch_up import touch_up

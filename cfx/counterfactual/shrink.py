@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfx.counterfactual.method import Problem, each
+from cfx.core.broadcast import each
+from cfx.counterfactual.method import Problem
 from cfx.counterfactual.search import Found
 
 GRID = 16

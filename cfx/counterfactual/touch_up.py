@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cfx.counterfactual.method import rms, unit
+from cfx.core.broadcast import rms, unit
 from cfx.counterfactual.search import Judging
 
 SCALES = (0.95, 1.05, 0.9, 1.1, 0.8, 1.2)
@@ -55,7 +55,7 @@ def touch_up(
         misses.retry(s * e)
     near = misses.left
     if len(near):
-        nudge[near] = rms(e[near]) * unit(gradient(rows[near], edited[near]))
+        nudge[near] = each(rms(e[near]), e[near]) * unit(gradient(rows[near], edited[near]))
     for s in NUDGES:
         misses.retry(e + s * nudge)
     return misses.edited, misses.excess

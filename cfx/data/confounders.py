@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cfx.core import geometry
+from cfx.core.broadcast import each
 
 # Relative displacement of one standard deviation: size, length, trapezoid, shear.
 _MODE_SIZE = (0.03, 0.035, 0.05, 0.04)
@@ -33,10 +34,10 @@ def shape_velocity(
     fields = [(along, across), (along, -0.8 * across), (zero, across * s), (zero, 0.6 * along)]
     v = torch.zeros(len(modes), len(space), *space)
     for k, (a, b) in enumerate(fields):
-        v = v + _MODE_SIZE[k] * _each(modes[:, k], v) * _stack(a, b, p, with_height=k == 0)
+        v = v + _MODE_SIZE[k] * each(modes[:, k], v) * _stack(a, b, p, with_height=k == 0)
     if planted is not None:
         barrel = 1 - 3.5 * s.square().clamp(max=1)
-        v = v + _PLANTED_SIZE * _each(planted, v) * _stack(zero, across * barrel, p)
+        v = v + _PLANTED_SIZE * each(planted, v) * _stack(zero, across * barrel, p)
     return v
 
 
@@ -52,7 +53,7 @@ def burn_in(image: Float[Tensor, "n 1 *space"], planted: Mapping[str, Tensor], s
     for kind, draw in (("tag", _tag), ("implant", _implant), ("ruler", _ruler)):
         if kind in planted:
             ink, value = draw(image, spacing)
-            amount = _each(planted[kind], image).clamp(0, 1) * ink
+            amount = each(planted[kind], image).clamp(0, 1) * ink
             image = torch.where(amount > 0, image * (1 - amount) + amount * value, image)
     return image
 
@@ -94,7 +95,3 @@ def _ruler(image: Tensor, spacing: float) -> tuple[Tensor, float]:
         length = 16.0 if k == 5 else 9.0
         ticks = ticks + _box(down, right, 20.0 * k - 1.7, edge - 3.3 - length, 3.4, length)
     return ticks.clamp(max=1) * window, 0.9
-
-
-def _each(value: Tensor, like: Tensor) -> Tensor:
-    return value.view(-1, *[1] * (like.ndim - 1))

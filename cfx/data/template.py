@@ -15,6 +15,8 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
+from cfx.core.broadcast import each
+
 FIELD_OF_VIEW = 204.8
 """Edge of the rendered field in mm."""
 CENTRE = (0.0, -18.0, 6.0)
@@ -49,7 +51,7 @@ class Template:
             return self.maps.expand(len(level), *self.maps.shape[1:])
         place = ((level - self.levels[0]) / _LEVEL_STEP).clamp(0, len(self.levels) - 1 - 1e-4)
         below = place.floor().long()
-        w = (place - below).view(-1, *[1] * (self.maps.ndim - 1))
+        w = each(place - below, self.maps)
         return (1 - w) * self.maps[below] + w * self.maps[below + 1]
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from cfx.core.broadcast import each, rms, unit
 from cfx.core.errors import InputError
-from cfx.counterfactual.method import Attempts, Meter, Method, each, rms, unit
+from cfx.counterfactual.method import Attempts, Meter, Method
 from cfx.counterfactual.registry import METHODS, build_method
 from tests.counterfactual.baselines.problems import problem, spent
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from cfx.confounder.observed.conditional import one_hot
 from cfx.confounder.observed.independence import permutation_p, shuffles
 from cfx.confounder.observed.variables import coarse
+from cfx.core.broadcast import each
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
 from cfx.core.statistics import holm
@@ -103,7 +104,7 @@ def cluster(
     k = int(gaps.argmax()) + 1
     labels = _largest_first(_kmeans(F.normalize(vectors[:, :k], dim=1), k, seed))
     hot = one_hot(labels).to(maps.dtype)
-    mean = torch.tensordot(hot.T, maps, 1) / hot.sum(0).view(-1, *[1] * (maps.ndim - 1))
+    mean = torch.tensordot(hot.T, maps, 1) / each(hot.sum(0), maps)
     embedding = vectors[:, 1:3] / degree.sqrt()[:, None]
     return Clusters(labels, values.float(), float(gaps.max()), embedding.float(), mean)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cfx.confounder.intervention import judges
+from cfx.core.gradients import smoothed
 from cfx.core.random import normal
 from cfx.core.rows import Rows, about
 from cfx.models.judge import Classifier
@@ -54,7 +55,7 @@ def smooth_gradients(
         y: Class whose evidence is looked for, one a row: its logit minus the largest other (with two, the log-odds).
         copies: Noisy copies of every image.
         spread: Standard deviation of their noise.
-        batch_size: Rows worked on together; the result does not depend on it.
+        batch_size: Images worked on together, copies included; the result does not depend on it.
         seed: Seed of the noise.
         accelerator: Share the batches among its processes; every process returns all rows.
 
@@ -64,13 +65,15 @@ def smooth_gradients(
     """
 
     def work(rows: Tensor) -> Sensitivity:
-        total = torch.zeros_like(x[rows])
-        for j in range(copies):
-            noisy = x[rows] + spread * normal(x.shape[1:], seed=seed, row=rows, stream=j)
-            for f in asked:
-                total = total + f.gradient(noisy, y[rows])
-        return Sensitivity(rows, (total / (copies * len(asked))).abs().sum(1, keepdim=True))
+        noise = [normal(x.shape[1:], seed=seed, row=rows, stream=j) for j in range(copies)]
+        toward = y[rows].repeat_interleave(copies)
+        g = smoothed(
+            lambda v: torch.stack([f.gradient(v, toward) for f in asked]).sum(0),
+            x[rows],
+            spread * torch.stack(noise, 1),
+        )
+        return Sensitivity(rows, (g / len(asked)).abs().sum(1, keepdim=True))
 
     asked = judges(classifiers)
     with at_rest(*classifiers):
-        return shared(work, Sensitivity, len(x), batch_size, accelerator)
+        return shared(work, Sensitivity, len(x), max(1, batch_size // copies), accelerator)

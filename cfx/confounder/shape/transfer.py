@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core import geometry
+from cfx.core.broadcast import each
 from cfx.core.cohort import check_images
 from cfx.core.distance import check_mask, signed_distance
 from cfx.core.errors import InputError
@@ -219,7 +220,7 @@ def random_velocity(
     goal = _strain(v, mask)
     for _ in range(5):  # the norm is nearly proportional to the field
         scale = goal / _strain(w, mask).clamp_min(1e-6)
-        w = w * scale.view(-1, *[1] * (w.ndim - 1))
+        w = w * each(scale, w)
     return w
 
 

@@ -26,12 +26,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cfx.core.broadcast import each
 from cfx.core.errors import InputError
 from cfx.core.random import normal
 from cfx.core.solvers import ddpm_step
 from cfx.counterfactual.baselines.attack import signs
 from cfx.counterfactual.baselines.respaced import dilate
-from cfx.counterfactual.method import Attempts, Problem, Proposal, each
+from cfx.counterfactual.method import Attempts, Problem, Proposal
 
 _STEPS = 1 << 20  # streams of the steps' noise: beyond every time t, which the noising uses
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfx.counterfactual.method import Attempts, Problem, Proposal, each
+from cfx.core.broadcast import each
+from cfx.counterfactual.method import Attempts, Problem, Proposal
 
 _CORNER = 1e-3  # e, where |D a| is rounded off
 

@@ -26,10 +26,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cfx.core.broadcast import each
 from cfx.core.denoiser import Posterior
 from cfx.core.solvers import ddim_step
 from cfx.counterfactual.baselines.respaced import ladder
-from cfx.counterfactual.method import Problem, Proposal, each
+from cfx.counterfactual.method import Problem, Proposal
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cfx.core.broadcast import each, rms, unit
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
 from cfx.counterfactual.baselines.respaced import Reverse, ladder
-from cfx.counterfactual.method import Problem, Proposal, rms, unit
+from cfx.counterfactual.method import Problem, Proposal
 from cfx.models.judge import Judge
 
 
@@ -99,7 +100,7 @@ class Dvce:
         if self.robust is not None:
             g_class = onto_cone(g_class, back(copies, self._robust_slope(problem, every, copies)), self.cone)
         g_distance = back(q.mean, (q.mean.detach() - problem.x[rows]).sign())
-        g = rms(q.eps.detach()) * (scale * unit(g_class) - self.distance * unit(g_distance))
+        g = each(rms(q.eps.detach()), z) * (scale * unit(g_class) - self.distance * unit(g_distance))
         return q.mean.detach(), g
 
     def _shifts(self, problem: Problem, rows: Tensor, t: int) -> Tensor:
@@ -138,6 +139,6 @@ def onto_cone(
 ) -> Float[Tensor, "b c *space"]:
     """Every row of g if it is within `degrees` of that of `around`, else the direction at that angle nearest to it."""
     axis, tilt = unit(around), math.radians(degrees)
-    along = (unit(g) * axis).flatten(1).mean(1).view(-1, *[1] * (g.ndim - 1))
+    along = each((unit(g) * axis).flatten(1).mean(1), g)
     edge = math.cos(tilt) * axis + math.sin(tilt) * unit(unit(g) - along * axis)
     return torch.where(along >= math.cos(tilt), g, edge)

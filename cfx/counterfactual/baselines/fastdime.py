@@ -26,6 +26,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cfx.core.broadcast import each
 from cfx.core.errors import InputError
 from cfx.counterfactual.baselines.respaced import Reverse, dilate, ladder
 from cfx.counterfactual.method import Problem, Proposal
@@ -103,7 +104,7 @@ class FastDime:
     def _changed(self, x: Tensor, edited: Tensor) -> Tensor:
         """Where the change is large; all true where it is NaN, so that NaN stays and is noticed."""
         size = (edited - x).abs().sum(1, keepdim=True)
-        largest = size.flatten(1).amax(1).view(-1, *[1] * (x.ndim - 1))
+        largest = each(size.flatten(1).amax(1), x)
         return ~(dilate(size, self.width) <= self.threshold * largest)
 
 

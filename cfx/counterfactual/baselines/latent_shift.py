@@ -16,8 +16,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from cfx.core.broadcast import each, unit
 from cfx.core.errors import InputError
-from cfx.counterfactual.method import Attempts, Problem, Proposal, each, unit
+from cfx.counterfactual.method import Attempts, Problem, Proposal
 from cfx.counterfactual.search import least_strength
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cfx.core.broadcast import rms
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models.running import in_batches
 
@@ -20,11 +21,6 @@ def source_class(result: Counterfactuals) -> Int[Tensor, " n"]:
 def probability(probs: Float[Tensor, "n k"], label: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """The probability of each row's own label."""
     return probs.gather(1, label[:, None])[:, 0]
-
-
-def rms(v: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-    """Root mean square of every row."""
-    return v.flatten(1).square().mean(1).sqrt()
 
 
 def apart(

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cfx.core.broadcast import rms
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.rows import Rows
 from cfx.core.scores import average_precision, dice
-from cfx.counterfactual.metrics.measure import apart, probability, rms
+from cfx.counterfactual.metrics.measure import apart, probability
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.models.perceptual import Lpips
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from cfx.core.broadcast import each, rms, unit
 from cfx.core.errors import InputError
 from cfx.counterfactual.baselines.dvce import Dvce, onto_cone, shifted
 from cfx.counterfactual.baselines.respaced import Reverse
-from cfx.counterfactual.method import rms, unit
 from tests.counterfactual.baselines.problems import Still, assert_names_nan, laws, part, problem, spent
 from tests.counterfactual.toys import ClassGaussian, Fragile, Quadratic, class_means
 
@@ -68,7 +68,7 @@ def test_the_direction_is_the_gradient_of_the_loss_as_long_as_the_noise(space):
     (towards,) = torch.autograd.grad(score, z, retain_graph=True)
     (away,) = torch.autograd.grad((q.mean - p.x[rows]).abs().sum(), z)
     torch.testing.assert_close(x0, q.mean.detach())
-    expected = rms(q.eps.detach()) * (0.3 * unit(towards) - 0.15 * unit(away))
+    expected = each(rms(q.eps.detach()), q.mean) * (0.3 * unit(towards) - 0.15 * unit(away))
     torch.testing.assert_close(g, expected, atol=1e-5, rtol=1e-4)
 
 
