@@ -29,6 +29,7 @@ from torch import Tensor
 from cfx.core.abduction import NoiseMaps, abduct, mean_of, replay
 from cfx.core.broadcast import each, rms, unit
 from cfx.core.denoiser import Generative
+from cfx.core.gradients import smoothed
 from cfx.core.random import normal
 from cfx.counterfactual.edit_space import EditSpace
 from cfx.counterfactual.method import Problem
@@ -155,9 +156,8 @@ class Guided:
         """Mean of a gradient over noisy copies of the images or codes of these rows, the noise that of time t."""
         p, n = self.problem, self.guidance.copies
         noise = normal((n, *x.shape[1:]), seed=p.seed, row=p.row[rows], stream=_NOISY_COPIES + t).to(x)
-        copies = x[:, None] + self.guidance.spread * noise
-        g = gradient(rows.repeat_interleave(n), copies.flatten(0, 1))
-        return g.view(len(rows), n, *x.shape[1:]).mean(1)
+        repeated = rows.repeat_interleave(n)
+        return smoothed(lambda copies: gradient(repeated, copies), x, self.guidance.spread * noise)
 
     def _estimates(self, x_t: Tensor, t: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         """x0 and d; for rows without consent d is not evaluated, and 0."""

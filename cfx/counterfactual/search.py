@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfx.core.broadcast import each
+
 Trial = Callable[[Int[Tensor, " r"], Float[Tensor, " r"]], tuple[Float[Tensor, "r c *space"], Float[Tensor, " r"]]]
 """`trial(rows, strength)`: the edited images of these rows, and the excess of each."""
 Judging = Callable[[Int[Tensor, " r"], Float[Tensor, "r c *space"]], Float[Tensor, " r"]]
@@ -191,6 +193,6 @@ def _crossing(judge: Judging, r: Tensor, x: Tensor, image: Tensor, h: Tensor) ->
     high = low + 1
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        good = judge(r, x + middle.view(-1, *[1] * (x.ndim - 1)) * (image - x)) >= 0
+        good = judge(r, x + each(middle, x) * (image - x)) >= 0
         low, high = middle.where(~good, low), middle.where(good, high)
     return high

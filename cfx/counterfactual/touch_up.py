@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cfx.core.broadcast import rms, unit
+from cfx.core.broadcast import each, rms, unit
 from cfx.counterfactual.search import Judging
 
 SCALES = (0.95, 1.05, 0.9, 1.1, 0.8, 1.2)

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfx.core import geometry
+from cfx.core.broadcast import each
 from cfx.core.cohort import Cohort
 from cfx.data import confounders, template
 from cfx.data.labels import DISEASED_SEVERITY, HEALTHY_SEVERITY
@@ -88,7 +89,7 @@ class Population(Subjects):
         inward = -geometry.gradient(distance) / spacing
         taper = torch.where(distance > 0, torch.exp(-((distance / _REACH) ** 2)), (1 + distance / 6).clamp(0, 1))
         amount = _ENLARGEMENT * f.severity + 0.8 * f.shape[:, SHAPE_MODES.index("ventricles")]
-        v = inward * taper * _each(amount, maps)
+        v = inward * taper * each(amount, maps)
         return geometry.smooth(v, 2.5 / spacing) / spacing
 
     def _anatomy_velocity(self, f: Factors) -> Tensor:
@@ -108,7 +109,7 @@ class Population(Subjects):
         maps = self._template.at(f.level)
         lesions = self._lesions(f, maps)
         u = self.deformation(f, maps)
-        tissue = _tissue(maps, _each(f.severity, maps), lesions, self._template.spacing)
+        tissue = _tissue(maps, each(f.severity, maps), lesions, self._template.spacing)
         flat = torch.cat([tissue, lesions, maps[:, :1]], 1)
         image, lesion, t1 = geometry.warp(flat, u, padding="zeros").split(1, dim=1)
         brain = t1 > 0.15
@@ -135,11 +136,11 @@ class Population(Subjects):
         radius = (2.8 + 3.2 * u[:, 2]) * ((f.severity[:, None] - onset) / 0.3).clamp(0, 1).sqrt()
         p = geometry.identity(tuple(space), maps)
         wobble = geometry.smooth(self._normal((1, *space), f.index, 6), 4.0 / spacing)
-        wobble = wobble / wobble.flatten(1).std(1).view(n, *[1] * (maps.ndim - 1))
+        wobble = wobble / each(wobble.flatten(1).std(1), maps)
         out = torch.zeros_like(maps[:, :1])
         for k in range(_LESIONS):  # a few candidates, each for the whole batch
-            r = _each(radius[:, k], maps)
-            offset = p - centre[:, :, k].view(n, -1, *[1] * len(space))
+            r = each(radius[:, k], maps)
+            offset = p - each(centre[:, :, k], p)
             distance = offset.square().sum(1, keepdim=True).sqrt() * spacing + 0.8 * wobble
             out = torch.maximum(out, torch.sigmoid((r - distance) / _EDGE) * (r > 0))
         return out * maps[:, 2:3]
@@ -154,17 +155,12 @@ class Population(Subjects):
         p = geometry.identity(tuple(space), image) / (torch.tensor(space).view(1, -1, *[1] * len(space)) - 1) * 2 - 1
         waves = torch.zeros_like(image)
         for k in range(len(space)):
-            waves = waves + _each(bias[:, k], image) * torch.sin(1.6 * p[:, k : k + 1] + 0.5 * k)
-        image = image.clamp_min(0) ** _each(torch.exp(0.08 * gamma), image) * torch.exp(0.04 * waves)
+            waves = waves + each(bias[:, k], image) * torch.sin(1.6 * p[:, k : k + 1] + 0.5 * k)
+        image = image.clamp_min(0) ** each(torch.exp(0.08 * gamma), image) * torch.exp(0.04 * waves)
         soft = geometry.smooth(image, 2.2 / spacing)
-        image = torch.lerp(image, soft, _each(torch.sigmoid(blur - 1.0), image) * 0.6)
-        grain = self._normal((1, *space), f.index, 7) * _each(0.012 * torch.exp(0.3 * noise), image)
+        image = torch.lerp(image, soft, each(torch.sigmoid(blur - 1.0), image) * 0.6)
+        grain = self._normal((1, *space), f.index, 7) * each(0.012 * torch.exp(0.3 * noise), image)
         return image + grain * brain
-
-
-def _each(value: Float[Tensor, " n"], like: Tensor) -> Tensor:
-    """One number a row, shaped to broadcast over an image."""
-    return value.view(-1, *[1] * (like.ndim - 1))
 
 
 def _tissue(maps: Tensor, severity: Tensor, lesions: Tensor, spacing: float) -> Tensor:

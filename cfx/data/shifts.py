@@ -25,11 +25,12 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from cfx.core import geometry
+from cfx.core.broadcast import each
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
@@ -125,11 +126,6 @@ def _lit(x: Images) -> Images:
     return (x + 1) / 2
 
 
-def _each(value: Shaped[Tensor, " n"], like: Tensor) -> Tensor:
-    """One number a row, shaped to broadcast over an image."""
-    return value.view(-1, *[1] * (like.ndim - 1))
-
-
 def bias(x: Images, s: float, draws: Draws) -> Images:
     """Smooth shading by a factor of mean 1."""
     return 2 * _lit(x) * bias_field(tuple(x.shape[2:]), s, draws) - 1
@@ -139,8 +135,8 @@ def bias_field(space: tuple[int, ...], s: float, draws: Draws) -> Float[Tensor, 
     """The factor B / mean(B)."""
     basis = _cosines(space).to(draws.row.device)
     b = torch.einsum("nk,k...->n...", draws.normal(len(basis)), basis)[:, None]
-    field = torch.exp(s / 4 * b / _each(b.flatten(1).std(1), b))
-    return field / _each(field.flatten(1).mean(1), field)
+    field = torch.exp(s / 4 * b / each(b.flatten(1).std(1), b))
+    return field / each(field.flatten(1).mean(1), field)
 
 
 def _cosines(space: tuple[int, ...]) -> Float[Tensor, "k *space"]:
@@ -157,7 +153,7 @@ def _cosines(space: tuple[int, ...]) -> Float[Tensor, "k *space"]:
 def gamma(x: Images, s: float, draws: Draws) -> Images:
     """Contrast: middle intensities brighter or darker, air and the brightest value kept."""
     power = torch.exp(0.4 * s * (2 * (draws.uniform() < 0.5).float() - 1))
-    return 2 * torch.pow(_lit(x).clamp(0, 1), _each(power, x)) - 1
+    return 2 * torch.pow(_lit(x).clamp(0, 1), each(power, x)) - 1
 
 
 def noise(x: Images, s: float, draws: Draws) -> Images:
@@ -188,7 +184,7 @@ def motion(x: Images, s: float, draws: Draws) -> Images:
     for segment in range(_SEGMENTS):
         if segment != _SEGMENTS // 2:
             moved = torch.fft.fftn(_posed(_lit(x), s * e[:, segment].to(x)), dim=axes)
-            k_space = torch.where((place == segment).view(-1, *[1] * (dims - 1)), moved, k_space)
+            k_space = torch.where(each(place == segment, moved[0, 0]), moved, k_space)
     magnitude: Tensor = torch.fft.ifftn(k_space, dim=axes).abs()
     return 2 * magnitude - 1
 
@@ -239,7 +235,7 @@ def flip(cohort: Cohort, s: float, draws: Draws) -> Cohort:
     chosen = draws.uniform() < s
 
     def mirrored(v: Tensor) -> Tensor:
-        return torch.where(_each(chosen, v), v.flip(axis), v)
+        return torch.where(each(chosen, v), v.flip(axis), v)
 
     return _everywhere(cohort, mirrored, mirrored)
 
@@ -251,7 +247,7 @@ def lesion(cohort: Cohort, s: float, draws: Draws) -> Cohort:
     u = draws.uniform(2)
     distance = (geometry.identity(space, u) - _place(allowed, u[:, 0])).square().sum(1, keepdim=True).sqrt()
     ink = (s / 16 * min(space) + 0.5 - distance).clamp(0, 1) * allowed
-    value = _each(2 * (u[:, 1] < 0.5).to(cohort.x) - 1, cohort.x)
+    value = each(2 * (u[:, 1] < 0.5).to(cohort.x) - 1, cohort.x)
     return _everywhere(cohort, lambda x: torch.where(ink > 0, torch.lerp(x, value, ink.to(x)), x), lambda m: m)
 
 
