@@ -81,16 +81,17 @@ class BrainConfig(BaseModel):
     """The factor that is the class: disease, or the presence of a planted confounder. The true counterfactual changes
     this factor alone."""
     overlap: float = Field(default=0.0, ge=0, le=1)
-    """Share of the subjects whose severity is drawn from where the classes overlap; no classifier errs in less than a
-    quarter of it."""
+    """Share of the subjects whose severity is drawn from where the classes overlap; without planted confounders no
+    classifier of the disease errs in less than a quarter of it."""
     label_noise: float = Field(default=0.0, ge=0, le=0.5)
     """Share of the labels that are flipped; the image and its true counterfactual remain those of the true class."""
     readers: Readers | None = None
     """Readers besides the label."""
     moved: Mapping[Factor, float] = Field(default_factory=dict)
     """An exact shift of the distribution: factors of every subject moved by so much from where they were drawn, nothing
-    else changed. Severity in its own units (not below 0), level in mm (within its range), others in standard
-    deviations."""
+    else changed. `severity` in its own units (not below 0), `level` in mm (within its range), and in standard
+    deviations `size`, `length`, `trapezoid`, `shear`, `ventricles` of the brain and `bias`, `gamma`, `blur`, `noise` of
+    the scanner."""
     lazy: bool = False
     """Render a subject when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
 
