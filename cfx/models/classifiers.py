@@ -1,25 +1,18 @@
-"""Small classifiers, image to logits, for two or three spatial axes and without batch statistics.
+"""Small classifiers, image to logits, for two or three spatial axes; batch statistics only where they are asked for.
 
 Each also gives its feature maps (`stages`), coarse to fine meaning early to late, for feature distances.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
 
-from cfx.core.errors import InputError
-from cfx.models.layers import CONV, groups
-
-
-def _conv(spatial_dims: int) -> Callable[..., nn.Module]:
-    if spatial_dims not in CONV:
-        raise InputError(f"spatial_dims: expected 2 or 3, got {spatial_dims}")
-    return CONV[spatial_dims]
+from cfx.models import layers
+from cfx.models.layers import Residual, convolution, normalisation
 
 
 class Staged(nn.Module):
@@ -46,28 +39,18 @@ class Staged(nn.Module):
         return logits
 
 
-class _Residual(nn.Module):
-    """Pre-activation residual block, optionally halving the resolution (He et al., 2016, group-normalised)."""
-
-    def __init__(self, spatial_dims: int, c_in: int, c_out: int, stride: int) -> None:
-        super().__init__()
-        conv = _conv(spatial_dims)
-        self.norm1, self.norm2 = nn.GroupNorm(groups([c_in], 8), c_in), nn.GroupNorm(groups([c_out], 8), c_out)
-        self.conv1 = conv(c_in, c_out, 3, stride=stride, padding=1)
-        self.conv2 = conv(c_out, c_out, 3, padding=1)
-        self.skip = conv(c_in, c_out, 1, stride=stride) if stride > 1 or c_in != c_out else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(silu(self.norm1(x)))
-        y: Tensor = self.skip(x) + self.conv2(silu(self.norm2(h)))
-        return y
-
-
 class Cnn(Staged):
-    """Residual network with group normalisation."""
+    """Residual network, with group normalisation unless told otherwise."""
 
     def __init__(
-        self, spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int] = (16, 32, 64, 96)
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int] = (16, 32, 64, 96),
+        norm: str = "group",
+        activation: str = "silu",
+        dropout: float = 0.0,
     ) -> None:
         """Build the network.
 
@@ -76,27 +59,32 @@ class Cnn(Staged):
             in_channels: Channels of the image.
             out_channels: Number of logits; 1 means one binary logit.
             channels: Width of each stage; every stage halves the resolution.
+            norm: `batch`, `group` (at most 8 groups), `instance` or `none`.
+            activation: One of `cfx.models.layers.ACTIVATIONS`.
+            dropout: Probability that a value between the two convolutions of a block is left out in training.
         """
         super().__init__()
-        self.blocks = nn.ModuleList([_conv(spatial_dims)(in_channels, channels[0], 5, stride=2, padding=2)])
+        self.blocks = nn.ModuleList([convolution(spatial_dims)(in_channels, channels[0], 5, stride=2, padding=2)])
         for c_in, c_out in pairwise(channels):
-            self.blocks.append(_Residual(spatial_dims, c_in, c_out, stride=2))
-        self.blocks.append(nn.Sequential(nn.GroupNorm(groups(channels[-1:], 8), channels[-1]), nn.SiLU()))
+            self.blocks.append(Residual(spatial_dims, c_in, c_out, 2, norm, activation, dropout))
+        last = normalisation(norm, spatial_dims, channels[-1])
+        self.blocks.append(nn.Sequential(last, layers.activation(activation)))
         self.head = nn.Linear(channels[-1], out_channels)
 
 
 class _Depthwise(nn.Module):
     """Depthwise convolution, then a two-layer perceptron over channels, added to its input."""
 
-    def __init__(self, spatial_dims: int, channels: int, kernel: int) -> None:
+    def __init__(self, spatial_dims: int, channels: int, kernel: int, norm: str, act: str, dropout: float) -> None:
         super().__init__()
-        conv = _conv(spatial_dims)
+        conv = convolution(spatial_dims)
         self.depthwise = conv(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.norm = nn.GroupNorm(1, channels)
+        self.norm = normalisation(norm, spatial_dims, channels, most=1)
+        self.act, self.dropout = layers.activation(act), nn.Dropout(dropout)
         self.widen, self.narrow = conv(channels, 2 * channels, 1), conv(2 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.narrow(gelu(self.widen(self.norm(self.depthwise(x)))))
+        y: Tensor = x + self.narrow(self.dropout(self.act(self.widen(self.norm(self.depthwise(x))))))
         return y
 
 
@@ -111,6 +99,9 @@ class ConvNext(Staged):
         channels: Sequence[int] = (32, 64, 96),
         depth: int = 2,
         kernel: int = 5,
+        norm: str = "group",
+        activation: str = "gelu",
+        dropout: float = 0.0,
     ) -> None:
         """Build the network.
 
@@ -121,17 +112,26 @@ class ConvNext(Staged):
             channels: Width of each stage; every stage halves the resolution.
             depth: Blocks a stage.
             kernel: Side of the depthwise kernel, odd.
+            norm: `batch`, `group` (one group: all channels of a row), `instance` or `none`.
+            activation: One of `cfx.models.layers.ACTIVATIONS`.
+            dropout: Probability that a value between the two layers of a perceptron is left out in training.
         """
         super().__init__()
-        self.blocks = nn.ModuleList()
+        self.blocks, options = nn.ModuleList(), (norm, activation, dropout)
         for c_in, c_out in zip((in_channels, *channels[:-1]), channels, strict=True):
             first = c_in == in_channels and not self.blocks
-            down = _conv(spatial_dims)(c_in, c_out, 2, stride=2)
-            norm = nn.Identity() if first else nn.GroupNorm(1, c_in)
-            self.blocks.append(
-                nn.Sequential(norm, down, *[_Depthwise(spatial_dims, c_out, kernel) for _ in range(depth)])
-            )
+            down = convolution(spatial_dims)(c_in, c_out, 2, stride=2)
+            before = nn.Identity() if first else normalisation(norm, spatial_dims, c_in, most=1)
+            blocks = [_Depthwise(spatial_dims, c_out, kernel, *options) for _ in range(depth)]
+            self.blocks.append(nn.Sequential(before, down, *blocks))
         self.head = nn.Linear(channels[-1], out_channels)
+
+
+_MONAI_NORMS: dict[str, Any] = {
+    "group": ("group", {"num_groups": 1}),
+    "instance": ("instance", {"affine": True}),
+    "none": "",
+}
 
 
 class DenseNet(Staged):
@@ -145,7 +145,9 @@ class DenseNet(Staged):
         init_features: int = 16,
         growth_rate: int = 8,
         block_config: Sequence[int] = (3, 3, 3),
-        norm: str | Sequence[Any] = ("group", {"num_groups": 1}),
+        norm: str | Sequence[Any] = "group",
+        activation: str = "relu",
+        dropout: float = 0.0,
     ) -> None:
         """Build the network.
 
@@ -156,14 +158,16 @@ class DenseNet(Staged):
             init_features: Channels of the first convolution.
             growth_rate: Channels that every layer adds.
             block_config: Layers of each dense block.
-            norm: MONAI's name of the normalisation, or that and its keywords.
+            norm: `batch`, `group` (one group: all channels of a row), `instance` or `none`; or what MONAI calls it.
+            activation: One of `cfx.models.layers.ACTIVATIONS`.
+            dropout: Probability that a value that a layer adds is left out in training.
         """
         from monai.networks.nets import DenseNet as MonaiDenseNet
 
         super().__init__()
         net = MonaiDenseNet(
             spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels,
-            norm=norm if isinstance(norm, str) else tuple(norm),
+            norm=_MONAI_NORMS.get(norm, norm) if isinstance(norm, str) else tuple(norm), dropout_prob=dropout,
             init_features=init_features, growth_rate=growth_rate, block_config=tuple(block_config),
         )  # fmt: skip
         self.blocks = nn.ModuleList([nn.Sequential()])
@@ -172,8 +176,17 @@ class DenseNet(Staged):
             if name == "pool0" or name.startswith("transition"):
                 self.blocks.append(nn.Sequential())
         self.blocks[-1].append(nn.ReLU())  # type: ignore[operator]
+        _exchange(self.blocks, activation)
         self.head = cast(nn.Linear, net.class_layers.get_submodule("out"))
         del net
+
+
+def _exchange(network: nn.Module, activation: str) -> None:
+    """Put this activation in the place of every rectifier; MONAI's own names have no SiLU."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(parent, name, layers.activation(activation))
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -12,7 +12,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
 from cfx.core.errors import InputError
-from cfx.models.layers import CONV, groups
+from cfx.models.layers import convolution, groups
 from cfx.models.patches import depth_to_space, space_to_depth
 
 
@@ -94,9 +94,7 @@ class PatchUnet(nn.Module):
             InputError: `spatial_dims` is neither 2 nor 3.
         """
         super().__init__()
-        if spatial_dims not in CONV:
-            raise InputError(f"spatial_dims: expected 2 or 3, got {spatial_dims}")
-        conv, cells = CONV[spatial_dims], patch**spatial_dims
+        conv, cells = convolution(spatial_dims), patch**spatial_dims
         self.patch = patch
         self.multiple = patch * 2 ** (len(channels) - 1)
         body = (channels, attention, res_blocks, head_channels)
