@@ -3,7 +3,8 @@
 Nothing heavy is imported before a network is built or loaded.
 """
 
-from cfx.models.checkpoint import Manifest, load, read_manifest, save
+from cfx.models.checkpoint import load, load_network, read_manifest, save
+from cfx.models.kinds import Manifest
 from cfx.models.registry import BUILDERS, build, kind
 
-__all__ = ["BUILDERS", "Manifest", "build", "kind", "load", "read_manifest", "save"]
+__all__ = ["BUILDERS", "Manifest", "build", "kind", "load", "load_network", "read_manifest", "save"]

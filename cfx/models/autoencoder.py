@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
-from monai.networks.nets import AutoencoderKL as MonaiAutoencoderKL
 from torch import Tensor, nn
 
 from cfx.core.errors import InputError
+from cfx.models.kinds import Kind
 from cfx.models.layers import groups
 from cfx.models.patches import depth_to_space, space_to_depth
 
@@ -52,6 +51,8 @@ class AutoencoderKl(nn.Module):
             norm_groups: Groups of the group normalisation; the largest that fits, up to 32, by default.
             middle_attention: Self-attention at the coarsest level.
         """
+        from monai.networks.nets import AutoencoderKL as MonaiAutoencoderKL
+
         super().__init__()
         self.patch, self.dims = patch, spatial_dims
         self.multiple = patch * 2 ** (len(channels) - 1)
@@ -95,7 +96,4 @@ class AutoencoderKl(nn.Module):
         return (self.latent_channels, *(s // self.multiple for s in space))
 
 
-def kl_standard(mean: Float[Tensor, "b *rest"], std: Float[Tensor, "b *rest"]) -> Float[Tensor, " b"]:
-    """Kullback-Leibler divergence to a standard normal, in nats, summed over the latent of each row."""
-    each = 0.5 * (mean.square() + std.square() - 1) - torch.log(std.clamp_min(1e-10))
-    return each.flatten(1).sum(1)
+VAE = Kind("A variational autoencoder of images: maps them to a small latent and back.", network="vae")

@@ -5,11 +5,7 @@ from typing import Any
 
 import yaml
 
-USES = {
-    "denoiser": "A denoising diffusion model of images: generates, inverts and edits images for counterfactuals.",
-    "vae": "A variational autoencoder of images: maps them to a small latent and back.",
-    "classifier": "An image classifier.",
-}
+from cfx.models.kinds import find
 
 
 def model_card(title: str, manifest: Mapping[str, Any], text: str | None = None) -> str:
@@ -24,9 +20,9 @@ def model_card(title: str, manifest: Mapping[str, Any], text: str | None = None)
     figures = provenance.pop("figures", {})
     config = provenance.pop("config", None)
     front = yaml.safe_dump({"library_name": "cfx", "license": "apache-2.0", "tags": ["cfx", manifest["kind"]]})
-    parts = [f"---\n{front}---\n# {title}", text or USES[manifest["kind"]]]
+    parts = [f"---\n{front}---\n# {title}", text or find(manifest["kind"]).use]
     parts.append('```python\nimport cfx.models\n\nmodel = cfx.models.load("checkpoints/' + title + '")\n```')
-    facts = {k: manifest[k] for k in ("kind", "name", "shape", "classes") if manifest[k]}
+    facts = {k: manifest[k] for k in ("kind", "name", "shape", "classes", "facts") if manifest[k]}
     parts.append("## Network\n" + _rows(facts | {"keywords": manifest["config"]}))
     parts.append("## Training\n" + (_rows(provenance) or "Not recorded."))
     parts.append("## Figures\n" + (_rows(figures) or "None recorded."))

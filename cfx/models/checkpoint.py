@@ -1,5 +1,6 @@
 """A checkpoint is a folder: `cfx.json` (what it is), `model.safetensors` (weights), `README.md` (model card).
 
+What is wrapped round a network, and which further parts have weights, is the affair of its kind (`cfx.models.kinds`).
 Denoisers also carry `scheduler_config.json`, which diffusers' schedulers read. `cfx.json` records the SHA-256 of the
 other files and of itself; loading checks them and never unpickles.
 """
@@ -7,49 +8,18 @@ other files and of itself; loading checks them and never unpickles.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import nn
 
-from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CheckpointError, InputError
-from cfx.core.schedule import Schedule
 from cfx.models.card import model_card
-from cfx.models.registry import build, kind
+from cfx.models.kinds import MODEL, SCHEMA, Manifest, find
+from cfx.models.registry import kind as kind_of
 from cfx.runtime.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
 
-SCHEMA = 1
-WEIGHTS, MANIFEST, SCHEDULER, CARD = "model.safetensors", "cfx.json", "scheduler_config.json", "README.md"
-
-
-class Manifest(BaseModel):
-    """The contents of `cfx.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    schema_version: int = SCHEMA
-    """Version of this format."""
-    kind: Literal["denoiser", "vae", "classifier"]
-    """What the network is for."""
-    name: str
-    """Registry name of the network."""
-    config: dict[str, Any]
-    """Keywords that build it."""
-    shape: tuple[int, ...] | None = None
-    """Images it accepts, `(c, *space)`; None for any."""
-    classes: tuple[str, ...] = ()
-    """Names of the labels, in order."""
-    multilabel: bool = False
-    """Whether a classifier's logits are independent labels."""
-    labels: int | None = None
-    """Number of labels a denoiser is conditioned on; None for an unconditional one."""
-    schedule: dict[str, Any] | None = None
-    """diffusers scheduler configuration of a denoiser."""
-    provenance: dict[str, Any] = Field(default_factory=dict)
-    """Where the weights come from: command, config, steps, versions, git commit, figures."""
-    files: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of the other files."""
+MANIFEST, SCHEDULER, CARD = "cfx.json", "scheduler_config.json", "README.md"
 
 
 def save(
@@ -58,6 +28,8 @@ def save(
     *,
     name: str,
     config: Mapping[str, Any],
+    kind: str | None = None,
+    facts: Mapping[str, Any] | None = None,
     shape: Sequence[int] | None = None,
     classes: Sequence[str] = (),
     multilabel: bool = False,
@@ -69,9 +41,11 @@ def save(
 
     Args:
         path: Folder to write; one already there is replaced.
-        model: A `Denoiser`, or a network that `build(name, **config)` makes.
+        model: A network that `build(name, **config)` makes, in what its kind wraps round it (a `Denoiser`, say).
         name: Registry name of the network.
         config: Keywords that build it.
+        kind: What the model is for, one of `cfx.models.kinds.KINDS`; what the network is for by default.
+        facts: What the kind needs besides and the model cannot say (`latent`: the `autoencoder`, its name and config).
         shape: Images it accepts, `(c, *space)`; a denoiser's own by default.
         classes: Names of the labels.
         multilabel: Whether a classifier's logits are independent labels.
@@ -83,28 +57,39 @@ def save(
         What was written to `cfx.json`.
 
     Raises:
-        InputError: unknown name, or `config` does not build a network with these weights.
+        InputError: unknown name or kind, a model of another kind, or `config` does not build a network with these
+            weights.
     """
-    path, denoiser = Path(path), isinstance(model, Denoiser)
-    network = cast(nn.Module, model.network) if denoiser else model
-    check_same(network, build(name, **config), name)
-    facts: dict[str, Any] = {"kind": kind(name), "name": name, "config": plain(config), "classes": tuple(classes)}
-    facts |= {"multilabel": multilabel, "provenance": plain(provenance or {}), "shape": shape and tuple(shape)}
-    if isinstance(model, Denoiser):
-        facts |= {"labels": model.classes, "schedule": plain(model.schedule.to_diffusers())}
-        facts["shape"] = facts["shape"] or model.shape
-    elif facts["kind"] == "denoiser":
-        raise InputError(f"model: expected a Denoiser for network {name}, got {type(model).__name__}")
+    path, kind = Path(path), kind or kind_of(name)
+    known: dict[str, Any] = {"kind": kind, "name": name, "config": plain(config), "classes": tuple(classes)}
+    known |= {"multilabel": multilabel, "provenance": plain(provenance or {}), "facts": plain(facts or {})}
+    manifest = _described(model, Manifest(**known), shape)
+    parts, made = find(kind).parts(model), find(kind).parts(find(kind).make(manifest))
+    for part, network in parts.items():
+        check_same(network, made[part], name if part == MODEL else part)
     with atomic_folder(path) as folder:
-        write_tensors(folder / WEIGHTS, network.state_dict(), cfx_schema=str(SCHEMA), name=name)
-        if facts.get("schedule"):
-            (folder / SCHEDULER).write_text(json.dumps(facts["schedule"], indent=2) + "\n")
+        for part, network in parts.items():
+            write_tensors(folder / _weights(part), network.state_dict(), cfx_schema=str(SCHEMA), name=name)
+        if manifest.schedule is not None:
+            (folder / SCHEDULER).write_text(json.dumps(manifest.schedule, indent=2) + "\n")
         files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
-        manifest = Manifest(**facts, files=files)
-        (folder / CARD).write_text(model_card(title or path.name, manifest.model_dump(mode="json"), card))
+        manifest = manifest.model_copy(update={"files": files})
         values = manifest.model_dump(mode="json")
+        (folder / CARD).write_text(model_card(title or path.name, values, card))
         (folder / MANIFEST).write_text(json.dumps(values | {"sha256": digest(values)}, indent=2) + "\n")
     return manifest
+
+
+def _described(model: nn.Module, manifest: Manifest, shape: Sequence[int] | None) -> Manifest:
+    """A manifest with what the model itself knows; a shape that is given goes before its own."""
+    own = plain(find(manifest.kind).facts(model))
+    values = manifest.model_dump() | own | {"facts": manifest.facts | own.get("facts", {})}
+    return Manifest(**values | ({} if shape is None else {"shape": tuple(shape)}))
+
+
+def _weights(part: str) -> str:
+    """File of the weights of one part."""
+    return f"{part}.safetensors"
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -135,27 +120,43 @@ def load(path: str | Path) -> nn.Module:
     """Load a checkpoint folder.
 
     Returns:
-        A `Denoiser` (with schedule, number of labels and shape), a classifier, or an autoencoder with `encode` and
-        `decode`; in evaluation mode, on the CPU.
+        What its kind makes of the network: a `Denoiser` (with schedule, number of labels and shape), a
+        `LatentDiffusion`, an autoencoder with `encode` and `decode`, a classifier, a segmenter (both to logits), a
+        `Regressor` (to values) or `PooledFeatures`; in evaluation mode, on the CPU.
 
     Raises:
-        CheckpointError: a file is missing, truncated or changed (named, with both hashes), the schema is unknown, or
-            the weights do not fit the network that `cfx.json` names.
+        CheckpointError: a file is missing, truncated or changed (named, with both hashes), the schema or the kind is
+            unknown, or the weights do not fit the network that `cfx.json` names.
     """
-    path = Path(path)
+    model, _ = _load(Path(path))
+    return model
+
+
+def load_network(path: str | Path) -> nn.Module:
+    """The bare network of a checkpoint, without what its kind wraps round it: what a run may start from.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    _, parts = _load(Path(path))
+    return parts[MODEL]
+
+
+def _load(path: Path) -> tuple[nn.Module, Mapping[str, nn.Module]]:
+    """The model and its parts."""
     manifest = read_manifest(path)
-    if WEIGHTS not in manifest.files:
-        raise CheckpointError(f"{path / MANIFEST}: expected the hash of {WEIGHTS} among files, got none")
     check_files(path, manifest.files)
     try:
-        network = build(manifest.name, **manifest.config)
-        network.load_state_dict(read_tensors(path / WEIGHTS))
+        kind = find(manifest.kind)
+        model = kind.make(manifest)
+        parts = kind.parts(model)
+        for part, network in parts.items():
+            if _weights(part) not in manifest.files:
+                raise CheckpointError(f"{path / MANIFEST}: expected the hash of {_weights(part)} among files, got none")
+            network.load_state_dict(read_tensors(path / _weights(part)))
     except (InputError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the weights do not fit network {manifest.name}: {error}") from error
-    if manifest.kind != "denoiser":
-        return network.eval()
-    schedule = Schedule.from_diffusers(manifest.schedule)
-    return Denoiser(network, schedule, classes=manifest.labels, shape=manifest.shape).eval()
+    return model.eval(), parts
 
 
 def check_same(network: nn.Module, built: nn.Module, name: str) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cfx.models import layers
+from cfx.models.kinds import Kind
 from cfx.models.layers import Residual, convolution, normalisation
 
 
@@ -199,3 +200,6 @@ def log_probs(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k2"]:
     if logits.shape[1] == 1:
         return torch.cat([nn.functional.logsigmoid(-logits), nn.functional.logsigmoid(logits)], dim=1)
     return logits.log_softmax(1)
+
+
+CLASSIFIER = Kind("An image classifier.", network="classifier")

@@ -1,6 +1,6 @@
 """What a network makes of images on the way to its logits: the feature maps of its stages, or of layers by name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from jaxtyping import Float
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from cfx.core.errors import InputError
 from cfx.models.classifiers import Staged
+from cfx.models.kinds import MODEL, Kind, Manifest
+from cfx.models.registry import build
 
 
 class FeatureMaps(nn.Module):
@@ -95,3 +97,27 @@ def _map(seen: Sequence[object], n: int, name: str) -> Tensor:
         came = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise InputError(f"layers: expected a map ({n}, c, *space) or a vector ({n}, d) of {name}, got {came}")
     return out
+
+
+def _make(manifest: Manifest) -> PooledFeatures:
+    """The encoder of a manifest: what the last layer of its network reads."""
+    return PooledFeatures(build(manifest.name, **manifest.config))
+
+
+def _parts(model: nn.Module) -> Mapping[str, nn.Module]:
+    """The network, with the layer in which training compared views.
+
+    Raises:
+        InputError: not the features of a network of this package.
+    """
+    if not isinstance(model, PooledFeatures) or model.maps.layers:
+        raise InputError(f"model: expected PooledFeatures of a network with stages, got {type(model).__name__}")
+    return {MODEL: model.maps.network}
+
+
+FEATURES = Kind(
+    "An encoder of images: features of which likeness can be measured.",
+    network="classifier",
+    make=_make,
+    parts=_parts,
+)

@@ -3,6 +3,9 @@
 Reference: Rombach et al. (2022), "High-resolution image synthesis with latent diffusion models".
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -10,6 +13,11 @@ from cfx.core.denoiser import Denoiser, Posterior
 from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule, Time
 from cfx.models.autoencoder import Vae
+from cfx.models.denoiser import facts as denoiser_facts
+from cfx.models.denoiser import make as make_denoiser
+from cfx.models.denoiser import parts as denoiser_parts
+from cfx.models.kinds import Kind, Manifest
+from cfx.models.registry import build
 
 
 class LatentDiffusion(nn.Module):
@@ -19,19 +27,26 @@ class LatentDiffusion(nn.Module):
         autoencoder: Any module that is a `Vae`; the code is the mean of its posterior.
         denoiser: Diffusion model of the codes times `scale`.
         scale: Factor that gives the codes about unit variance, as the denoiser was trained.
+        shape: Images `(c, *space)` that it was trained on; None accepts any.
 
     Raises:
         InputError: an autoencoder without encode and decode, or a scale that is not positive.
     """
 
-    def __init__(self, autoencoder: nn.Module, denoiser: Denoiser, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        denoiser: Denoiser,
+        scale: float = 1.0,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
         """See the class."""
         super().__init__()
         if not isinstance(autoencoder, Vae):
             raise InputError(f"autoencoder: expected encode and decode, got {type(autoencoder).__name__}")
         if not scale > 0:
             raise InputError(f"scale: expected a positive number, got {scale}")
-        self.autoencoder, self.denoiser, self.scale = autoencoder, denoiser, scale
+        self.autoencoder, self.denoiser, self.scale, self.shape = autoencoder, denoiser, scale, shape
 
     @property
     def schedule(self) -> Schedule:
@@ -57,3 +72,42 @@ class LatentDiffusion(nn.Module):
         """Posterior of the code given z_t; arguments and errors as `Denoiser.forward`."""
         posterior: Posterior = self.denoiser(z_t, t, label)
         return posterior
+
+
+def _make(manifest: Manifest) -> LatentDiffusion:
+    """The generator of a manifest.
+
+    Raises:
+        InputError: no name and config of the autoencoder, or no scale.
+    """
+    own = manifest.facts
+    if not {"autoencoder", "scale"} <= own.keys() or not {"name", "config"} <= own["autoencoder"].keys():
+        raise InputError(f"facts: expected scale and the autoencoder's name and config, got {sorted(own)}")
+    autoencoder = build(own["autoencoder"]["name"], **own["autoencoder"]["config"])
+    denoiser = make_denoiser(manifest.model_copy(update={"shape": None}))
+    return LatentDiffusion(autoencoder, denoiser, own["scale"], manifest.shape)
+
+
+def _latent(model: nn.Module) -> LatentDiffusion:
+    if not isinstance(model, LatentDiffusion):
+        raise InputError(f"model: expected a LatentDiffusion, got {type(model).__name__}")
+    return model
+
+
+def _parts(model: nn.Module) -> Mapping[str, nn.Module]:
+    """The network of the codes, and the autoencoder: a latent checkpoint needs no other folder."""
+    return {**denoiser_parts(_latent(model).denoiser), "autoencoder": _latent(model).autoencoder}
+
+
+def _facts(model: nn.Module) -> Mapping[str, Any]:
+    m = _latent(model)
+    return {**denoiser_facts(m.denoiser), "shape": m.shape, "facts": {"scale": m.scale}}
+
+
+LATENT = Kind(
+    "A denoising diffusion model of the codes of an autoencoder, which it brings along.",
+    network="denoiser",
+    make=_make,
+    parts=_parts,
+    facts=_facts,
+)

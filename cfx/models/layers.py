@@ -10,7 +10,10 @@ from cfx.core.errors import InputError
 
 CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 
-NORMS = {"batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}, "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}}
+NORMS: dict[str, dict[int, Callable[..., nn.Module]]] = {
+    "batch": {2: nn.BatchNorm2d, 3: nn.BatchNorm3d},
+    "instance": {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d},
+}
 """Normalisations by name, besides `group` and `none`. All but `batch` see one row at a time. `batch` normalises by the
 rows that a process handles at once, so training then depends on parts and processes; evaluation uses the averages kept
 with the weights (those of the main process, as torch's DistributedDataParallel has it)."""

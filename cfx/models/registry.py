@@ -15,26 +15,16 @@ from cfx.core.errors import InputError
 Builder = Callable[..., nn.Module]
 
 BUILDERS: dict[str, tuple[str, str]] = {
-    "unet": ("cfx.models.unet", "unet"),
-    "patch-unet": ("cfx.models.unet", "PatchUnet"),
-    "autoencoder-kl": ("cfx.models.autoencoder", "AutoencoderKl"),
-    "shape-vae": ("cfx.models.shape", "ShapeNetwork"),
-    "cnn": ("cfx.models.classifiers", "Cnn"),
-    "convnext": ("cfx.models.classifiers", "ConvNext"),
-    "densenet": ("cfx.models.classifiers", "DenseNet"),
+    "unet": ("denoiser", "cfx.models.unet:unet"),
+    "patch-unet": ("denoiser", "cfx.models.unet:PatchUnet"),
+    "autoencoder-kl": ("vae", "cfx.models.autoencoder:AutoencoderKl"),
+    "shape-vae": ("vae", "cfx.models.shape:ShapeNetwork"),
+    "cnn": ("classifier", "cfx.models.classifiers:Cnn"),
+    "convnext": ("classifier", "cfx.models.classifiers:ConvNext"),
+    "densenet": ("classifier", "cfx.models.classifiers:DenseNet"),
+    "residual-unet": ("segmenter", "cfx.models.segmenters:ResidualUnet"),
 }
-"""Registry name -> (module, builder)."""
-
-KINDS: dict[str, str] = {
-    "unet": "denoiser",
-    "patch-unet": "denoiser",
-    "autoencoder-kl": "vae",
-    "shape-vae": "vae",
-    "cnn": "classifier",
-    "convnext": "classifier",
-    "densenet": "classifier",
-}
-"""Registry name -> what the network is for."""
+"""Registry name -> what the network is for, and where it is built."""
 
 
 def builder(name: str) -> Builder:
@@ -45,18 +35,18 @@ def builder(name: str) -> Builder:
     """
     if name not in BUILDERS:
         raise InputError(f"network name: expected one of {sorted(BUILDERS)}, got {name!r}")
-    module, attribute = BUILDERS[name]
+    module, attribute = BUILDERS[name][1].split(":")
     return cast(Builder, getattr(import_module(module), attribute))
 
 
 def kind(name: str) -> str:
-    """What the network called `name` is for: `denoiser`, `vae` or `classifier`.
+    """What the network called `name` is for: `denoiser`, `vae`, `classifier` (image to numbers) or `segmenter`.
 
     Raises:
         InputError: no network of that name.
     """
     builder(name)
-    return KINDS[name]
+    return BUILDERS[name][0]
 
 
 def build(name: str, **config: object) -> nn.Module:

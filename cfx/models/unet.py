@@ -103,7 +103,7 @@ class PatchUnet(nn.Module):
         self.stem = conv(in_channels, features, 3, padding=1)
         self.mix = conv(2 * features, 2 * features, 3, padding=1)
         self.out = conv(2 * features, out_channels or in_channels, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Training through accelerate: one loop for denoisers, autoencoders and classifiers.
+"""Training through accelerate: one loop for every objective of `cfx.training.registry`.
 
 The names below load on first use: who only gathers rows over processes needs neither data nor networks.
 """

@@ -3,39 +3,74 @@
 A remedy (`cfx.training.remedies`) may weigh rows, reshape images, or add an adversary as second player.
 """
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cfx.core.cohort import Source
 from cfx.core.errors import InputError
-from cfx.core.random import normal, uniform
 from cfx.core.scores import auroc
 from cfx.models import build
-from cfx.models.running import BATCH, in_batches
 from cfx.training.adversaries import pooled, staged
-from cfx.training.config import ClassifierConfig, TrainConfig
-from cfx.training.objectives import AUGMENT, NOISE, Batch, Networks, Scores, check_labels, data_keywords
-from cfx.training.remedies import make_remedy
+from cfx.training.augment import AugmentConfig, augment
+from cfx.training.losses import binary_cross_entropy, cross_entropy
+from cfx.training.objectives import (
+    Batch,
+    NetworkConfig,
+    Networks,
+    Scores,
+    check_labels,
+    data_keywords,
+    whole_batches,
+)
+from cfx.training.remedies import RemedyConfig, make_remedy
 
 
-class ClassifierObjective:
-    """Cross-entropy."""
+class ClassifierConfig(AugmentConfig):
+    """Classification, with one logit, K logits or K independent labels."""
 
-    def __init__(self, config: TrainConfig, objective: ClassifierConfig, cohort: Source) -> None:
-        """Count the classes.
+    trains: ClassVar[str] = "classifier"
+
+    kind: Literal["classifier"]
+    """Which objective this is."""
+    multilabel: bool = False
+    """Whether every row has K independent 0/1 labels."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target spread evenly over classes."""
+    one_logit: bool = False
+    """Whether two classes are told apart by one logit instead of two."""
+    remedy: RemedyConfig | None = None
+    """What keeps it from using a confounder; None for plain training."""
+
+    def make(self, network: NetworkConfig, cohort: Source, steps: int) -> "ClassifierObjective":
+        """Classification of the cohort's images.
 
         Raises:
             InputError: no labels, labels of the wrong kind, or a cohort (or a label of several) with only one class.
         """
-        self.objective, self.name = objective, config.network.name
+        return ClassifierObjective(self, network, cohort, steps)
+
+
+class ClassifierObjective:
+    """Cross-entropy.
+
+    Args:
+        config: The objective.
+        network: The network to train.
+        cohort: Training rows.
+        steps: Steps of the run.
+    """
+
+    def __init__(self, config: ClassifierConfig, network: NetworkConfig, cohort: Source, steps: int) -> None:
+        """See the class."""
+        self.config, self.name = config, network.name
         self.shape = cohort.shape
-        self.width = _width(objective, cohort)
-        self.network_config = data_keywords(config, cohort) | {"out_channels": self.width}
-        self.remedy = make_remedy(objective.remedy, cohort, config.steps)
+        self.width = _width(config, cohort)
+        self.network_config = data_keywords(network, self.shape) | {"out_channels": self.width}
+        self.remedy = make_remedy(config.remedy, cohort, steps)
 
     def players(self) -> dict[str, nn.Module]:
         """The classifier, and the adversary if the remedy has one."""
@@ -51,7 +86,7 @@ class ClassifierObjective:
         logits, features = self._look(networks["main"], batch)
         if adversary is not None and player != "main":
             return adversary.loss(networks[player], features, batch), {}
-        each = self._entropy(logits, batch.y, self.objective.label_smoothing)
+        each = self._entropy(logits, batch.y, self.config.label_smoothing)
         loss = (self.remedy.weights(batch) * each).mean()
         scores = {"accuracy": self._right(logits.detach(), batch.y).float().mean()}
         if adversary is None:
@@ -66,43 +101,43 @@ class ClassifierObjective:
     def _look(self, network: nn.Module, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:
         """Logits and pooled features of a batch as it is seen in training."""
         with pooled(network) as features:
-            logits = network(augment(self.objective, self.remedy.shown(batch)))
+            logits = network(augment(self.config, self.remedy.shown(batch)))
         return logits, features[0]
 
     def _entropy(self, logits: Float[Tensor, "b k"], y: Tensor, smoothing: float) -> Float[Tensor, " b"]:
-        if logits.shape[1] > 1 and not self.objective.multilabel:
-            return functional.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
-        target = y.reshape(len(y), -1).to(logits.dtype) * (1 - smoothing) + smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(1)
+        if logits.shape[1] > 1 and not self.config.multilabel:
+            return cross_entropy(logits, y, smoothing)
+        return binary_cross_entropy(logits, y.reshape(len(y), -1), smoothing)
 
     def _right(self, logits: Float[Tensor, "b k"], y: Tensor) -> Tensor:
         """Which decisions are right: one a row, or one a label."""
-        if logits.shape[1] > 1 and not self.objective.multilabel:
+        if logits.shape[1] > 1 and not self.config.multilabel:
             return logits.argmax(1) == y
         return (logits > 0) == y.reshape(len(y), -1).bool()
 
+    @torch.no_grad()
     def evaluate(self, network: nn.Module, cohort: Source, seed: int) -> dict[str, float]:
         """Cross-entropy and accuracy without augmentation, and the area under the ROC curve of binary decisions."""
         assert cohort.y is not None
-        logits = torch.cat([in_batches(network, cohort[i : i + BATCH].x) for i in range(0, len(cohort), BATCH)])
+        logits = torch.cat([network(b.x).cpu() for b in whole_batches(self.config, network, cohort, seed)])
         figures = {"loss": float(self._entropy(logits, cohort.y, 0.0).mean())}
         figures["accuracy"] = float(self._right(logits, cohort.y).float().mean())
-        if not self.objective.multilabel and int(cohort.y.max()) == 1 and logits.shape[1] <= 2:
+        if not self.config.multilabel and int(cohort.y.max()) == 1 and logits.shape[1] <= 2:
             score = logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0)
             figures["auroc"] = float(auroc(score, cohort.y == 1))
         return figures
 
     def checkpoint(self, network: nn.Module, cohort: Source) -> tuple[nn.Module, dict[str, Any]]:
         """The classifier with the names of its classes."""
-        facts = {"shape": self.shape, "classes": tuple(cohort.classes), "multilabel": self.objective.multilabel}
+        facts = {"shape": self.shape, "classes": tuple(cohort.classes), "multilabel": self.config.multilabel}
         return network, facts
 
 
-def _width(objective: ClassifierConfig, cohort: Source) -> int:
+def _width(config: ClassifierConfig, cohort: Source) -> int:
     """Number of logits for the labels of a cohort."""
     if cohort.y is None:
         raise InputError("cohort.y: expected labels to train a classifier on, got none")
-    if objective.multilabel:
+    if config.multilabel:
         if cohort.y.ndim != 2:
             raise InputError(f"cohort.y: expected (n, k) labels for multilabel, got shape {tuple(cohort.y.shape)}")
         constant = (cohort.y == cohort.y[:1]).all(0).nonzero().flatten().tolist()
@@ -114,33 +149,6 @@ def _width(objective: ClassifierConfig, cohort: Source) -> int:
     if len(present) < 2:
         raise InputError(f"cohort.y: expected at least two classes to train a classifier, got only {present}")
     classes = max(len(cohort.classes), max(present) + 1)
-    if objective.one_logit and classes != 2:
+    if config.one_logit and classes != 2:
         raise InputError(f"one_logit: expected two classes, got {classes}")
-    return 1 if objective.one_logit else classes
-
-
-def augment(objective: ClassifierConfig, batch: Batch) -> Float[Tensor, "b c *space"]:
-    """Mirrored, shifted, re-contrasted and noised images; every row by its own draws."""
-    x, dims = batch.x, batch.x.ndim - 2
-    u = uniform((dims + 3,), seed=batch.seed, row=batch.slot, stream=AUGMENT)
-    one = (-1, *[1] * (x.ndim - 1))
-    if objective.flip:
-        x = torch.where((u[:, 0] < 0.5).reshape(one), x.flip(-1), x)
-    if objective.shift:
-        x = _shift(x, ((2 * objective.shift + 1) * u[:, 3:]).long() - objective.shift)
-    x = x * (1 + objective.contrast * (2 * u[:, 1] - 1)).reshape(one)
-    if objective.noise:
-        noise = normal(x.shape[1:], seed=batch.seed, row=batch.slot, stream=NOISE)
-        x = x + objective.noise * u[:, 2].reshape(one) * noise
-    return x.clamp(-1, 1)
-
-
-def _shift(x: Float[Tensor, "b c *space"], by: Tensor) -> Float[Tensor, "b c *space"]:
-    """Shift row i by `by[i]` pixels along the spatial axes; edge values are repeated."""
-    for axis in range(by.shape[1]):
-        size = x.shape[2 + axis]
-        index = (torch.arange(size, device=x.device) - by[:, axis, None]).clamp(0, size - 1)
-        view = [len(x), 1, *[1] * by.shape[1]]
-        view[2 + axis] = size
-        x = x.gather(2 + axis, index.reshape(view).expand_as(x))
-    return x
+    return 1 if config.one_logit else classes

@@ -1,150 +1,27 @@
 """What a training run is: frozen, complete, and the same object from YAML, the command line and Python."""
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from cfx.core.cohort import Source
+from cfx.core.errors import InputError
 from cfx.data import DataConfig
-from cfx.runtime.config import Frozen, RunConfig, check, read_as
+from cfx.models import kind
+from cfx.models.kinds import find
+from cfx.runtime.config import RunConfig, check, read_as
+from cfx.training.objectives import NetworkConfig, Objective, ObjectiveConfig
+from cfx.training.optimizer import OptimizerConfig
+from cfx.training.registry import objective_configs
 
-
-class NetworkConfig(BaseModel):
-    """A registry name and that network's own keywords (the spatial dims and channels come from the data)."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
-
-    name: str
-    """Registry name, see `cfx.models.BUILDERS`."""
-
-    @property
-    def keywords(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return dict(self.model_extra or {})
-
-
-class DiffusionConfig(Frozen):
-    """Denoising: predict noise, velocity or image from a noised image."""
-
-    kind: Literal["diffusion"]
-    """Which objective this is."""
-    prediction: Literal["epsilon", "v", "x0"] = "v"
-    """What the network returns."""
-    min_snr: float | None = Field(default=5.0, gt=0)
-    """Clip of the min-SNR weighting (Hang et al., 2023); None weighs all levels alike in prediction space."""
-    classes: int | None = Field(default=None, ge=1)
-    """Number of class labels to condition on; None trains without labels."""
-    label_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Probability that a row's label is replaced by the null label."""
-    schedule: Mapping[str, Any] = Field(
-        default_factory=lambda: {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
-    )
-    """A diffusers scheduler configuration (betas, spacing); the prediction type is set from `prediction`."""
-
-
-class VaeConfig(Frozen):
-    """Variational autoencoding: absolute error, KL, and on request perceptual and adversarial terms."""
-
-    kind: Literal["vae"]
-    """Which objective this is."""
-    kl_weight: float = Field(default=1e-6, ge=0)
-    """Weight of the KL divergence in nats a row, relative to the absolute error summed over pixels."""
-    perceptual: str | None = None
-    """Folder of a classifier checkpoint whose features measure the perceptual term; None for no such term."""
-    perceptual_weight: float = Field(default=1.0, ge=0)
-    """Weight of the perceptual term, relative to the mean absolute error of a pixel."""
-    adversarial_weight: float = Field(default=0.0, ge=0)
-    """Weight of the patch discriminator's verdict, relative to the mean absolute error; 0 builds no discriminator."""
-    adversarial_start: int = Field(default=0, ge=0)
-    """First step at which the autoencoder feels the discriminator."""
-
-
-class ReweighConfig(Frozen):
-    """Rows weighted so that class and confounder are independent."""
-
-    kind: Literal["reweigh"]
-    """Which remedy this is."""
-    confounder: str
-    """Name of the covariate; one of many values is cut into fifths."""
-
-
-class ReversalConfig(Frozen):
-    """The features must not tell the confounder: gradient reversal, on all rows."""
-
-    kind: Literal["reversal"]
-    """Which remedy this is."""
-    confounder: str
-    """Name of the covariate; one of many values is cut into fifths."""
-    weight: float = Field(default=1.0, gt=0)
-    """Weight of the adversary's cross-entropy at the end; it rises from 0."""
-
-
-class AdversarialConfig(Frozen):
-    """Nothing read from the features may correlate with the confounder within a class."""
-
-    kind: Literal["adversarial"]
-    """Which remedy this is."""
-    confounder: str
-    """Name of the covariate."""
-    weight: float = Field(default=1.0, gt=0)
-    """Weight of the squared correlation, relative to the cross-entropy."""
-
-
-class ShapeSwapConfig(Frozen):
-    """Every image takes the brain shape of another row, of a class drawn at random; needs masks."""
-
-    kind: Literal["shape-swap"]
-    """Which remedy this is."""
-
-
-RemedyConfig = Annotated[
-    ReweighConfig | ReversalConfig | AdversarialConfig | ShapeSwapConfig, Field(discriminator="kind")
-]
-"""How a classifier is kept from using a confounder."""
-
-
-class ClassifierConfig(Frozen):
-    """Classification, with one logit, K logits or K independent labels."""
-
-    kind: Literal["classifier"]
-    """Which objective this is."""
-    multilabel: bool = False
-    """Whether every row has K independent 0/1 labels."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the target spread evenly over classes."""
-    one_logit: bool = False
-    """Whether two classes are told apart by one logit instead of two."""
-    flip: bool = False
-    """Augmentation: mirror half of the images along the last axis."""
-    shift: int = Field(default=0, ge=0)
-    """Augmentation: largest shift in pixels along every axis (edge values are repeated)."""
-    noise: float = Field(default=0.0, ge=0)
-    """Augmentation: largest standard deviation of added normal noise; each row draws its own."""
-    contrast: float = Field(default=0.0, ge=0, lt=1)
-    """Augmentation: largest relative change of contrast; each row draws its own factor."""
-    remedy: RemedyConfig | None = None
-    """What keeps it from using a confounder; None for plain training."""
-
-
-ObjectiveConfig = Annotated[DiffusionConfig | VaeConfig | ClassifierConfig, Field(discriminator="kind")]
-
-
-class OptimizerConfig(Frozen):
-    """AdamW and its learning rate over time."""
-
-    lr: float = Field(default=3e-4, gt=0)
-    """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Decay of the moment estimates."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay."""
-    warmup: int = Field(default=100, ge=0)
-    """Steps of linear warm-up."""
-    cosine: bool = True
-    """Whether the rate falls to zero along a cosine until the last step."""
-    class_lr: float = Field(default=10.0, gt=0)
-    """Factor on the rate of class embeddings, which see few gradients and learn slowly otherwise."""
+if TYPE_CHECKING:
+    AnyObjective = ObjectiveConfig
+else:
+    AnyObjective = Annotated[reduce(or_, objective_configs()), Field(discriminator="kind")]
 
 
 class TrainConfig(RunConfig):
@@ -162,7 +39,7 @@ class TrainConfig(RunConfig):
     """The network to train."""
     init: str | None = None
     """Checkpoint folder whose weights the network starts from; None draws them at random."""
-    objective: ObjectiveConfig
+    objective: AnyObjective
     """What the network learns."""
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     """How it learns."""
@@ -211,3 +88,15 @@ def check_config(values: Mapping[str, Any], source: str = "values") -> TrainConf
         InputError: naming every offending dotted key of `source`.
     """
     return check(TrainConfig, values, source)
+
+
+def make_objective(config: TrainConfig, cohort: Source) -> Objective:
+    """The objective of a run on these training rows.
+
+    Raises:
+        InputError: the cohort or the network does not suit it.
+    """
+    wanted = find(config.objective.trains).network
+    if kind(config.network.name) != wanted:
+        raise InputError(f"network {config.network.name}: objective {config.objective.kind} expects a {wanted}")
+    return config.objective.make(config.network, cohort, config.steps)

@@ -26,16 +26,16 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from cfx.core.cohort import Source, part
-from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.data import open_cohort
-from cfx.models import load, save
+from cfx.models import load_network, save
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.provenance import provenance
-from cfx.training.config import TrainConfig, check_config
+from cfx.training.config import TrainConfig, check_config, make_objective
 from cfx.training.ema import Ema
-from cfx.training.objectives import Batch, Objective, make_objective
-from cfx.training.order import mix, parameter_groups, rate_at, rows_at, split
+from cfx.training.objectives import Batch, Objective
+from cfx.training.optimizer import parameter_groups, rate_at
+from cfx.training.order import mix, rows_at, split
 from cfx.training.state import load_state, newest_state, optimizer_tensors, restore_optimizer, save_state
 
 log = logging.getLogger(__name__)
@@ -113,10 +113,8 @@ def start_from(network: nn.Module, path: str) -> None:
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another architecture.
     """
-    loaded = load(path)
-    source = loaded.network if isinstance(loaded, Denoiser) else loaded
     try:
-        network.load_state_dict(source.state_dict())
+        network.load_state_dict(load_network(path).state_dict())
     except RuntimeError as error:
         raise CheckpointError(f"init {path}: expected the weights of the configured network: {error}") from error
 
@@ -240,7 +238,8 @@ class Trainer:
             slot = torch.arange(start + i * share, start + (i + 1) * share)
             rows = rows_at(slot, len(self.cohort), self.config.seed)
             device, read = self.accelerator.device, self.cohort[rows]
-            y = None if read.y is None else read.y.to(device)
+            y = self.config.objective.target(read)
+            y = None if y is None else y.to(device)
             yield Batch(read.x.to(device), y, slot.to(device), self.config.seed, self.step, rows.to(device))
 
     def _shipped(self) -> nn.Module:
@@ -313,7 +312,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             model, facts = self.objective.checkpoint(self._shipped().eval(), self.cohort)
             facts["provenance"] = provenance(self.config.dump(), self.step, self.seconds, self.accelerator, figures)
-            facts |= {"title": self.config.name, "card": self.config.card or None}
+            facts |= {"title": self.config.name, "card": self.config.card or None, "kind": self.config.objective.trains}
             save(target, model, name=self.config.network.name, config=self.objective.network_config, **facts)
         self.accelerator.wait_for_everyone()
         if self.config.trackers:

@@ -1,32 +1,16 @@
-"""What is due at each step: which rows, at which learning rate, from which seed."""
+"""What is due at each step: which rows, from which seed."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfx.core.random import permutation
-from cfx.training.config import OptimizerConfig
 
 _ORDER_SEED = 0x5EED_0DE5  # sets the order of rows apart from their noise, which is keyed by the plain seed
-
-
-def parameter_groups(net: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Parameters with their factor on the learning rate: class embeddings apart from the rest."""
-    labels = [p for k, p in net.named_parameters() if "class_embedding" in k]
-    rest = [p for k, p in net.named_parameters() if "class_embedding" not in k]
-    groups = [{"params": rest, "factor": 1.0}, {"params": labels, "factor": config.class_lr}]
-    return [g for g in groups if g["params"]]
-
-
-def rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Learning rate of step `step` (from 0) of `steps`: linear warm-up times a cosine to zero, if asked."""
-    warm = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    return config.lr * warm * (0.5 * (1 + math.cos(math.pi * step / steps)) if config.cosine else 1.0)
 
 
 @lru_cache(maxsize=4)

@@ -15,9 +15,11 @@ The adversary is a player of the loop: it learns with f held fixed, and f with t
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
 from cfx.core import geometry, radial
@@ -26,12 +28,56 @@ from cfx.core.distance import solid
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
 from cfx.core.registration import reshape
-from cfx.training import config
+from cfx.runtime.config import Frozen
 from cfx.training.adversaries import Adversary, Reversal, decorrelation
 from cfx.training.objectives import REMEDY, Batch, check_labels
 from cfx.training.order import Classes, at
 
 _MOST_VALUES, _BINS = 8, 5  # a covariate of more values than these is cut into so many bins of equal counts
+
+
+class ReweighConfig(Frozen):
+    """Rows weighted so that class and confounder are independent."""
+
+    kind: Literal["reweigh"]
+    """Which remedy this is."""
+    confounder: str
+    """Name of the covariate; one of many values is cut into fifths."""
+
+
+class ReversalConfig(Frozen):
+    """The features must not tell the confounder: gradient reversal, on all rows."""
+
+    kind: Literal["reversal"]
+    """Which remedy this is."""
+    confounder: str
+    """Name of the covariate; one of many values is cut into fifths."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the adversary's cross-entropy at the end; it rises from 0."""
+
+
+class AdversarialConfig(Frozen):
+    """Nothing read from the features may correlate with the confounder within a class."""
+
+    kind: Literal["adversarial"]
+    """Which remedy this is."""
+    confounder: str
+    """Name of the covariate."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the squared correlation, relative to the cross-entropy."""
+
+
+class ShapeSwapConfig(Frozen):
+    """Every image takes the brain shape of another row, of a class drawn at random; needs masks."""
+
+    kind: Literal["shape-swap"]
+    """Which remedy this is."""
+
+
+RemedyConfig = Annotated[
+    ReweighConfig | ReversalConfig | AdversarialConfig | ShapeSwapConfig, Field(discriminator="kind")
+]
+"""How a classifier is kept from using a confounder."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +129,7 @@ class Remedy:
         return batch if self.swap is None else replace(batch, x=self.swap(batch))
 
 
-def make_remedy(remedy: config.RemedyConfig | None, cohort: Source, steps: int) -> Remedy:
+def make_remedy(remedy: RemedyConfig | None, cohort: Source, steps: int) -> Remedy:
     """The remedy that a configuration names, for these training rows; None changes nothing.
 
     Raises:
@@ -95,14 +141,14 @@ def make_remedy(remedy: config.RemedyConfig | None, cohort: Source, steps: int) 
     check_labels(cohort, int(1e9))
     assert cohort.y is not None
     match remedy:
-        case config.ReweighConfig():
+        case ReweighConfig():
             return Remedy(weight=balancing(cohort.y, groups(_covariate(cohort, remedy.confounder))))
-        case config.ReversalConfig():
+        case ReversalConfig():
             group = groups(_covariate(cohort, remedy.confounder))
             return Remedy(adversary=Reversal(group, remedy.weight, steps))
-        case config.AdversarialConfig():
+        case AdversarialConfig():
             return Remedy(adversary=decorrelation(cohort, _covariate(cohort, remedy.confounder), remedy.weight))
-        case config.ShapeSwapConfig():
+        case ShapeSwapConfig():
             if not isinstance(cohort, Cohort):
                 raise InputError(
                     "shape-swap: expected a cohort in memory, since donors come from all its masks; "

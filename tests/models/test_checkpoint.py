@@ -8,7 +8,11 @@ import torch
 from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CheckpointError, InputError
 from cfx.core.schedule import Schedule
-from cfx.models import build, load, read_manifest, save
+from cfx.models import build, load, load_network, read_manifest, save
+from cfx.models.features import PooledFeatures
+from cfx.models.kinds import KINDS
+from cfx.models.latent import LatentDiffusion
+from cfx.models.regressor import Regressor
 from cfx.runtime.files import digest
 
 CONFIG = {
@@ -136,3 +140,101 @@ def test_other_kinds_come_back_as_the_same_function(tmp_path, name, config):
     mine, theirs = network.eval()(x), back(x)
     assert torch.equal(mine[0], theirs[0])
     assert not back.training
+
+
+CNN = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": (8, 8)}
+VAE = {"spatial_dims": 2, "in_channels": 1, "channels": (8, 8), "attention": (False, False), "latent_channels": 1}
+
+
+def wrapped(kind, denoiser):
+    """A model of a kind that wraps its network, and what `save` has to be told."""
+    match kind:
+        case "regressor":
+            model = Regressor(build("cnn", **CNN), ["age", "dose"], [60.0, 3.0], [10.0, 0.5])
+            return model, {"name": "cnn", "config": CNN}
+        case "features":
+            return PooledFeatures(build("cnn", **CNN)), {"name": "cnn", "config": CNN}
+        case "latent":
+            facts = {"autoencoder": {"name": "autoencoder-kl", "config": VAE}}
+            model = LatentDiffusion(build("autoencoder-kl", **VAE), denoiser, 0.37, (1, 16, 16))
+            return model, {"name": "patch-unet", "config": CONFIG, "facts": facts}
+
+
+def answer(model):
+    """What a model says of fixed images."""
+    if isinstance(model, LatentDiffusion):
+        z = model.encode(torch.linspace(-1, 1, 512).reshape(2, 1, 16, 16))
+        return torch.cat([z, model(z, 9, torch.tensor([0, 1])).mean, model.decode(z)[..., :8, :8]])
+    return model(torch.linspace(-1, 1, 512).reshape(2, 1, 16, 16))
+
+
+@pytest.mark.parametrize("kind", ["regressor", "features", "latent"])
+class TestWrapped:
+    def test_it_comes_back_as_the_same_function(self, tmp_path, denoiser, kind):
+        model, said = wrapped(kind, denoiser)
+        manifest = save(tmp_path / "net", model, kind=kind, **said)
+        back = load(tmp_path / "net")
+        assert type(back) is type(model)
+        assert torch.equal(answer(back), answer(model.eval()))
+        assert manifest == read_manifest(tmp_path / "net")
+        assert manifest.kind == kind
+
+    def test_its_network_is_there_to_start_from(self, tmp_path, denoiser, kind):
+        model, said = wrapped(kind, denoiser)
+        save(tmp_path / "net", model, kind=kind, **said)
+        mine = build(said["name"], **said["config"])
+        mine.load_state_dict(load_network(tmp_path / "net").state_dict())
+        inner = model.get_submodule({"latent": "denoiser.network", "features": "maps.network"}.get(kind, "network"))
+        assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), inner.parameters(), strict=True))
+
+    def test_another_model_is_refused(self, tmp_path, denoiser, kind):
+        _, said = wrapped(kind, denoiser)
+        with pytest.raises(InputError, match=r"model: expected (a )?(Regressor|PooledFeatures|LatentDiffusion)"):
+            save(tmp_path / "net", build(said["name"], **said["config"]), kind=kind, **said)
+
+
+def test_every_part_of_a_latent_checkpoint_is_proved(tmp_path, denoiser):
+    model, said = wrapped("latent", denoiser)
+    save(tmp_path / "net", model, kind="latent", **said)
+    path = tmp_path / "net" / "autoencoder.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"autoencoder\.safetensors: damaged"):
+        load(tmp_path / "net")
+    other = {"autoencoder": {"name": "autoencoder-kl", "config": VAE | {"latent_channels": 2}}}
+    with pytest.raises(InputError, match="other tensors than model"):
+        save(tmp_path / "x", model, kind="latent", **said | {"facts": other})
+    with pytest.raises(InputError, match="expected scale and the autoencoder's name and config"):
+        save(tmp_path / "x", model, kind="latent", name="patch-unet", config=CONFIG)
+
+
+def test_a_regressor_answers_in_units(tmp_path):
+    network = build("cnn", **CNN)
+    model = Regressor(network, ["age", "dose"], [60.0, 3.0], [10.0, 0.5])
+    x = torch.randn(3, 1, 16, 16)
+    assert torch.allclose(model(x), torch.tensor([60.0, 3.0]) + torch.tensor([10.0, 0.5]) * network(x))
+    with pytest.raises(InputError, match="positive"):
+        Regressor(network, ["age"], [0.0], [0.0])
+
+
+def test_unknown_kinds_list_the_known(tmp_path):
+    network = build("cnn", **CNN)
+    with pytest.raises(InputError, match=r"kind: expected one of \['classifier'.*got 'oracle'"):
+        save(tmp_path / "x", network, name="cnn", config=CNN, kind="oracle")
+    save(tmp_path / "net", network, name="cnn", config=CNN)
+    values = json.loads((tmp_path / "net/cfx.json").read_text()) | {"kind": "oracle"}
+    values.pop("sha256")
+    (tmp_path / "net/cfx.json").write_text(json.dumps(values | {"sha256": digest(values)}))
+    with pytest.raises(CheckpointError, match="kind: expected one of"):
+        load(tmp_path / "net")
+    assert {"denoiser", "vae", "classifier", "segmenter", "regressor", "features", "latent"} <= set(KINDS)
+
+
+def test_manifests_without_facts_are_read(tmp_path):
+    """As they were written before kinds had facts of their own."""
+    save(tmp_path / "net", build("cnn", **CNN), name="cnn", config=CNN)
+    values = json.loads((tmp_path / "net/cfx.json").read_text())
+    del values["facts"], values["sha256"]
+    (tmp_path / "net/cfx.json").write_text(json.dumps(values | {"sha256": digest(values)}))
+    assert load(tmp_path / "net")(torch.zeros(1, 1, 16, 16)).shape == (1, 2)

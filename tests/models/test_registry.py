@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from cfx.core.errors import InputError
 from cfx.models import BUILDERS, build, kind
@@ -15,6 +16,7 @@ SMALL = {
     "shape-vae": {"space": (8, 8), "latent": 2, "modes": 4, "centres": 5},
     "cnn": {"channels": (8, 16), "out_channels": 3},
     "convnext": {"channels": (8, 16), "depth": 1, "kernel": 3, "out_channels": 3},
+    "residual-unet": {"channels": (8, 16), "out_channels": 2},
     "densenet": {"init_features": 8, "growth_rate": 4, "block_config": (2, 2), "out_channels": 3},
 }
 SPACE = {2: (16, 24), 3: (8, 16, 8)}
@@ -157,3 +159,58 @@ def test_log_probs_of_one_logit_are_a_pair():
     assert torch.allclose(log_probs(logit).exp(), torch.tensor([[1 - torch.sigmoid(logit), torch.sigmoid(logit)]]))
     two = torch.tensor([[0.0, 2.0]])
     assert torch.allclose(log_probs(two), log_probs(logit))
+
+
+OPTIONS = ["cnn", "convnext", "densenet", "residual-unet"]
+NORMS = {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d, "group": nn.GroupNorm}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+class TestOptions:
+    @pytest.mark.parametrize("norm", [*NORMS, "none"])
+    def test_the_norm_is_the_one_asked_for(self, name, norm):
+        found = {type(m) for m in small(name, norm=norm).modules() if isinstance(m, tuple(NORMS.values()))}
+        assert found == ({NORMS[norm]} if norm in NORMS else set())
+
+    def test_every_activation_is_a_module_of_its_own(self, name):
+        """A module that ran twice could not be told apart by hooks."""
+        net, runs = small(name, activation="gelu"), []
+        for m in net.modules():
+            if isinstance(m, nn.GELU | nn.ReLU | nn.SiLU):
+                m.register_forward_hook(lambda m, *_: runs.append(m))
+        net(torch.randn(2, 1, 32, 32))
+        assert len(runs) == len(set(runs)) >= 2
+        assert {type(m) for m in runs} == {nn.GELU}
+
+    @pytest.mark.parametrize("dims", [2, 3])
+    def test_batch_statistics_are_felt_in_training_alone(self, name, dims):
+        net = randomise(small(name, dims, norm="batch"))
+        x = torch.randn(3, 1, *[32] * dims)
+        assert (net(x)[1:2] - net(torch.cat([x[1:2], 3 + 5 * x[1:]]))[:1]).abs().max() > 1e-3
+        net.eval()
+        assert torch.allclose(net(x)[1:2], net(x[1:2]), atol=1e-4)
+
+    def test_dropout_is_felt_in_training_alone(self, name):
+        net, x = small(name, dropout=0.5), torch.randn(2, 1, 32, 32)
+        assert not torch.equal(net(x), net(x))
+        net.eval()
+        assert torch.equal(net(x), net(x))
+        assert torch.equal(net(x), small(name).eval()(x))  # the weights are those of no dropout
+
+    def test_unknown_names_list_the_known(self, name):
+        with pytest.raises(InputError, match=r"activation: expected one of \['elu', 'gelu'"):
+            small(name, activation="tanh")
+        if name != "densenet":  # MONAI knows more of them
+            with pytest.raises(InputError, match=r"norm: expected one of \['batch', 'group', 'instance', 'none'\]"):
+                small(name, norm="layer")
+
+
+@pytest.mark.parametrize("space", [(16, 24), (9, 7), (8, 5, 9)])
+def test_a_segmenter_says_something_of_every_voxel(space):
+    net = randomise(small("residual-unet", len(space)))
+    x = torch.randn(2, 1, *space)
+    assert net(x).shape == (2, 2, *space)
+    assert torch.allclose(net(x)[:1], net(x[:1]), atol=1e-4)
+    (g,) = torch.autograd.grad(net(x.requires_grad_())[(0, 0, *[s // 2 for s in space])], x)
+    assert (g[1] == 0).all()
+    assert (g[0] != 0).float().mean() > 0.5  # by way of the coarse levels it sees most of the image

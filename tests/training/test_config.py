@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from cfx.core.errors import InputError
 from cfx.runtime.config import split_overrides
-from cfx.training import check_config, read_config
-from tests.training.toys import NETWORKS
+from cfx.training import check_config, read_config, registry
+from tests.training.toys import NETWORKS, OBJECTIVES
 
 YAML = """
 name: toy
@@ -45,7 +45,7 @@ def test_overrides_reach_into_the_file_and_beyond(path):
             r"toy\.yaml: unknown key `optimizer\.rl`; did you mean `optimizer\.lr`\? Keys: lr",
         ),
         ({"objective.kind": "gan"}, r"objective\.kind: unknown choice 'gan'\. Choices: diffusion, vae, classifier"),
-        ({"objective.gamma": "1"}, r"unknown key `objective\.gamma`\. Keys of kind classifier: kind, multilabel"),
+        ({"objective.gamma": "1"}, r"unknown key `objective\.gamma`\. Keys of kind classifier: kind, flip"),
         ({"steps": "0"}, "steps: .*greater than or equal to 1"),
         ({"batch_size": "9", "accumulate": "2"}, "expected a multiple of accumulate=2, got 9"),
         ({"steps.more": "1"}, r"override steps\.more: steps is neither a mapping nor a list"),
@@ -66,5 +66,6 @@ def test_the_object_is_frozen_and_survives_a_round_trip(path):
 
 def test_every_objective_has_a_toy():
     for kind, network in NETWORKS.items():
-        config = check_config({"name": "t", "steps": 1, "network": network, "objective": {"kind": kind}})
+        config = check_config({"name": "t", "steps": 1, "network": network, "objective": OBJECTIVES[kind]})
         assert config.objective.kind == kind
+    assert set(NETWORKS) == set(registry.OBJECTIVES)

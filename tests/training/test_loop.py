@@ -18,8 +18,9 @@ from cfx.data.lazy import LazyCohort
 from cfx.models import load, read_manifest
 from cfx.training import train
 from cfx.training.loop import Trainer
-from cfx.training.order import rate_at, rows_at
-from tests.training.toys import toy_cohort, toy_config
+from cfx.training.optimizer import rate_at
+from cfx.training.order import rows_at
+from tests.training.toys import NETWORKS, OBJECTIVES, toy_cohort, toy_config
 
 HERE = Path(__file__).parent
 
@@ -74,7 +75,7 @@ def test_kill_in_mid_epoch_and_resume_is_the_uninterrupted_run_bit_for_bit(tmp_p
     assert len(list((tmp_path / "whole" / "state").iterdir())) == 2  # only the newest are kept
 
 
-@pytest.mark.parametrize("kind", ["classifier", "vae", "diffusion"])
+@pytest.mark.parametrize("kind", ["classifier", "vae", "diffusion", "regressor", "segmenter", "features"])
 def test_parts_of_a_batch_are_the_batch(tmp_path, kind):
     train(toy_config(tmp_path / "1", kind, steps=6), toy_cohort())
     train(toy_config(tmp_path / "4", kind, steps=6, accumulate=4), toy_cohort())
@@ -275,7 +276,7 @@ def test_autoencoder_learns_from_a_named_classifiers_features(tmp_path):
     assert last["loss"] == pytest.approx(last["l1"] + 0.5 * last["perceptual"] + 1e-4 * last["kl"] / 64, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["classifier", "diffusion", "vae"])
+@pytest.mark.parametrize("kind", ["classifier", "diffusion", "vae", "features"])
 def test_a_lazy_cohort_trains_as_one_in_memory(tmp_path, kind):
     cohort, asked = toy_cohort(), []
 
@@ -299,3 +300,37 @@ def test_lazy_data_of_a_configuration(tmp_path):
         data = {"kind": "npz", "path": str(tmp_path / "toy.npz"), "value_range": [-1, 1], "lazy": lazy}
         train(toy_config(tmp_path / str(lazy), "classifier", steps=2, data=data, validation=data))
     assert gap(weights(tmp_path / "True"), weights(tmp_path / "False")) == 0
+
+
+def objective_of(kind, folder):
+    """The toy objective; of codes, with an autoencoder trained for it."""
+    if kind != "latent":
+        return OBJECTIVES[kind]
+    return OBJECTIVES[kind] | {"autoencoder": str(train(toy_config(folder, "vae", steps=1), toy_cohort()).checkpoint)}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_run_starts_from_a_checkpoint_of_its_kind(tmp_path, kind):
+    still = {"objective": objective_of(kind, tmp_path / "vae"), "optimizer": {"lr": 1e-12, "warmup": 0}, "ema": None}
+    first = train(toy_config(tmp_path / "a", kind, steps=1, **still | {"seed": 1}), toy_cohort()).checkpoint
+    train(toy_config(tmp_path / "b", kind, steps=1, init=str(first), **still), toy_cohort())
+    train(toy_config(tmp_path / "c", kind, steps=1, **still), toy_cohort())
+    assert gap(weights(tmp_path / "a"), weights(tmp_path / "b")) < 1e-9
+    assert gap(weights(tmp_path / "a"), weights(tmp_path / "c")) > 1e-2
+    assert read_manifest(first).kind == read_manifest(tmp_path / "b/checkpoint").kind
+
+
+def test_the_averaged_network_ships_the_running_statistics(tmp_path):
+    """Batch normalisation: what is evaluated is what is shipped, and its rows do not see each other."""
+    cohort = toy_cohort(40)
+    network = {"name": "cnn", "channels": [8, 8], "norm": "batch", "activation": "relu", "dropout": 0.1}
+    config = toy_config(tmp_path, "classifier", network=network, steps=40, optimizer={"lr": 1e-2, "warmup": 0})
+    result = train(config, cohort)
+    assert result.figures["accuracy"] == 1
+    kept, last = weights(tmp_path), state(tmp_path, 40)
+    running = [k for k in kept if "running" in k]
+    assert running
+    assert all(torch.equal(kept[k], last[f"main.network.{k}"]) for k in running)
+    classifier = load(result.checkpoint)
+    assert torch.equal(classifier(cohort.x).argmax(1), cohort.y)
+    assert torch.allclose(classifier(cohort.x)[3:4], classifier(cohort.x[3:4]), atol=1e-5)

@@ -19,10 +19,18 @@ from cfx.data.lazy import LazyCohort
 from cfx.models import load
 from cfx.training import train
 from cfx.training.adversaries import Reversal, decorrelation, pooled, staged
-from cfx.training.config import AdversarialConfig, ReweighConfig, ShapeSwapConfig
-from cfx.training.objectives import make_objective, whole_batch
+from cfx.training.config import make_objective
+from cfx.training.objectives import whole_batch
 from cfx.training.order import Classes
-from cfx.training.remedies import Swap, balancing, groups, make_remedy
+from cfx.training.remedies import (
+    AdversarialConfig,
+    ReweighConfig,
+    ShapeSwapConfig,
+    Swap,
+    balancing,
+    groups,
+    make_remedy,
+)
 from tests.training.toys import balls, toy_cohort, toy_config
 
 HERE = Path(__file__).parent
@@ -289,7 +297,7 @@ class TestErrors:
     def test_cohorts_that_do_not_suit_are_refused_by_name(self):
         cohort, y = toy_cohort(), toy_cohort().y
         reweigh, shape = ReweighConfig(kind="reweigh", confounder="site"), ShapeSwapConfig(kind="shape-swap")
-        with pytest.raises(InputError, match=r"a covariate of the cohort, \['site'\]; got 'scanner'"):
+        with pytest.raises(InputError, match=r"a covariate of the cohort, \['level', 'site'\]; got 'scanner'"):
             self.remedy(ReweighConfig(kind="reweigh", confounder="scanner"), cohort)
         with pytest.raises(InputError, match=r"rows with every value, got counts \[\[11, 0\], \[0, 11\]"):
             self.remedy(reweigh, Cohort(x=cohort.x, y=y, covariates={"site": y}))

@@ -10,11 +10,19 @@ NETWORKS = {
     "diffusion": {"name": "patch-unet", "patch": 2, "channels": [8, 8], "attention": [False, False], "features": 4},
     "vae": {"name": "autoencoder-kl", "channels": [8, 8], "attention": [False, False], "latent_channels": 2},
     "classifier": {"name": "cnn", "channels": [8, 8]},
+    "regressor": {"name": "cnn", "channels": [8, 8]},
+    "segmenter": {"name": "residual-unet", "channels": [8, 8]},
+    "features": {"name": "cnn", "channels": [8, 8]},
+    "latent": {"name": "unet", "channels": [8], "attention": [False]},
 }
 OBJECTIVES = {
     "diffusion": {"kind": "diffusion", "classes": 2, "label_dropout": 0.3},
     "vae": {"kind": "vae"},
     "classifier": {"kind": "classifier", "shift": 1, "flip": True, "noise": 0.1, "contrast": 0.1},
+    "regressor": {"kind": "regressor", "targets": ["level"], "shift": 1},
+    "segmenter": {"kind": "segmenter", "region": "mask", "flip": True, "shift": 1},
+    "features": {"kind": "features", "dims": 8, "keys": 16, "shift": 1},
+    "latent": {"kind": "latent", "autoencoder": "", "classes": 2},
 }
 
 
@@ -25,13 +33,22 @@ def balls(radius, space):
 
 
 def toy_cohort(n=22, space=(8, 8), seed=0):
-    """Class 1 is brighter than class 0; in two thirds of the rows it has `site` 1 and the larger mask."""
+    """Class 1 is brighter than class 0; in two thirds of the rows it has `site` 1 and the larger mask.
+
+    `level` is the mean grey value in other units.
+    """
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 2
     x = 0.3 * torch.rand((n, 1, *space), generator=generator) + 0.4 * y.reshape(-1, 1, *[1] * len(space)) - 0.4
     site = torch.where(torch.arange(n) % 6 < 4, y, 1 - y).float()
     mask = balls(1 + site, space)
-    return Cohort(x=x, y=y, classes=["dark", "bright"], covariates={"site": site}, mask=mask)
+    return Cohort(
+        x=x,
+        y=y,
+        classes=["dark", "bright"],
+        covariates={"site": site, "level": 40 + 10 * x.flatten(1).mean(1)},
+        mask=mask,
+    )
 
 
 def toy_config(out, kind="diffusion", **more):

@@ -37,7 +37,9 @@ from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.shares import shared
-from cfx.training.config import ClassifierConfig, RemedyConfig, TrainConfig
+from cfx.training.classify import ClassifierConfig
+from cfx.training.config import TrainConfig
+from cfx.training.remedies import RemedyConfig
 from cfx.training.repeats import train_seeds
 
 PLAIN, UNCONFOUNDED = "plain", "unconfounded"
