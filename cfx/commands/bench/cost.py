@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfx.core.denoiser import Generative
+from cfx.core.denoiser import Generative, Latent
 from cfx.core.solvers import ddim_step, sample
 
 _STATM = Path("/proc/self/statm")
@@ -80,7 +80,7 @@ def reconstruction(
     """Time a DDIM inversion and its way back, without label or classifier: the floor under every diffusion method.
 
     Args:
-        generator: Diffusion model.
+        generator: Diffusion model; a latent one also encodes and decodes.
         batches: Images, as they are worked on together.
         evaluations: Network evaluations an image to spend, rounded to an even number of at least 2.
         device: Where the generator lives.
@@ -93,8 +93,10 @@ def reconstruction(
     began = time.perf_counter()
     with torch.no_grad():
         for part in batches:
-            noise = sample(ddim_step, generator, part.to(device), times[::-1])
-            sample(ddim_step, generator, noise, times).cpu()
+            x = part.to(device)
+            z = generator.encode(x) if isinstance(generator, Latent) else x
+            z = sample(ddim_step, generator, sample(ddim_step, generator, z, times[::-1]), times)
+            (generator.decode(z) if isinstance(generator, Latent) else z).cpu()
     return time.perf_counter() - began, 2 * steps
 
 
