@@ -16,7 +16,7 @@ from cfx.counterfactual.result import Counterfactuals
 from cfx.data import BrainConfig, load_cohort
 from cfx.models import load
 
-NAMES = ("brain64-classifier", "brain64-diffusion", "brain64-oracle", "brain64-vae")
+NAMES = ("brain64-classifier", "brain64-relu-classifier", "brain64-diffusion", "brain64-oracle", "brain64-vae")
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,19 @@ def result(models: dict[str, torch.nn.Module], cohort: Cohort, reference: Cohort
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["brain64-classifier", "brain64-oracle"])
+@pytest.mark.parametrize("name", ["brain64-classifier", "brain64-relu-classifier", "brain64-oracle"])
 def test_classifiers_know_unseen_subjects(models: dict[str, torch.nn.Module], name: str) -> None:
     unseen = load_cohort(BrainConfig(n=300, seed=11))
     with torch.no_grad():
         right = models[name](unseen.x).argmax(1) == unseen.y
     assert right.double().mean() >= 0.97
+
+
+def test_the_plain_classifier_is_of_relu_and_batch_normalisation(models: dict[str, torch.nn.Module]) -> None:
+    network = models["brain64-relu-classifier"]
+    assert sum(isinstance(m, torch.nn.ReLU) for m in network.modules()) == 7
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == 7
+    assert not any(isinstance(m, torch.nn.GroupNorm | torch.nn.SiLU) for m in network.modules())
 
 
 def test_the_autoencoder_reconstructs(models: dict[str, torch.nn.Module], cohort: Cohort) -> None:
