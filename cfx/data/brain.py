@@ -127,7 +127,7 @@ class Population(Subjects):
 
     def _lesions(self, f: Factors, maps: Tensor) -> Float[Tensor, "n 1 *space"]:
         """Soft lesion map in template space: candidates grow one after another as severity rises."""
-        n, space, spacing = len(maps), maps.shape[2:], self._template.spacing
+        space, spacing = maps.shape[2:], self._template.spacing
         u = self._uniform((4 + len(space), _LESIONS), f.index, 5)
         weight = maps[:, 4].flatten(1).double().cumsum(1) + 1e-9
         place = torch.searchsorted(weight, u[:, 0].double() * weight[:, -1:]).clamp(max=weight.shape[1] - 1)
