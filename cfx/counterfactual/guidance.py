@@ -62,15 +62,15 @@ class Guidance:
     spread: float = 0.8
     free_step: float = 0.05
 
-    def times(self, generator: Generative, *, typical: bool = True) -> list[int]:
+    def times(self, generator: Generative, *, whole: bool = True) -> list[int]:
         """The grid of a replay, from tau down to 0."""
-        steps = self.steps if typical else self.boundary_steps
+        steps = self.steps if whole else self.boundary_steps
         return generator.schedule.times(steps, start=round(self.start * generator.schedule.T))
 
     def abduct(self, problem: Problem) -> tuple[EditSpace, NoiseMaps]:
         """The images as the generator sees them, and their noise under the present class."""
         generator, source = problem.diffusion, problem.source if problem.labelled else None
-        times = self.times(generator, typical=problem.goal.whole)
+        times = self.times(generator, whole=problem.goal.whole)
         for _ in times[1:]:
             problem.meter.count("unet_forward", problem.everyone)
         space = EditSpace.of(problem)
