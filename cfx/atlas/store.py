@@ -158,7 +158,7 @@ class Atlas(Generic[R]):
         rows = numbers[order].tolist()
         table = _table(result, cohort)
         self._check_fits(table)
-        unknown = sorted(set(rows) - set(self.missing()))
+        unknown = sorted(set(rows) - set(self.missing(rows)))
         if unknown or len(set(rows)) != len(rows):
             raise AtlasError(f"{self.path}: expected distinct missing rows, got {unknown or rows}")
         at = np.array([self._at[row] for row in rows], dtype=int)
@@ -216,10 +216,15 @@ class Atlas(Generic[R]):
             self._group.attrs.update(attributes)
         self.attributes |= attributes
 
-    def missing(self) -> list[int]:
-        """Row numbers that are not complete, as the disk says now; a preempted job goes on with these."""
-        done = self._read(COMPLETE)
-        return [row for row, complete in zip(self.rows, done.tolist(), strict=True) if not complete]
+    def missing(self, rows: Iterable[int] | None = None) -> list[int]:
+        """Row numbers that are not complete, as the disk says now; a preempted job goes on with these.
+
+        Args:
+            rows: Look at these only; rows that the atlas does not know are passed over.
+        """
+        some = self.rows if rows is None else [row for row in rows if row in self._at]
+        done = self._read(COMPLETE, np.array([self._at[row] for row in some], dtype=np.int64))
+        return [row for row, complete in zip(some, done.tolist(), strict=True) if not complete]
 
     @property
     def shard(self) -> int:
@@ -242,8 +247,9 @@ class Atlas(Generic[R]):
 
     def _positions(self, rows: Iterable[int] | None) -> NDArray[np.int64]:
         """Sample positions of complete rows, ascending."""
-        missing = set(self.missing())
-        wanted = [row for row in self.rows if row not in missing] if rows is None else sorted(rows)
+        wanted = self.rows if rows is None else sorted(rows)
+        missing = set(self.missing(wanted))
+        wanted = [row for row in wanted if row not in missing] if rows is None else wanted
         absent = [row for row in wanted if row in missing or row not in self._at]
         if absent:
             raise AtlasError(f"{self.path}: expected complete rows, got rows that are missing or unknown: {absent}")

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -51,8 +52,8 @@ class ExplainConfig(RunConfig):
     """Labelled validation images that set the typical margins; never those to be explained."""
     classifier: str
     """Checkpoint folder of the classifier."""
-    generator: str
-    """Checkpoint folder of the diffusion model."""
+    generator: str | None = None
+    """Checkpoint folder of the diffusion model; None for methods that need none."""
     oracle: str | None = None
     """Checkpoint folder of an independent classifier."""
     depths: tuple[Depth, ...] = ("typical",)
@@ -109,10 +110,7 @@ class _Run:
     def __init__(self, config: ExplainConfig, accelerator: "Accelerator") -> None:
         self.config, self.accelerator = config, accelerator
         self.method = build_method(config.method)
-        generator = load(config.generator).to(accelerator.device)
-        if not isinstance(generator, Generative):
-            raise InputError(f"generator: expected a diffusion checkpoint, got {type(generator).__name__}")
-        self.generator = generator
+        self.generator = _generator(config.generator, accelerator.device)
         self.classifier = load(config.classifier).to(accelerator.device)
         self.oracle = None if config.oracle is None else load(config.oracle).to(accelerator.device)
         self.reference = None if config.reference is None else load_cohort(config.reference)
@@ -165,6 +163,16 @@ class _Run:
         there = atlas.read(atlas.rows[:_NULL_ROWS])
         drift = null_drift(there, self.classifier, self.generator, self.method, cycles=1)
         return {"null_edit_error": float(drift.max())}
+
+
+def _generator(path: str | None, device: torch.device) -> Generative | None:
+    """The diffusion model of a checkpoint."""
+    if path is None:
+        return None
+    generator = load(path).to(device)
+    if not isinstance(generator, Generative):
+        raise InputError(f"generator: expected a diffusion checkpoint, got {type(generator).__name__}")
+    return generator
 
 
 def _distance(oracle: nn.Module | None, path: str | None) -> FeatureDistance | None:
