@@ -18,7 +18,7 @@ from cfx.confounder.plan import Plan
 from cfx.confounder.reliance import Reliance, decide
 from cfx.confounder.swap import ShapeSwap
 from cfx.confounder.witnesses import Witnesses, hear
-from cfx.core.cohort import Cohort, Source
+from cfx.core.cohort import Cohort, Source, subjects
 from cfx.core.errors import InputError
 from cfx.models.judge import Classifier
 from cfx.runtime.files import digest
@@ -115,7 +115,8 @@ def audit(
     scores = measure(networks, change, **how)
     exact_scores = None if exact is None else measure(networks, exact, **how)
     sensitivity = smooth_gradients(networks, images.x, scores.y, seed=plan.seed, **how)
-    reliance, witnesses = decide(scores, plan), None
+    groups = subjects(images)
+    reliance, witnesses = decide(scores, plan, groups=groups), None
     with together(accelerator):
         if accelerator is None or accelerator.is_main_process:
             witnesses = hear(reliance, scores, images, sensitivity.map, leave_out=leave_out, permutations=permutations)
@@ -123,7 +124,7 @@ def audit(
     return Audit(
         plan_sha256=digest(plan.model_dump(mode="json")) if plan_sha256 is None else plan_sha256,
         reliance=reliance,
-        exact=None if exact_scores is None else decide(exact_scores, plan),
+        exact=None if exact_scores is None else decide(exact_scores, plan, groups=groups),
         scores=scores,
         exact_scores=exact_scores,
         sensitivity=sensitivity,

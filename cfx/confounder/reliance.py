@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UN
 from cfx.confounder.plan import Plan
 from cfx.core.crossed import Effect, crossed_effect, sign_flip
 from cfx.core.errors import InputError
+from cfx.core.groups import numbered, sums
 from cfx.core.scores import balanced_accuracy
 
 
@@ -52,7 +53,7 @@ class Reliance:
         doses: Change of the score at every dose, 1 (`opposite`) the last, logits.
         slope: The same for a whole dose, by regression on all doses.
         accuracy: Balanced accuracy of the networks' mean score in every arm.
-        p_mcnemar: Exact McNemar test of right decisions, `same` against `opposite`.
+        p_mcnemar: Exact McNemar test of right decisions, `same` against `opposite`, image by image.
         flipped: Share of images that `opposite` decides otherwise than `same`.
         explained: Share of the accuracy above chance that goes with the confounder, (BA_same - BA_opposite) /
             (BA_same - 0.5); NaN where `same` is at chance.
@@ -120,8 +121,13 @@ class Reliance:
         return values | {f"ba_{name}": value for name, value in self.accuracy.items()} | dict(self.quality)
 
 
-def decide(scores: Scores, plan: Plan) -> Reliance:
+def decide(scores: Scores, plan: Plan, *, groups: Int[Tensor, " _"] | None = None) -> Reliance:
     """Judge measured scores by a plan.
+
+    Args:
+        scores: The scores.
+        plan: The plan.
+        groups: Subject of every image, where some have several: subjects are the random sample then.
 
     Raises:
         InputError: another number of networks than the plan says, fewer than two rows of each class whose change came
@@ -137,11 +143,13 @@ def decide(scores: Scores, plan: Plan) -> Reliance:
         raise InputError(f"scores: expected two usable rows of two classes, got {int(ok.sum())} of {len(ok)}")
     s = {name: scores.arm(name)[:, ok].double() for name in scores.score}
     e, parts = effect_of(scores)
-    effect = crossed_effect(e, donors=parts, alpha=plan.alpha)
+    sample: dict[str, Any] = {"groups": None if groups is None else numbered(groups, len(ok))[ok], "alpha": plan.alpha}
+    effect = crossed_effect(e, donors=parts, **sample)
     margin = plan.margin * float(s[UNTOUCHED].abs().mean())
-    arms = {k: crossed_effect(v - s[UNTOUCHED], alpha=plan.alpha) for k, v in s.items() if k != UNTOUCHED}
+    arms = {k: crossed_effect(v - s[UNTOUCHED], **sample) for k, v in s.items() if k != UNTOUCHED}
     curve = {t: s[dose_arm(t)] - s[scores.start] for t in plan.doses} | {1.0: s[OPPOSITE] - s[scores.start]}
-    flipped = [e.mean(0), e.mean(1)] if len(e) > 1 else [e[0]]
+    own = e.mean(0) if groups is None else sums(e.mean(0), numbered(sample["groups"], e.shape[1]))
+    flipped = [own, e.mean(1)] if len(e) > 1 else [own]
     flips = [sign_flip(values, draws=plan.flips, seed=plan.seed) for values in flipped]
     right = {name: score.mean(0) < 0 for name, score in s.items()}
     accuracy = {name: float(balanced_accuracy(r, y)) for name, r in right.items()}
@@ -154,8 +162,8 @@ def decide(scores: Scores, plan: Plan) -> Reliance:
         arms=arms,
         p_sign_flip=max(flips),
         p_equivalence=effect.p_equivalence(margin),
-        doses={t: crossed_effect(v, alpha=plan.alpha) for t, v in curve.items()},
-        slope=_slope(curve, plan.alpha),
+        doses={t: crossed_effect(v, **sample) for t, v in curve.items()},
+        slope=_slope(curve, sample),
         accuracy=accuracy,
         p_mcnemar=float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0,
         flipped=float((right[SAME] != right[OPPOSITE]).double().mean()),
@@ -192,8 +200,8 @@ def _explained(accuracy: Mapping[str, float]) -> float:
     return (accuracy[SAME] - accuracy[OPPOSITE]) / above if above > 0 else float("nan")
 
 
-def _slope(curve: Mapping[float, Tensor], alpha: float) -> Effect:
+def _slope(curve: Mapping[float, Tensor], sample: Mapping[str, Any]) -> Effect:
     """Least-squares slope of the score on the dose (0 at dose 0), of every network and image."""
     t = torch.tensor([0.0, *curve], dtype=torch.float64)
     weight = (t - t.mean()) / (t - t.mean()).square().sum()
-    return crossed_effect(torch.tensordot(weight[1:], torch.stack([*curve.values()]), 1), alpha=alpha)
+    return crossed_effect(torch.tensordot(weight[1:], torch.stack([*curve.values()]), 1), **sample)

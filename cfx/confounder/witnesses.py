@@ -17,7 +17,7 @@ from cfx.confounder.observed.clusters import Association, Clusters, associations
 from cfx.confounder.observed.independence import Independence, full_confounder_test, partial_confounder_test
 from cfx.confounder.probes.probe import Ladder, ladder
 from cfx.confounder.reliance import Reliance
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, subjects
 from cfx.core.statistics import holm
 
 
@@ -83,7 +83,7 @@ def hear(
     common: dict[str, Any] = {"permutations": permutations, "seed": plan.seed}
     yhat, c = _predictions(scores), _column(cohort, plan.confounder)
     partial = None if c is None else partial_confounder_test(yhat, cohort.y, c, **common)
-    steps = None if cohort.mask is None else ladder(cohort.mask, cohort.y, **common)
+    steps = None if cohort.mask is None else ladder(cohort.mask, cohort.y, groups=_people(cohort), **common)
     clusters = cluster(maps, seed=plan.seed)
     return Witnesses(
         ladder=steps,
@@ -94,6 +94,12 @@ def hear(
         associations=associations(clusters.labels, {"class": cohort.y, **cohort.covariates}, **common),
         adjusted=_adjusted(reliance, partial, steps),
     )
+
+
+def _people(cohort: Cohort) -> Tensor | None:
+    """Subject of every row, where some have several; one whose class changed counts as two."""
+    groups, y = subjects(cohort), cohort.y
+    return None if groups is None or y is None else groups * (int(y.max()) + 1) + y
 
 
 def _predictions(scores: Scores) -> Float[Tensor, " n"]:

@@ -9,7 +9,8 @@ error up to 0.7 in simulation; `docs/bench/reliance.md`). Here networks, images 
 
 with V_seed = s_seed^2 / K from the networks' means, V_g the variance of a mean that clusters g explain (by leaving out
 one cluster after another), and the interaction what is left of e without the means of its network and its image: both
-first terms count it. Without donors this is s_seed^2 / K + s_image^2 / N - s_e^2 / (K N).
+first terms count it. Without donors this is s_seed^2 / K + s_image^2 / N - s_e^2 / (K N). Where a subject has several
+images, subjects stand in the place of images.
 
 References: Cameron, Gelbach and Miller (2011), "Robust inference with multiway clustering"; Satterthwaite (1946);
 Schuirmann (1987) for the two one-sided tests of equivalence.
@@ -24,6 +25,7 @@ from scipy import stats
 from torch import Tensor
 
 from cfx.core.errors import InputError
+from cfx.core.groups import numbered
 from cfx.core.random import uniform
 
 MOST_EXACT = 12
@@ -83,6 +85,7 @@ def crossed_effect(
     e: Float[Tensor, "k n"],
     *,
     donors: Sequence[tuple[Float[Tensor, "k n"], Int[Tensor, " n"]]] = (),
+    groups: Int[Tensor, " _"] | None = None,
     alpha: float = 0.05,
 ) -> Effect:
     """Mean of e over networks and images, both random, and over donors where some are shared.
@@ -93,17 +96,19 @@ def crossed_effect(
         e: Effect of every network (row) on every image (column).
         donors: Parts that add up to e (a difference of two arms has two), each with the donor it used: a donor's
             values in all parts move together. None where there are no donors.
+        groups: Subject of every image, whose values move together; None where every image is of another.
         alpha: Level of the interval.
 
     Raises:
-        InputError: no network or fewer than two images, other shapes, parts that do not add up, or non-finite values.
+        InputError: no network or fewer than two subjects, other shapes, parts that do not add up, or non-finite values.
     """
-    _check(e, donors)
-    k, n = e.shape
+    subject = torch.arange(e.shape[-1]) if groups is None else numbered(groups, e.shape[-1])
+    _check(e, donors, subject)
+    k, n = len(e), int(subject.max()) + 1
     parts = torch.stack([part for part, _ in donors] or [e]).double()  # (part, network, image)
     donor = torch.stack([d for _, d in donors]) if donors else None
     inner = parts - parts.mean(1, keepdim=True) - parts.mean(2, keepdim=True) + parts.mean((1, 2), keepdim=True)
-    each, spreads = _rows_variance(torch.cat([parts.mean(1)[None], inner.movedim(1, 0)]), donor)
+    each, spreads = _rows_variance(torch.cat([parts.mean(1)[None], inner.movedim(1, 0)]), donor, subject)
     v_rows, spread = float(each[0]), float(spreads[0])
     value = float(e.double().mean())
     if k == 1:
@@ -117,11 +122,11 @@ def crossed_effect(
 
 
 def _rows_variance(
-    parts: Float[Tensor, "b p n"], donor: Int[Tensor, "p n"] | None
+    parts: Float[Tensor, "b p n"], donor: Int[Tensor, "p n"] | None, subject: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Variance of the mean over images, some of which share donors, and the sum of V_g^2 / (G - 1)."""
+    """Variance of the mean over images, some of which share subjects or donors, and the sum of V_g^2 / (G - 1)."""
     psi = (parts - parts.mean(2, keepdim=True)) / parts.shape[2]
-    image = torch.arange(parts.shape[2]).expand(psi.shape[1:])
+    image = subject.expand(psi.shape[1:])
     v_image, n = _clustered(psi, image)
     if donor is None:
         return v_image, v_image**2 / (n - 1)
@@ -131,9 +136,9 @@ def _rows_variance(
     return variance, v_image**2 / (n - 1) + v_donor**2 / max(d - 1, 1)
 
 
-def _check(e: Tensor, donors: Sequence[tuple[Tensor, Tensor]]) -> None:
-    if e.ndim != 2 or not len(e) or e.shape[1] < 2:
-        raise InputError(f"e: expected (networks, images) with at least two images, got shape {tuple(e.shape)}")
+def _check(e: Tensor, donors: Sequence[tuple[Tensor, Tensor]], subject: Tensor) -> None:
+    if e.ndim != 2 or not len(e) or e.shape[1] < 2 or not bool((subject != subject[0]).any()):
+        raise InputError(f"e: expected (networks, images) of at least two subjects, got shape {tuple(e.shape)}")
     if not bool(torch.isfinite(e).all()):
         raise InputError("e: expected finite effects, got NaN or infinite values")
     for part, donor in donors:

@@ -37,6 +37,19 @@ def test_reliance_is_found_and_its_absence_claimed() -> None:
     assert not none.fault
 
 
+def test_subjects_are_the_sample_where_they_have_several_images() -> None:
+    plan = Plan(confounder="pixel", seeds=8, doses=(0.5,))
+    scores = measure(networks(2.0, 0.1), toggle())
+    plain, alone = decide(scores, plan), decide(scores, plan, groups=torch.arange(N))
+    assert alone.summary() == plain.summary()
+    rows = torch.arange(N).repeat_interleave(3)
+    tripled = decide(scores[rows], plan, groups=rows)
+    for name in ("effect", "slope"):
+        one, other = getattr(tripled, name), getattr(plain, name)
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-5)
+    assert tripled.p_sign_flip == pytest.approx(plain.p_sign_flip)
+
+
 def test_a_classifier_against_the_confounder_has_the_other_sign() -> None:
     found = judged(-2.0)
     assert found.verdict is Outcome.RELIES

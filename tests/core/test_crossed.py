@@ -71,6 +71,31 @@ def test_size_under_a_true_null(networks: int, images: int, donors: int, s_seed:
     assert pooled > 4 * high  # what treating all values as independent does
 
 
+def test_scans_that_are_alike_are_one_image() -> None:
+    e, donor = normals(5, 30, seed=11) + 0.3, torch.arange(30) // 3
+    twice = e.repeat_interleave(2, dim=1)
+    people, lent = torch.arange(30).repeat_interleave(2) + 7, donor.repeat_interleave(2)
+    for k in (5, 1):
+        once, grouped = crossed_effect(e[:k]), crossed_effect(twice[:k], groups=people)
+        assert (grouped.value, grouped.error, grouped.df) == pytest.approx((once.value, once.error, once.df))
+        once = crossed_effect(e[:k], donors=[(e[:k], donor)])
+        grouped = crossed_effect(twice[:k], donors=[(twice[:k], lent)], groups=people)
+        assert (grouped.value, grouped.error, grouped.df) == pytest.approx((once.value, once.error, once.df))
+    assert crossed_effect(e, groups=torch.arange(30)) == crossed_effect(e)
+
+
+def test_size_under_a_true_null_with_several_scans_a_subject() -> None:
+    people, draws, rejected, as_images = torch.arange(30).repeat_interleave(4), 300, 0, 0
+    for i in range(draws):
+        own = normals(1, 30, seed=10 * i)[:, people] * 0.5 + normals(1, 120, seed=10 * i + 1) * 0.2
+        e = own + 0.05 * normals(6, 1, seed=10 * i + 2) + 0.3 * normals(6, 120, seed=10 * i + 3)
+        rejected += crossed_effect(e, groups=people).p_value < 0.05
+        as_images += crossed_effect(e).p_value < 0.05
+    low, high = stats.binom.interval(0.99, draws, 0.05)
+    assert low <= rejected <= high
+    assert as_images > 3 * high
+
+
 def test_equivalence_is_claimed_at_the_margin_no_more_often_than_alpha() -> None:
     g, draws, claimed = torch.Generator().manual_seed(9), 400, 0
     for _ in range(draws):
