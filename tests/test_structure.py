@@ -24,7 +24,6 @@ WITHOUT_TEST = {
     "confounder.probes.network",
     "confounder.shape.pca",
     "confounder.shape.vae",
-    "confounder.witnesses",
     "data.export",
     "data.grid",
     "data.pixels",

@@ -5,6 +5,7 @@ from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 
+from cfx.core.broadcast import each
 from cfx.core.random import normal, uniform
 from cfx.training.objectives import AUGMENT, NOISE, STREAMS, Batch, ObjectiveConfig
 
@@ -31,12 +32,11 @@ def augment(config: AugmentConfig, batch: Batch, view: int = 0) -> Float[Tensor,
         view: Which of a row's independent draws.
     """
     x = moved(config, batch.x, batch, view)
-    one = (-1, *[1] * (x.ndim - 1))
     u = _draws(batch, view)
-    x = x * (1 + config.contrast * (2 * u[:, 1] - 1)).reshape(one)
+    x = x * each(1 + config.contrast * (2 * u[:, 1] - 1), x)
     if config.noise:
         noise = normal(x.shape[1:], seed=batch.seed, row=batch.slot, stream=NOISE + STREAMS * view)
-        x = x + config.noise * u[:, 2].reshape(one) * noise
+        x = x + config.noise * each(u[:, 2], x) * noise
     return x.clamp(-1, 1)
 
 
@@ -46,7 +46,7 @@ def moved(
     """Values on the grid of a batch's images (masks, say), mirrored and shifted as `augment` does with the images."""
     u = _draws(batch, view)
     if config.flip:
-        values = torch.where((u[:, 0] < 0.5).reshape(-1, *[1] * (values.ndim - 1)), values.flip(-1), values)
+        values = torch.where(each(u[:, 0] < 0.5, values), values.flip(-1), values)
     if config.shift:
         values = _shift(values, ((2 * config.shift + 1) * u[:, 3:]).long() - config.shift)
     return values
