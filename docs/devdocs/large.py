@@ -2,8 +2,8 @@
 
 20,000 images of 128 x 128 pixels (float32, 1.3 GB) are written as zarr and as npz. A process of its own trains a tiny
 classifier on each for 50 steps and reports its largest resident memory; the time to read a row, in random order and
-none of them twice, is compared with that of a cohort of 1,000. Then `cfx explain`, in a process of its own, explains the
-zarr with that classifier and the cheapest method; its time a row is compared with that of 1,000.
+none of them twice, is compared with that of a cohort of 1,000. Then `cfx explain`, in a process of its own, explains
+the zarr with that classifier and the cheapest method; its time a row is compared with that of 1,000.
 """
 
 import json
