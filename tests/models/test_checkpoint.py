@@ -10,7 +10,6 @@ from cfx.core.errors import CheckpointError, InputError
 from cfx.core.schedule import Schedule
 from cfx.models import build, load, load_network, read_manifest, save
 from cfx.models.features import PooledFeatures
-from cfx.models.kinds import KINDS
 from cfx.models.latent import LatentDiffusion
 from cfx.models.regressor import Regressor
 from cfx.runtime.files import digest
@@ -207,28 +206,6 @@ def test_every_part_of_a_latent_checkpoint_is_proved(tmp_path, denoiser):
         save(tmp_path / "x", model, kind="latent", **said | {"facts": other})
     with pytest.raises(InputError, match="expected scale and the autoencoder's name and config"):
         save(tmp_path / "x", model, kind="latent", name="patch-unet", config=CONFIG)
-
-
-def test_a_regressor_answers_in_units(tmp_path):
-    network = build("cnn", **CNN)
-    model = Regressor(network, ["age", "dose"], [60.0, 3.0], [10.0, 0.5])
-    x = torch.randn(3, 1, 16, 16)
-    assert torch.allclose(model(x), torch.tensor([60.0, 3.0]) + torch.tensor([10.0, 0.5]) * network(x))
-    with pytest.raises(InputError, match="positive"):
-        Regressor(network, ["age"], [0.0], [0.0])
-
-
-def test_unknown_kinds_list_the_known(tmp_path):
-    network = build("cnn", **CNN)
-    with pytest.raises(InputError, match=r"kind: expected one of \['classifier'.*got 'oracle'"):
-        save(tmp_path / "x", network, name="cnn", config=CNN, kind="oracle")
-    save(tmp_path / "net", network, name="cnn", config=CNN)
-    values = json.loads((tmp_path / "net/cfx.json").read_text()) | {"kind": "oracle"}
-    values.pop("sha256")
-    (tmp_path / "net/cfx.json").write_text(json.dumps(values | {"sha256": digest(values)}))
-    with pytest.raises(CheckpointError, match="kind: expected one of"):
-        load(tmp_path / "net")
-    assert {"denoiser", "vae", "classifier", "segmenter", "regressor", "features", "latent"} <= set(KINDS)
 
 
 def test_manifests_without_facts_are_read(tmp_path):

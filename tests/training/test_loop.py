@@ -18,8 +18,6 @@ from cfx.data.lazy import LazyCohort
 from cfx.models import load, read_manifest
 from cfx.training import train
 from cfx.training.loop import Trainer
-from cfx.training.optimizer import rate_at
-from cfx.training.order import rows_at
 from tests.training.toys import NETWORKS, OBJECTIVES, toy_cohort, toy_config
 
 HERE = Path(__file__).parent
@@ -224,35 +222,6 @@ def test_one_logit_and_several_labels(tmp_path):
     result = train(toy_config(tmp_path / "many", "classifier", **many, **fast), Cohort(x=cohort.x, y=labels))
     assert torch.equal(load(result.checkpoint)(cohort.x) > 0, labels.bool())
     assert read_manifest(result.checkpoint).multilabel
-
-
-def test_every_epoch_visits_every_row_once_in_its_own_order():
-    first, second = (rows_at(torch.arange(7 * e, 7 * e + 7), 7, seed=1).tolist() for e in (0, 1))
-    assert sorted(first) == sorted(second) == list(range(7))
-    assert first != second
-    assert rows_at(torch.tensor([9, 3]), 7, seed=1).tolist() == [second[2], first[3]]
-
-
-def test_rate_warms_up_and_falls_along_a_cosine(tmp_path):
-    optimizer = toy_config(tmp_path, optimizer={"lr": 1.0, "warmup": 4}).optimizer
-    assert rate_at(optimizer, 0, 100) == pytest.approx(0.25)
-    assert rate_at(optimizer, 50, 100) == pytest.approx(0.5)
-    assert rate_at(optimizer, 100, 100) == pytest.approx(0)
-
-
-def test_class_embeddings_learn_at_their_own_rate(tmp_path):
-    def after(steps, factor):
-        optimizer = {"lr": 1e-2, "warmup": 0, "cosine": False, "class_lr": factor}
-        train(toy_config(tmp_path / f"{steps}-{factor}", steps=steps, ema=None, optimizer=optimizer), toy_cohort())
-        return weights(tmp_path / f"{steps}-{factor}")["body.class_embedding.weight"]
-
-    # The output layer and the last of each residual block start at zero, so the embedding first has a gradient at
-    # the third step; the rest of the network is then the same in both runs.
-    start = after(2, 10)
-    assert torch.equal(start, after(2, 1))
-    ten, one = after(3, 10) - start, after(3, 1) - start
-    assert one.abs().max() > 1e-3
-    assert torch.allclose(ten, 10 * one, atol=2e-6)
 
 
 def test_the_card_says_what_the_configuration_says(tmp_path):
