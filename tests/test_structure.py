@@ -12,21 +12,18 @@ ROOT = Path(__file__).parent.parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 WITHOUT_TEST = {
-    "atlas.kinds",
     "atlas.layout",
     "commands.bench.cells",
     "commands.bench.figure",
     "commands.bench.table",
     "commands.registry",
     "commands.rows",
-    "confounder.plan",
     "confounder.probes.heldout",
     "confounder.probes.network",
     "confounder.shape.pca",
     "confounder.shape.vae",
     "data.export",
     "data.grid",
-    "data.pixels",
     "data.subjects",
     "data.table",
     "models.card",
