@@ -157,7 +157,8 @@ def test_laws_are_another_measurement_and_stay_with_it(
         run = getattr(module, name)
 
         def counted(*args: object, run: Callable = run, **more: object) -> object:
-            calls.append(more["method"].name)
+            if more.get("batches") != []:  # no batch is asked for when a task is only checked
+                calls.append(more["method"].name)
             return run(*args, **more)
 
         monkeypatch.setattr(module, name, counted)
@@ -195,7 +196,8 @@ def test_what_is_finished_is_not_done_again(trained, undrawn, tmp_path: Path, mo
     explain = rows_module.explain_batches
 
     def counted(*args: object, **more: object) -> object:
-        calls.append((more["method"].name, more["depth"]))
+        if more["batches"]:
+            calls.append((more["method"].name, more["depth"]))
         if len(calls) == 2:
             raise KeyboardInterrupt
         return explain(*args, **more)
