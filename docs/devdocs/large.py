@@ -82,7 +82,7 @@ def explaining(folder: Path, kind: str, rows: int) -> dict[str, float]:
     data, out = source(folder, kind, rows).model_dump(), folder / f"explain-{rows}"
     config = ExplainConfig.model_validate({
         "name": f"explain-{rows}", "out": str(out), "data": data, "classifier": str(folder / f"run-{kind}/checkpoint"),
-        "method": "gradient-attack", "batch_size": 50,
+        "method": "gradient-attack", "depths": ["boundary"], "batch_size": 50,
     })  # fmt: skip
     start = perf_counter()
     explain_run(config)

@@ -198,8 +198,8 @@ def test_what_is_finished_is_not_done_again(trained, undrawn, tmp_path: Path, mo
     def counted(*args: object, **more: object) -> object:
         if more["batches"]:
             calls.append((more["method"].name, more["depth"]))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
+            if len(calls) == 2:
+                raise KeyboardInterrupt
         return explain(*args, **more)
 
     monkeypatch.setattr(rows_module, "explain_batches", counted)
