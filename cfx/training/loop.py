@@ -19,7 +19,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from cfx.core.cohort import Source, part
 from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.data import open_cohort
 from cfx.models import load_network, save
+from cfx.runtime.folder import RunFolder
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.provenance import provenance
 from cfx.training.config import TrainConfig, check_config, make_objective
@@ -267,9 +267,7 @@ class Trainer:
 
     def _announce(self) -> None:
         """Leave the resolved configuration in the run's folder and open trackers."""
-        if self.accelerator.is_main_process:
-            self.config.folder.mkdir(parents=True, exist_ok=True)
-            (self.config.folder / "config.yaml").write_text(yaml.safe_dump(self.config.dump(), sort_keys=False))
+        RunFolder(self.config.folder).config(self.config)
         if self.config.trackers:
             self.accelerator.init_trackers(self.config.name)
 
