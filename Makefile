@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/cfx demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ PART = 500  # rows made at a time
 def images(first: int, rows: int) -> np.ndarray:
     """Noise in [-1, 1], `(rows, size, size)`, brighter in odd rows."""
     row = torch.arange(first, first + rows)
-    x = 0.2 * normal((SIZE, SIZE), seed=0, row=row, stream=0) + 0.3 * (row % 2).view(-1, 1, 1)
+    x = 0.2 * normal((SIZE, SIZE), seed=0, row=row, stream=0) + 0.1 * (row % 2).view(-1, 1, 1)
     return x.clamp(-1, 1).numpy()
 
 
@@ -68,7 +68,7 @@ def training(folder: Path, kind: str) -> dict[str, float]:
     data = source(folder, kind, ROWS).model_dump()
     values = {
         "name": kind, "out": str(folder / f"run-{kind}"), "data": data, "validation": 0.05, "steps": STEPS,
-        "network": {"name": "cnn", "channels": [8, 8]}, "objective": {"kind": "classifier"},
+        "network": {"name": "cnn", "channels": [4, 4]}, "objective": {"kind": "classifier"},
         "ema": None, "optimizer": {"lr": 1e-2, "warmup": 5},
     }  # fmt: skip
     start = perf_counter()
