@@ -40,12 +40,16 @@ class Table:
         """Read a comma-separated file whose first line names the columns.
 
         Raises:
-            InputError: no such file, no rows, a column named twice, or a row with more or fewer cells than the header.
+            InputError: no such file, one that is no text in UTF-8, no rows, a column named twice, or a row with more or
+                fewer cells than the header.
         """
         if not path.is_file():
             raise InputError(f"table: expected a csv file, found none at {path}")
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path}: expected comma-separated text in UTF-8, {error}") from error
         if len(rows) < 2:
             raise InputError(f"{path}: expected a header and at least one row, got {len(rows)} lines")
         header, body = rows[0], rows[1:]
