@@ -12,7 +12,6 @@ ROOT = Path(__file__).parent.parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 WITHOUT_TEST = {
-    "atlas.layout",
     "commands.bench.cells",
     "commands.bench.figure",
     "commands.bench.table",
@@ -22,10 +21,6 @@ WITHOUT_TEST = {
     "confounder.probes.network",
     "confounder.shape.pca",
     "confounder.shape.vae",
-    "data.export",
-    "data.grid",
-    "data.subjects",
-    "data.table",
     "models.card",
     "report.audit.figures",
     "report.audit.page",

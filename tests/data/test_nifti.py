@@ -4,14 +4,11 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cfx.core.errors import InputError
 from cfx.data.config import load_cohort
 from cfx.data.export import to_nifti
-from cfx.data.grid import Volume, resample, slice_at
 from cfx.data.nifti import NiftiConfig
 
 # Voxel sizes 1.5, 2 and 3 mm, stored with axes to the back, left and top.
@@ -108,33 +105,6 @@ def test_shape_alone_keeps_the_whole_field_of_view(tmp_path):
     assert volume == pytest.approx(38 * 18 * 8 * 2, rel=0.03)
 
 
-def test_crop_and_pad_copy_voxels_exactly():
-    rng = np.random.default_rng(1)
-    volume = Volume(rng.uniform(-1, 1, (7, 8, 9)).astype(np.float32), None, np.diag([2.0, 2, 2, 1]), "v")
-    larger = resample(volume, (10, 11, 9), np.full(3, 2.0))
-    assert np.isin(volume.data, larger.data).all()
-    assert (larger.data == -1).sum() == 10 * 11 * 9 - 7 * 8 * 9
-    back = resample(larger, (7, 8, 9), np.full(3, 2.0))
-    assert np.array_equal(back.data, volume.data)
-    assert np.allclose(back.affine, volume.affine)
-
-
-@given(st.floats(0.4, 3), st.tuples(*[st.integers(5, 16)] * 3))
-@settings(max_examples=25, deadline=None)
-def test_a_linear_ramp_reads_its_world_coordinate_on_any_grid(spacing, shape):
-    affine = np.array([[1.5, 0, 0, -9], [0, 2, 0, 4], [0, 0, 1, -3], [0, 0, 0, 1.0]])
-    index = np.stack(np.meshgrid(*map(np.arange, (24, 18, 30)), indexing="ij"), -1)
-    ramp = (index @ affine[:3, :3].T + affine[:3, 3]) @ (0.01, -0.008, 0.006)
-    new = resample(Volume(ramp.astype(np.float32), None, affine, "v"), shape, np.full(3, spacing))
-    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
-    places = index @ new.affine[:3, :3].T + new.affine[:3, 3]
-    old = (places - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
-    # Away from the border, where neither padding nor the blur's reflection reaches.
-    inside = ((old > 4) & (old < np.array([24, 18, 30]) - 5)).all(-1)
-    assert inside.any()
-    assert np.allclose(new.data[inside], (places @ (0.01, -0.008, 0.006))[inside], atol=1e-4)
-
-
 @pytest.mark.parametrize(("axis", "world_axis"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
 def test_a_slice_keeps_its_world_coordinates(marked, axis, world_axis):
     path, _, world = marked
@@ -145,15 +115,6 @@ def test_a_slice_keeps_its_world_coordinates(marked, axis, world_axis):
     assert place[:3] == pytest.approx(world, abs=1e-4)
     steps = cohort.affine[0, :3, :2].numpy()
     assert cohort.spacing[0].tolist() == pytest.approx(np.linalg.norm(steps, axis=0).tolist())
-
-
-def test_axial_rows_run_to_the_back_and_columns_to_the_right():
-    data = np.zeros((4, 5, 3), np.float32)
-    data[3, 4, 1] = 1
-    flat = slice_at(Volume(data, data > 0, np.eye(4), "v"), "axial", None)
-    assert flat.data.shape == (5, 4)
-    assert flat.data[0, 3] == 1
-    assert np.array_equal(flat.mask, flat.data > 0)
 
 
 def test_slice_outside_the_volume_is_refused(marked):
@@ -295,19 +256,3 @@ def test_read_write_read_is_the_identity(marked, tmp_path):
     again = load_cohort(NiftiConfig(path=tmp_path, window=(-1, 1)))
     assert torch.allclose(again.x, first.x, atol=1e-6)
     assert torch.allclose(again.affine, first.affine, atol=1e-5)
-
-
-def test_channels_become_the_fourth_axis(tmp_path):
-    x = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
-    to_nifti(x, torch.eye(4), tmp_path / "two.nii")
-    assert np.array_equal(nibabel.load(tmp_path / "two.nii").get_fdata(), x.movedim(0, -1).numpy())
-
-
-def test_unwritable_places_are_refused(tmp_path):
-    x = torch.zeros(1, 2, 2, 2)
-    with pytest.raises(InputError, match="cannot write"):
-        to_nifti(x, torch.eye(4), tmp_path / "none" / "x.nii")
-    with pytest.raises(InputError, match=r"ends in .nii"):
-        to_nifti(x, torch.eye(4), tmp_path / "x.png")
-    with pytest.raises(InputError, match="invertible"):
-        to_nifti(x, torch.zeros(4, 4), tmp_path / "x.nii")

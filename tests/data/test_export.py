@@ -1,0 +1,52 @@
+"""Images as NIfTI files: what another reader finds in them, and what cannot be written."""
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from cfx.core.errors import InputError
+from cfx.data.export import to_nifti
+
+AFFINE = torch.tensor([[0.0, -2, 0, 30], [-1.5, 0, 0, 40], [0, 0.25, 3, -20], [0, 0, 0, 1]])
+
+
+def test_channels_become_the_fourth_axis(tmp_path):
+    x = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)
+    to_nifti(x, torch.eye(4), tmp_path / "two.nii")
+    assert np.array_equal(nibabel.load(tmp_path / "two.nii").get_fdata(), x.movedim(0, -1).numpy())
+
+
+def test_unwritable_places_are_refused(tmp_path):
+    x = torch.zeros(1, 2, 2, 2)
+    with pytest.raises(InputError, match="cannot write"):
+        to_nifti(x, torch.eye(4), tmp_path / "none" / "x.nii")
+    with pytest.raises(InputError, match=r"ends in .nii"):
+        to_nifti(x, torch.eye(4), tmp_path / "x.png")
+    with pytest.raises(InputError, match="invertible"):
+        to_nifti(x, torch.zeros(4, 4), tmp_path / "x.nii")
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (1, 3, 4)])
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+def test_another_reader_finds_values_places_and_units(tmp_path, shape, name):
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    to_nifti(x, AFFINE, tmp_path / name)
+    image = nibabel.load(tmp_path / name)
+    assert image.get_data_dtype() == np.float32
+    assert np.array_equal(image.get_fdata(dtype=np.float32), x.detach().float().numpy().reshape(3, 4, -1))
+    assert np.array_equal(image.affine, AFFINE.double().numpy())
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_channels_of_a_slice_stay_apart_from_its_thickness(tmp_path):
+    to_nifti(torch.arange(24.0).view(2, 3, 4), torch.eye(4), tmp_path / "x.nii")
+    found = nibabel.load(tmp_path / "x.nii").get_fdata()
+    assert found.shape == (3, 4, 1, 2)
+    assert found[..., 0, 1].ravel().tolist() == list(range(12, 24))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 1, 3, 4, 5)])
+def test_other_shapes_are_refused(tmp_path, shape):
+    with pytest.raises(InputError, match=r"x: expected \(c, h, w\) or \(c, x, y, z\), got shape"):
+        to_nifti(torch.zeros(shape), torch.eye(4), tmp_path / "x.nii")
