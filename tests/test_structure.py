@@ -24,7 +24,6 @@ WITHOUT_TEST = {
     "models.card",
     "report.audit.figures",
     "report.audit.page",
-    "report.cards",
     "training.adversaries",
     "training.repeats",
     "training.state",

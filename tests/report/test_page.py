@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from cfx.atlas import write_atlas
-from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxError, InputError
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.display.catalogue import Metric, meaning, metric, register
 from cfx.report import panel, write_report
-from cfx.report.cards import ORDER, failures_first, number, probability
 from cfx.report.page import LINES
+from tests.report.hand_made import make
 
 VOID = {"meta", "img", "br", "path", "hr"}
 
@@ -47,47 +46,6 @@ class Page(HTMLParser):
 
     def values(self, tag: str, attribute: str) -> list[str]:
         return [found[attribute] or "" for name, found in self.tags if name == tag and attribute in found]
-
-
-def make(n: int = 10, space: tuple[int, ...] = (12, 10), channels: int = 1) -> tuple[Counterfactuals, Cohort]:
-    """Rows with all five verdicts in turn; row 4 (refused) has NaN probabilities; the oracle doubts row 5."""
-    g = torch.Generator().manual_seed(0)
-    x = torch.rand(n, channels, *space, generator=g) - 0.5
-    verdict = torch.arange(n) % 5
-    changed = (verdict != Verdict.ALREADY) & (verdict != Verdict.REFUSED)
-    mask = (torch.rand(n, 1, *space, generator=g) < 0.2) & changed.view(-1, *[1] * (x.ndim - 1))
-    target = torch.arange(n) % 2
-    after = torch.where(target[:, None] == torch.arange(2), 0.9, 0.1)
-    before = after.flip(1)
-    before[verdict == Verdict.REFUSED] = after[verdict == Verdict.REFUSED] = float("nan")
-    oracle = after.nan_to_num(0.5)
-    oracle[5 % n] = oracle[5 % n].flip(0)
-    count = torch.full((n,), 90)
-    result = Counterfactuals(
-        x=x,
-        x_cf=torch.where(mask, x + 0.25, x),
-        target=target,
-        probs_before=before,
-        probs_after=after,
-        edited=mask,
-        margin=torch.full((n,), 2.0),
-        margin_after=torch.where((verdict == Verdict.BUDGET) | (verdict == Verdict.REFUSED), 1.5, 2.5),
-        strength=torch.rand(n, generator=g),
-        verdict=verdict,
-        row=torch.arange(n) + 100,
-        nfe_unet_forward=count,
-        nfe_unet_backward=count * 0,
-        nfe_classifier=count,
-        nfe_classifier_backward=count,
-        depth="typical",
-        seed=3,
-        seconds=torch.full((n,), 20.0 / n),
-        oracle_probs_before=before.nan_to_num(0.5),
-        oracle_probs_after=oracle,
-    )
-    ids = tuple(f"sub-{i}" for i in range(n))
-    cohort = Cohort(x, ids=ids, x_true=(x + 0.1), lesion=~mask, classes=["healthy", "ill"])
-    return result, cohort
 
 
 def page(path: Path, result: Counterfactuals, **more: object) -> Page:
@@ -128,12 +86,6 @@ def test_what_is_given_is_escaped(tmp_path: Path) -> None:
     assert not any("onclick" in attributes for _, attributes in found.tags)
     said = "".join(found.text)
     assert all(word in said for word in (evil, "<i>", "<u>", "<s>", "<k>", "<q>"))
-
-
-def test_failures_come_first_and_doubted_before_agreed() -> None:
-    result, _ = make()
-    assert [result.verdicts[i] for i in failures_first(result)][::2] == [v.name.lower() for v in ORDER]
-    assert [i for i in failures_first(result) if result.verdicts[i] == "flipped"] == [5, 0]
 
 
 def test_headline_counts_every_row_in_the_shares(tmp_path: Path) -> None:
@@ -186,17 +138,6 @@ def test_misuse_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CfxError, match=r"could not write"):
         write_report(tmp_path / "file" / "r.html", result)
-
-
-def test_numbers_for_people() -> None:
-    assert [number(v) for v in (None, float("nan"), 0.12345, 12345.6, 3.2e-7)] == [
-        "-",
-        "-",
-        "0.123",
-        "12346",
-        "3.2e-07",
-    ]
-    assert [probability(p) for p in (0.0, 0.001, 0.5, 0.9999, 1.0)] == ["0.00", "<0.01", "0.50", ">0.99", "1.00"]
 
 
 @pytest.mark.parametrize("space", [(12, 10), (6, 5, 4)])

@@ -1,0 +1,128 @@
+"""Rows as the report shows them: words, order, and pictures whose pixels are the images'."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cfx.core.errors import InputError
+from cfx.counterfactual.result import Verdict
+from cfx.report.cards import (
+    ORDER,
+    check_cohort,
+    doubts,
+    failures_first,
+    layers,
+    limit_of,
+    lines,
+    number,
+    outlines,
+    pictures,
+    probability,
+    slices,
+)
+from tests.report.hand_made import make
+
+
+def test_failures_come_first_and_doubted_before_agreed() -> None:
+    result, _ = make()
+    assert [result.verdicts[i] for i in failures_first(result)][::2] == [v.name.lower() for v in ORDER]
+    assert [i for i in failures_first(result) if result.verdicts[i] == "flipped"] == [5, 0]
+
+
+def test_numbers_for_people() -> None:
+    assert [number(v) for v in (None, float("nan"), 0.12345, 12345.6, 3.2e-7)] == [
+        "-",
+        "-",
+        "0.123",
+        "12346",
+        "3.2e-07",
+    ]
+    assert [probability(p) for p in (0.0, 0.001, 0.5, 0.9999, 1.0)] == ["0.00", "<0.01", "0.50", ">0.99", "1.00"]
+
+
+def test_every_verdict_has_its_place() -> None:
+    assert set(ORDER) == set(Verdict)
+
+
+def test_only_what_is_valid_to_the_classifier_is_doubted_and_nothing_without_an_oracle() -> None:
+    result, _ = make()
+    result = result.replace(oracle_probs_after=torch.eye(2)[1 - result.target])  # the oracle never says the target
+    assert [result.verdicts[i] for i, odd in enumerate(doubts(result).tolist()) if odd] == ["flipped", "already"] * 2
+    assert not doubts(result.replace(oracle_probs_after=None)).any()
+
+
+def test_a_line_says_what_is_known_of_its_row() -> None:
+    result, cohort = make()
+    flipped, refused = lines(result, cohort)[0], lines(result, cohort)[4]
+    assert (flipped.id, flipped.row, flipped.verdict, flipped.doubt) == ("sub-0", 100, "flipped", False)
+    assert (flipped.source, flipped.target) == ("ill", "healthy")
+    assert (flipped.before, flipped.after, flipped.oracle_after) == ("0.10", "0.90", "0.90")
+    assert (flipped.margin, flipped.nfe, flipped.nfe_unet_backward) == ("2.5 of 2", 90, 0)
+    assert (refused.verdict, refused.source, refused.before, refused.after) == ("refused", "-", "-", "-")
+    assert [line.doubt for line in lines(result, cohort)] == [i == 5 for i in range(10)]
+
+
+def test_without_a_cohort_rows_and_classes_go_by_number() -> None:
+    line = lines(make()[0], None)[3]
+    assert (line.id, line.source, line.target) == ("103", "0", "1")
+
+
+def test_an_oracle_that_lacks_the_target_has_nothing_to_say_of_it() -> None:
+    result, cohort = make(2)
+    one = result.replace(oracle_probs_before=torch.ones(2, 1), oracle_probs_after=torch.ones(2, 1))
+    assert [line.oracle_after for line in lines(one, cohort)] == ["1.00", "-"]
+
+
+def test_the_limit_covers_the_truth_where_it_is_known() -> None:
+    result, cohort = make()
+    assert limit_of(result, None) == pytest.approx(0.25)
+    assert limit_of(result, replace(cohort, x_true=result.x.clamp(-0.5, 0.5) * 0)) == pytest.approx(0.5)
+
+
+def test_a_volume_is_cut_through_the_middle_of_its_edit() -> None:
+    result, _ = make(1, (6, 8, 7))
+    x_cf = result.x.clone()
+    x_cf[0, 0, 1, 6, 2] -= 0.1
+    x_cf[0, 0, 3, 6, 4] += 0.1
+    assert slices(result.replace(x_cf=x_cf), 0) == (2, 6, 3)
+
+
+def test_pixels_are_those_of_the_images() -> None:
+    result, cohort = make()
+    found = layers(result, cohort, 0, 0.5)
+    assert list(found) == ["Input", "Counterfactual", "Difference", "True counterfactual", "True difference"]
+    for caption, image in (
+        ("Input", result.x),
+        ("Counterfactual", result.x_cf),
+        ("True counterfactual", cohort.x_true),
+    ):
+        assert found[caption][..., 0] == pytest.approx((image[0, 0].numpy().clip(-1, 1) + 1) / 2, abs=1e-6)
+    grey = found["Difference"][~result.edited[0, 0].numpy()]  # nothing changed: the middle of the scale
+    assert np.ptp(grey, axis=0) == pytest.approx(0)
+    red = found["Difference"][result.edited[0, 0].numpy()]  # brighter
+    assert (red[:, 0] > red[:, 2]).all()
+    assert list(layers(result, None, 0, 0.5)) == ["Input", "Counterfactual", "Difference"]
+
+
+def test_outlines_are_the_masks_and_only_those_that_hold_something_are_drawn() -> None:
+    result, cohort = make()
+    found = outlines(result, cohort, 0)
+    assert np.array_equal(found["edit"], result.edited[0, 0].numpy())
+    assert np.array_equal(found["lesion"], cohort.lesion[0, 0].numpy())
+    shown = pictures(result, cohort, 1, 0.5, lines(result, cohort)[1])  # already there: no edit
+    assert [kind for kind, _ in shown[0].outlines] == ["lesion"]
+    assert [len(p.outlines) for p in shown[1:]] == [0] * 4
+    assert all((p.width, p.height) == (10, 12) for p in shown)
+    assert all(p.uri.startswith("data:image/png;base64,") for p in shown)
+    assert re.search(r"sub-1\b.*already", shown[1].alt)
+
+
+def test_rows_of_other_images_are_refused() -> None:
+    result, cohort = make()
+    check_cohort(result, cohort)
+    check_cohort(result, None)
+    with pytest.raises(InputError, match=r"cohort: expected images \(10, 1, 12, 10\).* got \(9, 1, 12, 10\)"):
+        check_cohort(result, cohort[:9])
