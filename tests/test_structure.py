@@ -12,11 +12,7 @@ ROOT = Path(__file__).parent.parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 WITHOUT_TEST = {
-    "commands.bench.cells",
-    "commands.bench.figure",
-    "commands.bench.table",
     "commands.registry",
-    "commands.rows",
     "confounder.probes.heldout",
     "confounder.probes.network",
     "confounder.shape.pca",

@@ -1,0 +1,130 @@
+"""Rows explained into an atlas: whoever does them and however often it stops, they are the rows of `explain`."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cfx.atlas import Atlas
+from cfx.commands.rows import Task, fill, network_print, open_atlas, source_print
+from cfx.core.cohort import Cohort, part
+from cfx.core.errors import AtlasError, InputError
+from cfx.counterfactual import explain
+from cfx.counterfactual.minimal import Minimal
+from cfx.counterfactual.result import Counterfactuals
+from cfx.runtime.processes import make_accelerator
+from tests.counterfactual.toys import ClassGaussian, Counted, Linear, Quadratic, class_means, cohort
+from tests.tiny import checkpoint
+
+SPACE, N, BATCH = (8, 8), 5, 2
+MEANS = class_means(SPACE)
+PRINTS = {"data": "a"}
+
+
+def make_task(**more) -> Task:
+    every = {
+        "source": cohort(MEANS, N), "classifier": Quadratic(MEANS), "generator": ClassGaussian(MEANS),
+        "method": Minimal(), "depth": "boundary", "target": None, "reference": None, "oracle": Linear(SPACE),
+        "reviewer": None, "seed": 9, "batch_size": BATCH,
+    }  # fmt: skip
+    return Task(**every | more)
+
+
+def opened(path: Path, task: Task, exists="refuse", prints=PRINTS) -> Atlas[Counterfactuals]:
+    return open_atlas(path, task, make_accelerator(), fingerprint=prints, attributes={"by": "hand"}, exists=exists)
+
+
+def equal(a: Counterfactuals, b: Counterfactuals) -> bool:
+    """Bit for bit, but for the seconds."""
+    return a.plain() == b.plain() and all(
+        torch.equal(torch.nan_to_num(v), torch.nan_to_num(b.parts()[k])) for k, v in a.parts().items() if k != "seconds"
+    )
+
+
+@pytest.fixture(scope="module")
+def whole() -> Counterfactuals:
+    task = make_task()
+    return explain(
+        task.source, task.classifier, task.generator, depth=task.depth, oracle=task.oracle, seed=task.seed,
+        batch_size=BATCH,
+    )  # fmt: skip
+
+
+def test_an_atlas_is_filled_with_what_explain_returns(tmp_path, whole):
+    task = make_task()
+    atlas = opened(tmp_path / "a.zarr", task)
+    assert atlas.missing() == list(range(N))
+    assert atlas.attributes["by"] == "hand"
+    found = list(fill(atlas, task, make_accelerator(), progress=False))
+    assert [len(part) for part, _ in found] == [2, 2, 1]
+    assert all(torch.equal(result.x, images.x) for result, images in found)
+    assert equal(Counterfactuals.cat([result for result, _ in found]), whole)
+    assert equal(Atlas(atlas.path, Counterfactuals).read(), whole)
+
+
+def test_processes_do_each_shard_once(tmp_path, whole):
+    task = make_task()
+    atlas = opened(tmp_path / "a.zarr", task)
+    rows = []
+    for rank in (0, 1):
+        place = SimpleNamespace(process_index=rank, num_processes=2, device=torch.device("cpu"), is_main_process=False)
+        rows.append([i for result, _ in fill(atlas, task, place) for i in result.row.tolist()])
+    assert rows == [[0, 1, 4], [2, 3]]
+    assert equal(atlas.read(), whole)
+
+
+def test_what_is_there_is_read_back_and_only_the_rest_is_made(tmp_path, whole):
+    task = make_task()
+    atlas = opened(tmp_path / "a.zarr", task)
+    next(fill(atlas, task, make_accelerator(), progress=False))  # interrupted behind the first shard
+    atlas.write(whole[[3]], task.source[[3]])  # and another one is there in part
+    assert opened(tmp_path / "a.zarr", task, "resume").missing() == [2, 4]
+    generator = Counted(task.generator)
+    found = list(fill(atlas, replace(task, generator=generator), make_accelerator(), progress=False))
+    assert equal(Counterfactuals.cat([result for result, _ in found]), whole)
+    assert 0 < generator.rows == int(whole.nfe_unet_forward[[2, 4]].sum())
+
+
+def test_an_atlas_of_something_else_is_not_taken_up(tmp_path):
+    opened(tmp_path / "a.zarr", make_task())
+    with pytest.raises(AtlasError, match="data"):
+        opened(tmp_path / "a.zarr", make_task(), "resume", {"data": "b"})
+
+
+def test_a_task_that_cannot_run_replaces_nothing(tmp_path, whole):
+    task = make_task()
+    list(fill(opened(tmp_path / "a.zarr", task), task, make_accelerator(), progress=False))
+    with pytest.raises(InputError, match="target"):
+        opened(tmp_path / "a.zarr", make_task(target=5), "overwrite")
+    assert equal(Atlas(tmp_path / "a.zarr", Counterfactuals).read(), whole)
+
+
+def test_a_blank_result_has_the_columns_of_one(whole):
+    blank = make_task().blank(torch.device("cpu"))
+    assert len(blank) == 0
+    known = {name: (v.dtype, v.shape[1:]) for name, v in whole.parts().items() if v.shape[1:]}
+    assert {name: (v.dtype, v.shape[1:]) for name, v in blank.parts().items() if v.shape[1:]} == known
+    assert "oracle_probs_after" not in make_task(oracle=None).blank(torch.device("cpu")).parts()
+
+
+class TestPrints:
+    def test_images_are_known_by_their_values_however_they_are_held(self):
+        images = cohort(MEANS, N)
+        assert source_print(None) == "none"
+        assert source_print(part(images, slice(None))) == source_print(images)
+        brighter = images.x.clone()
+        brighter[4, 0, 3, 3] += 0.01
+        others = [
+            images[:-1], images[[*range(1, N), 0]], images.replace(x=brighter), images.replace(y=1 - images.y),
+            images.replace(ids=tuple("abcde")), Cohort(images.x),
+        ]  # fmt: skip
+        prints = [source_print(other) for other in [images, *others]]
+        assert len(set(prints)) == len(prints)
+
+    def test_networks_are_known_by_their_weights(self, tmp_path):
+        same = [network_print(checkpoint(tmp_path / name, "cnn", 1)) for name in "ab"]
+        assert same[0] == same[1]
+        assert network_print(checkpoint(tmp_path / "c", "cnn", 2)) != same[0]
+        assert network_print(None) == "none"
