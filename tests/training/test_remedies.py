@@ -18,7 +18,6 @@ from cfx.core.scores import dice
 from cfx.data.lazy import LazyCohort
 from cfx.models import load
 from cfx.training import train
-from cfx.training.adversaries import Reversal, decorrelation, pooled, staged
 from cfx.training.config import make_objective
 from cfx.training.objectives import whole_batch
 from cfx.training.order import Classes
@@ -31,7 +30,7 @@ from cfx.training.remedies import (
     groups,
     make_remedy,
 )
-from tests.training.toys import balls, toy_cohort, toy_config
+from tests.training.toys import balls, make_part, toy_cohort, toy_config
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -54,22 +53,6 @@ def weights(out):
 def gap(a, b):
     assert a.keys() == b.keys()
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
-
-
-def pairs(n=4000, rho=0.6):
-    """Two classes of features whose first component has this correlation with c within each class."""
-    g = torch.Generator().manual_seed(0)
-    y, c, noise = torch.arange(n) % 2, torch.randn(n, generator=g), torch.randn(n, 3, generator=g)
-    noise[:, 0] = rho * c + (1 - rho**2) ** 0.5 * noise[:, 0]
-    cohort = Cohort(x=torch.zeros(n, 1, 8, 8), y=y, covariates={"c": c + 5 * y})
-    return cohort, noise
-
-
-class First(nn.Module):
-    """Predicts the first feature, for both classes."""
-
-    def forward(self, features):
-        return features[:, :1].expand(-1, 2)
 
 
 class TestReweighing:
@@ -107,82 +90,6 @@ class TestReweighing:
         assert groups(torch.tensor([-1.5, 7.0, -1.5, 2.0])).tolist() == [0, 2, 0, 1]
 
 
-class TestDecorrelation:
-    def test_the_gradient_is_that_of_the_squared_correlation_within_classes(self, monkeypatch):
-        cohort, features = pairs()
-        adversary = decorrelation(cohort, cohort.covariates["c"], weight=2.0)
-        batch = whole_batch(cohort, 0, 0, CPU)
-        monkeypatch.setattr(type(adversary), "reference", lambda self, batch: batch)
-        direction = torch.tensor(0.7, requires_grad=True)  # features that move away from c
-
-        def moved():
-            return torch.cat([features[:, :1] + direction * features[:, 1:2], features[:, 1:]], 1)
-
-        penalty, scores = adversary.penalty(First(), moved(), batch, lambda other: moved())
-        (found,) = torch.autograd.grad(penalty, direction)
-        rho = [torch.corrcoef(torch.stack([cohort.covariates["c"][k::2], moved()[k::2, 0]]))[0, 1] for k in (0, 1)]
-        squared = (rho[0] ** 2 + rho[1] ** 2) / 2
-        (expected,) = torch.autograd.grad(2.0 * squared, direction)
-        assert expected.abs() > 0.2
-        torch.testing.assert_close(found, expected, rtol=2e-3, atol=0)
-        torch.testing.assert_close(scores["squared_correlation"], squared.detach(), rtol=2e-3, atol=0)
-
-    def test_the_gradient_does_not_depend_on_the_size_of_the_batch(self):
-        cohort, features = pairs(8000)
-        adversary = decorrelation(cohort, cohort.covariates["c"], weight=1.0)
-        whole, t = whole_batch(cohort, 0, 0, CPU), torch.tensor(0.7, requires_grad=True)
-        moved = torch.cat([features[:, :1] + t * features[:, 1:2], features[:, 1:]], 1)
-
-        def gradient(size):
-            """Mean over all batches of so many rows of one cohort, all against the reference rows of one step."""
-            found = torch.zeros(())
-            for rows in torch.arange(8000).split(size):
-                part = make_part(whole, rows, 0)
-                penalty = adversary.penalty(First(), moved[rows], part, lambda other: moved[other.row])[0]
-                found = found + penalty * size / 8000
-            return torch.autograd.grad(found, t, retain_graph=True)[0]
-
-        assert gradient(8000).abs() > 0.02
-        torch.testing.assert_close(gradient(40), gradient(8000), rtol=1e-4, atol=0)
-
-    def test_the_adversary_learns_from_its_own_class(self):
-        cohort, features = pairs(400)
-        adversary = decorrelation(cohort, cohort.covariates["c"], weight=1.0)
-        for k in (0, 1):
-            assert float(adversary.c[k::2].mean()) == pytest.approx(0, abs=1e-5)
-            assert float(adversary.c[k::2].var(unbiased=False)) == pytest.approx(1, abs=1e-4)
-        batch = whole_batch(cohort, 0, 0, CPU)
-        expected = (features[:, 0] - adversary.c).square().mean()
-        torch.testing.assert_close(adversary.loss(First(), features, batch), expected)
-
-    def test_reference_rows_come_from_every_class_alike_and_change_with_the_step(self):
-        cohort, _ = pairs(100)
-        adversary = decorrelation(cohort, cohort.covariates["c"], weight=1.0)
-        first, again, later = (adversary.reference(make_part(whole_batch(cohort, 3, 0, CPU), s, step))
-                               for s, step in ((slice(0, 8), 5), (slice(50, 60), 5), (slice(0, 8), 6)))  # fmt: skip
-        assert first.row.tolist() == again.row.tolist() != later.row.tolist()
-        assert first.y.bincount().tolist() == [32, 32]
-        assert torch.equal(first.y, cohort.y[first.row])
-
-
-def make_part(batch, rows, step):
-    each = {k: v[rows] for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}
-    return type(batch)(seed=batch.seed, step=step, **each)
-
-
-def test_reversal_turns_the_adversarys_gradient_round():
-    cohort, features = pairs(200)
-    reversal = Reversal((cohort.covariates["c"] > 2.5).long(), weight=0.5, steps=100)
-    network = reversal.network(3)
-    f = features.requires_grad_()
-    batch = whole_batch(cohort, 0, 0, CPU)
-    (own,) = torch.autograd.grad(reversal.loss(network, f, batch), f)
-    for step, factor in ((0, 0.0), (100, 0.5 * (2 / (1 + torch.exp(torch.tensor(-10.0))).item() - 1))):
-        penalty, _ = reversal.penalty(network, f, make_part(batch, slice(None), step), lambda other: f)
-        (found,) = torch.autograd.grad(penalty, f)
-        torch.testing.assert_close(found, -factor * own)
-
-
 class TestShapeSwap:
     @pytest.mark.parametrize("space", [(48, 48), (32, 32, 32)])
     def test_an_image_takes_the_shape_of_its_donor(self, space):
@@ -206,15 +113,6 @@ class TestShapeSwap:
             assert float(donor[y == k].mean()) == pytest.approx(0.5, abs=0.04)
         drawn = swap.donors(whole_batch(cohort, 0, 0, CPU))
         assert len(drawn.unique()) > 3000
-
-
-def test_features_are_what_the_head_reads(tmp_path):
-    network = make_objective(toy_config(tmp_path, "classifier"), toy_cohort()).players()["main"]
-    with pooled(network) as found:
-        logits = network(toy_cohort().x)
-    torch.testing.assert_close(staged(network).head(found[0]), logits)
-    network(toy_cohort().x)
-    assert len(found) == 1
 
 
 class TestTraining:

@@ -59,3 +59,9 @@ def toy_config(out, kind="diffusion", **more):
         "ema": 0.9, "validation": 0.2,
     }  # fmt: skip
     return check_config(values | more)
+
+
+def make_part(batch, rows, step):
+    """Some rows of a batch, at another step."""
+    each = {k: v[rows] for k, v in vars(batch).items() if isinstance(v, torch.Tensor)}
+    return type(batch)(seed=batch.seed, step=step, **each)

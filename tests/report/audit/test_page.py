@@ -1,0 +1,112 @@
+"""The page of an audit: it says the verdict that was found, its numbers, its plan, and nothing it was not given."""
+
+import re
+from dataclasses import replace
+from html import escape
+
+import pytest
+
+from cfx.confounder.audit import Audit
+from cfx.confounder.intervention import NEEDED
+from cfx.confounder.reliance import Outcome
+from cfx.report.audit import figures
+from cfx.report.audit.page import MEANING, audit_page
+from tests.report.audit.hand_made import audited
+
+
+@pytest.fixture(scope="module")
+def found() -> Audit:
+    return audited()
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn and not turned into pictures, which takes most of the time of a page."""
+    monkeypatch.setattr(figures, "uri", lambda figure: "data:image/png;base64,AAAA")
+
+
+def judged(found: Audit, verdict: Outcome, role: str = "confounder") -> Audit:
+    """The same audit with another outcome."""
+    plan = found.reliance.plan.model_copy(update={"role": role})
+    return replace(found, reliance=replace(found.reliance, verdict=verdict, plan=plan))
+
+
+def headings(page: str) -> list[str]:
+    return re.findall("<h2>(.*?)</h2>", page)
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the table below a heading."""
+    part = page[page.index(f"<h2>{heading}</h2>") :].partition("</h2>")[2].partition("<h2>")[0]
+    rows = re.findall("<tr>(.*?)</tr>", part.partition("<tbody>")[2], re.S)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "role", "kind"),
+    [
+        (Outcome.RELIES, "confounder", "relies"),
+        (Outcome.RELIES, "mediator", "mediator"),
+        (Outcome.NONE, "confounder", "no-reliance"),
+        (Outcome.INCONCLUSIVE, "confounder", "inconclusive"),
+        (Outcome.ARTEFACT, "mediator", "artefact"),
+    ],
+)
+def test_the_verdict_leads_in_the_colour_of_its_kind(found: Audit, verdict: Outcome, role: str, kind: str) -> None:
+    other = judged(found, verdict, role)
+    page = audit_page(other, "Audit")
+    box = f'<p class="box verdict {kind}"><strong>{str(verdict).capitalize()}.</strong> '
+    assert box + escape(other.reliance.sentence) + "</p>" in page
+    assert f".verdict.{kind}" in page  # a colour that the style has
+
+
+def test_every_arm_has_its_line(found: Audit) -> None:
+    r = found.reliance
+    rows = table(audit_page(found, "Audit"), "The intervention")
+    assert [row[0] for row in rows] == [name.replace("_", " ") for name in r.arms]
+    assert [row[1] for row in rows] == [f"{e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}]" for e in r.arms.values()]
+    assert [row[2] for row in rows] == [f"{r.accuracy[name]:.3f}" for name in r.arms]
+    assert set(NEEDED) <= MEANING.keys()
+
+
+def test_the_plan_is_on_the_page_with_its_digest(found: Audit) -> None:
+    page = audit_page(found, "Audit")
+    plan = dict(table(page, "The plan"))
+    assert plan == {k: escape(str(v)) for k, v in found.reliance.plan.model_dump().items()}
+    assert found.plan_sha256 in page
+
+
+def test_the_exact_intervention_stands_beside_the_estimated_one(found: Audit) -> None:
+    rows = table(audit_page(found, "Audit"), "Against the truth")
+    assert [row[1:] for row in rows] == [rows[0][1:]] * 2  # here they are the same intervention
+    assert rows[0][2] == "relies"
+
+
+def test_what_was_not_asked_is_not_on_the_page(found: Audit) -> None:
+    whole = headings(audit_page(found, "Audit"))
+    bare = headings(audit_page(replace(found, exact=None, witnesses=None), "Audit"))
+    assert set(whole) - set(bare) == {"Against the truth", "All evidence", "The data", "Ways of deciding"}
+    assert bare == [h for h in whole if h in bare]
+
+
+def test_one_network_is_not_a_way_of_training(found: Audit) -> None:
+    assert "The verdict is about this way of training" in audit_page(found, "Audit")
+    one = audit_page(audited(k=1), "Audit")
+    assert "The verdict is about this one network" in one
+    assert "40 images, 1 networks" in one
+
+
+def test_p_values_are_never_zero(found: Audit) -> None:
+    small = replace(found, reliance=replace(found.reliance, p_mcnemar=1e-30, p_equivalence=0.0312))
+    page = audit_page(small, "Audit")
+    assert "exact McNemar p &lt; 0.0001" in page
+    assert "<b>0.031</b><span>p, equivalence</span>" in page
+
+
+def test_what_is_given_is_escaped_and_nothing_comes_from_outside() -> None:
+    page = audit_page(audited(confounder="<script>x</script>"), "<b>&")
+    assert "<script" not in page
+    assert "&lt;script&gt;x&lt;/script&gt;" in page
+    assert "<title>&lt;b&gt;&amp;</title>" in page
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="(.*?)"', page))
+    assert re.search(r"https?://|url\(|@import", page) is None
