@@ -15,8 +15,6 @@ WITHOUT_TEST = {
     "commands.registry",
     "confounder.probes.heldout",
     "confounder.probes.network",
-    "confounder.shape.pca",
-    "confounder.shape.vae",
 }
 """Modules that are tested by way of others only; shorter is better."""
 

@@ -1,4 +1,4 @@
-"""Shape models: closed forms, honest supports, and the trained model against principal components."""
+"""Shape models: moments of the classes, honest supports, plausible draws, files."""
 
 import json
 
@@ -10,112 +10,19 @@ from scipy import ndimage
 from torch.nn.functional import avg_pool3d
 
 from cfx.confounder.shape.model import ShapeModel
-from cfx.confounder.shape.pca import DEPTH, Codec, SdfPca, as_distance
-from cfx.confounder.shape.vae import ShapeVae, started
+from cfx.confounder.shape.pca import Codec, SdfPca
+from cfx.confounder.shape.vae import ShapeVae
 from cfx.core.distance import signed_distance, solid
 from cfx.core.errors import CheckpointError, InputError
-from cfx.core.geometry import identity
 from cfx.core.scores import dice
 from cfx.data.brain import BrainConfig, Confounder, load_brain
-
-SPACE = {2: (24, 20), 3: (16, 14, 12)}
-
-
-def ellipsoids(n, dims=2, seed=0):
-    """Masks whose radii vary independently, about the centre."""
-    generator = torch.Generator().manual_seed(seed)
-    space = SPACE[dims]
-    p = identity(space, torch.zeros(1)) - (torch.tensor(space).view(1, -1, *[1] * dims) - 1) / 2
-    radius = 0.3 * torch.tensor(space) * (1 + 0.12 * torch.randn(n, dims, generator=generator).clamp(-2, 2))
-    return (p / radius.view(n, dims, *[1] * dims)).square().sum(1, keepdim=True) <= 1
-
-
-def brains(n, start=0, q=0.9):
-    """Simulated brains whose shape is planted."""
-    cohort = load_brain(BrainConfig(n=n, seed=3, start=start, size=64, confounders=(Confounder(kind="shape", q=q),)))
-    return solid(cohort.mask), cohort
-
-
-@pytest.fixture(scope="module")
-def train_set():
-    mask, cohort = brains(160)
-    return signed_distance(mask), (cohort.covariates["planted_shape"] > 0).long()
-
-
-@pytest.fixture(scope="module")
-def vae(train_set, tmp_path_factory):
-    return ShapeVae.fit(train_set[0], 6, tmp_path_factory.mktemp("vae") / "run", steps=60)
+from tests.confounder.shape.toys import brains, ellipsoids
 
 
 @pytest.fixture(scope="module", params=["pca", "vae"])
 def fitted(request, train_set, vae):
     d, y = train_set
     return ShapeModel.fit(vae if request.param == "vae" else SdfPca.fit(d, 6), d, y)
-
-
-@pytest.mark.parametrize("dims", [2, 3])
-class TestPca:
-    def test_modes_are_those_of_the_singular_value_decomposition(self, dims):
-        d = signed_distance(ellipsoids(15, dims))
-        pca = SdfPca.fit(d, 3)
-        x = (d / pca.clip).clamp(-1, 1).flatten(1).double()
-        _, s, v = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-        assert torch.allclose(pca.scale.double(), s[:3] / 15**0.5, rtol=1e-4)
-        overlap = (pca.basis.flatten(1).double() @ v[:3].T).abs()
-        assert torch.allclose(overlap, torch.eye(3, dtype=torch.float64), atol=1e-3)
-
-    def test_codes_of_the_fitted_shapes_are_white(self, dims):
-        d = signed_distance(ellipsoids(15, dims))
-        z = SdfPca.fit(d, 3).encode(d).double()
-        assert torch.allclose(z.mean(0), torch.zeros(3, dtype=torch.float64), atol=1e-4)
-        assert torch.allclose(z.T @ z / 15, torch.eye(3, dtype=torch.float64), atol=1e-3)
-
-    def test_all_modes_give_the_shapes_back(self, dims):
-        mask = ellipsoids(10, dims)
-        pca = SdfPca.whole(mask)
-        d = pca.decode(pca.encode(mask))
-        assert torch.allclose(d, signed_distance(mask).clamp(-pca.clip, pca.clip), atol=1e-3)
-        assert torch.equal(d <= 0, mask)
-
-    def test_decode_then_encode_is_the_identity_between_the_clips(self, dims):
-        pca = SdfPca.fit(ellipsoids(15, dims), 2)
-        z = torch.tensor([[0.2, 0.1], [-0.1, 0.0]])
-        free = (z * pca.scale) @ pca.basis.flatten(1)
-        raw = pca.clip * (pca.mean + free.view(2, *pca.mean.shape))
-        inside = raw.clamp(-pca.clip, pca.clip) == raw
-        assert inside.double().mean() > 0.3
-        assert torch.equal(pca.decode(z)[inside], raw[inside])
-
-    def test_mirrored_shapes_make_a_mirror_symmetric_mean(self, dims):
-        mask = ellipsoids(10, dims).roll(2, dims=2)
-        mean = SdfPca.fit(mask, 3, mirror=0).mean
-        assert torch.allclose(mean, mean.flip(1), atol=1e-6)
-        assert not torch.allclose(SdfPca.fit(mask, 3).mean, mean, atol=1e-2)
-
-
-def test_distances_are_clipped_at_a_quarter_of_the_mean_depth():
-    d = signed_distance(ellipsoids(8))
-    assert SdfPca.fit(d, 2).clip == pytest.approx(DEPTH * float(-d.amin((1, 2, 3)).mean()))
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda m: SdfPca.fit(m, 0), r"k: expected 1 .. \d modes, as many as these shapes span, got 0"),
-        (lambda m: SdfPca.fit(m, 8), r"k: expected 1 .. \d modes"),
-        (lambda m: SdfPca.fit(m, 2, mirror=2), r"mirror: expected a spatial axis 0 .. 1 or None, got 2"),
-        (lambda m: SdfPca.fit(m[:1].repeat(4, 1, 1, 1), 1), "shape: expected shapes that differ, got 4 alike"),
-        (lambda m: SdfPca.fit(torch.ones(4, 1, 8, 8), 1), "shape: expected signed distances that are negative inside"),
-        (lambda m: SdfPca.fit(m, 2).encode(m[:, :, 1:]), r"shape: expected the grid \(24, 20\) of the model"),
-        (lambda m: as_distance(torch.full((1, 1, 4, 4), torch.nan)), "finite signed distances, got NaN"),
-        (lambda m: as_distance(m.long()), r"expected masks or distances \(n, 1, \*space\), got torch.int64"),
-        (lambda m: as_distance(m[:, 0].float()), "expected masks or distances"),
-        (lambda m: ShapeVae.fit(m, 8, "unused"), "k: expected 1 .. . numbers, as many modes as shapes span, got 8"),
-    ],
-)
-def test_bad_input_is_named(call, message):
-    with pytest.raises(InputError, match=message):
-        call(ellipsoids(8))
 
 
 @pytest.fixture(scope="module")
@@ -223,70 +130,6 @@ def test_unseen_brains_are_inside_as_often_as_asked(train_set):
     model = ShapeModel.fit(SdfPca.fit(d, 6), d, y)
     share = float(model.inside(brains(200, start=1000)[0]).double().mean())
     assert 0.91 <= share <= 0.99  # 200 rows and a fit of 160: three standard errors about 0.95
-
-
-class TestVae:
-    def test_where_nothing_is_bent_it_is_the_principal_components(self, train_set):
-        d = train_set[0]
-        pca = SdfPca.whole(d, most=20)
-        net = started(pca, (d / pca.clip).clamp(-1, 1), 6).eval()
-        torch.nn.init.zeros_(net.outward.weight)
-        few = SdfPca.fit(d, 6)
-        z = few.encode(d[:5])
-        assert torch.allclose(net.encode((d[:5] / pca.clip).clamp(-1, 1))[0], z, atol=1e-3)
-        assert torch.allclose(ShapeVae(net, pca.clip).decode(z), few.decode(z), atol=1e-3)
-
-    def test_the_start_is_kernel_ridge_regression(self, train_set):
-        d = train_set[0][:30]
-        pca = SdfPca.whole(d, most=10)
-        x = (d / pca.clip).clamp(-1, 1)
-        net = started(pca, x, 4)
-        c = pca.encode(d).double()
-        kernel = torch.exp(-(torch.cdist(c[:, :4], c[:, :4]) ** 2) / 8)
-        expected = kernel @ torch.linalg.solve(kernel + torch.eye(30), c[:, 4:])
-        found = net.coefficients(net.centres)
-        assert torch.allclose(found[:, 4:].double(), expected, atol=1e-3)
-        assert torch.allclose(found[:, :4], net.centres, atol=1e-5)
-
-    def test_the_code_is_at_least_as_likely_as_the_encoders(self, vae, train_set):
-        x = (train_set[0][:20] / vae.clip).clamp(-1, 1)
-        proposed, climbed = vae.network.encode(x)[0], vae.encode(train_set[0][:20])
-        with torch.no_grad():
-            before, after = vae._loss(x, proposed), vae._loss(x, climbed)
-        assert (after <= before).all()
-        assert (after < before - 1e-3).double().mean() > 0.9
-
-    def test_it_finds_the_code_of_a_shape_it_made(self, vae, train_set):
-        z = vae.encode(train_set[0][:10])
-        again = vae.encode(vae.decode(z))
-        assert (again - z).abs().max() < 0.1
-
-    def test_rows_do_not_see_each_other(self, vae, train_set):
-        z = vae.encode(train_set[0][:6])
-        alone = vae.encode(train_set[0][2:3])
-        assert torch.allclose(z[2:3], alone, atol=5e-3)  # a last step is kept or not by a loss that rounds
-
-    def test_it_describes_unseen_brains_better_than_as_many_components(self, vae, train_set):
-        mask = brains(100, start=2000)[0]
-        pca = SdfPca.fit(train_set[0], 6)
-        gain = dice(vae.decode(vae.encode(mask)) <= 0, mask) - dice(pca.decode(pca.encode(mask)) <= 0, mask)
-        error = float(gain.std()) / 10
-        assert float(gain.mean()) > 2 * error
-
-    def test_training_again_gives_the_same_and_a_finished_folder_is_refused(self, train_set, tmp_path):
-        d = train_set[0][:24]
-        a, b = (ShapeVae.fit(d, 3, tmp_path / name, steps=3) for name in "ab")
-        for p, q in zip(a.network.parameters(), b.network.parameters(), strict=True):
-            assert torch.equal(p, q)
-        with pytest.raises(InputError, match="folder: expected one without a finished run"):
-            ShapeVae.fit(d, 3, tmp_path / "a", steps=3)
-
-    def test_volumes(self, tmp_path):
-        mask = ellipsoids(24, 3)
-        codec = ShapeVae.fit(mask, 3, tmp_path / "run", steps=3)
-        assert dice(codec.decode(codec.encode(mask)) <= 0, mask).mean() > 0.95
-        model = ShapeModel.fit(codec, mask)
-        assert model.decode(model.draw(0, 2)).shape == (2, 1, *SPACE[3])
 
 
 class TestDraws:
