@@ -10,7 +10,7 @@ from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar, get_args
+from typing import Any, Generic, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import unquote
 
 import numpy as np
@@ -80,6 +80,9 @@ class Atlas(Generic[R]):
         if self.attributes.get("cfx_schema") != SCHEMA:
             found = self.attributes.get("cfx_schema")
             raise AtlasError(f"{self.path}: expected a cfx atlas of schema {SCHEMA}, got schema {found}")
+        lost = sorted(set(self.attributes["cfx_arrays"]) - set(self._arrays))
+        if lost:
+            raise AtlasError(f"{self.path}: arrays that it was created with are gone: {lost}")
         holds = self.attributes["cfx_kind"]
         if kind is not None and kind.__name__ != holds:
             raise AtlasError(f"{self.path}: expected an atlas of {kind.__name__}, got one of {holds}")
@@ -124,7 +127,7 @@ class Atlas(Generic[R]):
         target = Path(path)
         table = _table(like, cohort)
         order, names = _order(rows, ids)
-        root = _attributes(like, cohort, attributes, fingerprint)
+        root = _attributes(like, cohort, attributes, fingerprint) | {"cfx_arrays": sorted(table)}
         check_path(target, exists)
         if target.exists() and exists == "resume":
             return cls(target, type(like))._check_same(order, root, table)
@@ -204,7 +207,8 @@ class Atlas(Generic[R]):
             for name, (column, array) in self._columns(kind).items()
         }
         names = [f.name for f in fields(kind) if f.name in self.attributes]  # type: ignore[arg-type]
-        return parts, {name: self.attributes[name] for name in names}
+        hints = get_type_hints(kind)
+        return parts, {name: _as_declared(self.attributes[name], hints[name]) for name in names}
 
     def note(self, **attributes: Any) -> None:  # noqa: ANN401
         """Keep more JSON values at the root, such as what is known only when all rows are done.
@@ -351,6 +355,11 @@ def _thick(symbols: tuple[str, ...], value: Tensor) -> Tensor | None:
     spatial = any(axis.startswith("*") for axis in symbols)
     fits = value.ndim > len(symbols) if spatial else value.ndim == 1 + len(symbols)
     return value if fits else None
+
+
+def _as_declared(value: Any, hint: Any) -> Any:  # noqa: ANN401
+    """A JSON value as its field declares it: JSON knows lists only."""
+    return tuple(value) if isinstance(value, list) and get_origin(hint) is tuple else value
 
 
 def _spatial(array: "zarr.Array[Any]") -> bool:
@@ -510,7 +519,7 @@ def _attributes(
         release = version("cfx")
     except PackageNotFoundError:
         release = "unknown"
-    ours = like.plain() | ({"classes": []} if cohort is None else cohort.plain())
+    ours = {"classes": []} | ({} if cohort is None else cohort.plain()) | like.plain()
     ours |= {"cfx_schema": SCHEMA, "cfx_version": release, "cfx_kind": type(like).__name__}
     ours["cfx_fingerprint"] = dict(fingerprint or {})
     try:

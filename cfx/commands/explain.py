@@ -56,7 +56,7 @@ class ExplainConfig(RunConfig):
     """Checkpoint folder of the diffusion model; None for methods that need none."""
     oracle: str | None = None
     """Checkpoint folder of an independent classifier."""
-    depths: tuple[Depth, ...] = ("typical",)
+    depths: tuple[Depth, ...] = Field(default=("typical",), min_length=1)
     """Depths to run; the first is the one in the atlas and the report, others are printed beside it."""
     method: str = "minimal"
     """Name of the method (`cfx.counterfactual.METHODS`)."""
@@ -86,10 +86,9 @@ def explain_run(config: ExplainConfig) -> dict[str, Any]:
         InputError, CheckpointError, AtlasError: as `explain`, `cfx.models.load` and `cfx.atlas.Atlas`.
     """
     run = _Run(config, make_accelerator())
-    folder, summary = RunFolder(config.folder), dict[str, Any]()
+    folder, summary = run.folder, dict[str, Any]()
     first, *others = config.depths
     atlas, found = run.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
-    folder.config(config)
     groups = subjects(run.source)
     rows = {k: v for k, v in found.items() if k != "outside_mask_error"}
     summary |= summarise(rows, groups) | run.null_edit_error(atlas)
@@ -108,7 +107,7 @@ class _Run:
     """The objects of a run, loaded and checked once."""
 
     def __init__(self, config: ExplainConfig, accelerator: "Accelerator") -> None:
-        self.config, self.accelerator = config, accelerator
+        self.config, self.accelerator, self.folder = config, accelerator, RunFolder(config.folder)
         self.method = build_method(config.method)
         self.generator = _generator(config.generator, accelerator.device)
         self.classifier = load(config.classifier).to(accelerator.device)
@@ -143,6 +142,7 @@ class _Run:
                 path, task, accelerator, fingerprint=self.prints, attributes={"config": config.model_dump(mode="json")},
                 exists="resume" if config.resume else "overwrite",
             )  # fmt: skip
+            self.folder.begin(config)
             mine = [self._measured(*rows) for rows in fill(atlas, task, accelerator)]
         found = Measurements.cat(joined(mine, Measurements, len(atlas.shards()), accelerator))
         if accelerator.is_main_process:

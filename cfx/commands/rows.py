@@ -128,8 +128,8 @@ def fill(
 
 
 def network_print(path: str | None) -> str:
-    """Fingerprint of a checkpoint: the hashes of its files."""
-    return "none" if path is None else digest(read_manifest(path).files)
+    """Fingerprint of a checkpoint: its name, and a digest of the hashes of its files."""
+    return "none" if path is None else f"{Path(path).name} {digest(read_manifest(path).files)[:16]}"
 
 
 def source_print(source: Source | None) -> str:

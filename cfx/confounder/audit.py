@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from cfx.confounder.intervention import Arms, Intervention, Scores, measure
+from cfx.confounder.intervention import Arms, Intervention, Scores, dose_arm, judges, measure
 from cfx.confounder.observed.sensitivity import Sensitivity, smooth_gradients
 from cfx.confounder.plan import Plan
+from cfx.confounder.planted import Toggle
 from cfx.confounder.reliance import Reliance, decide
 from cfx.confounder.swap import ShapeSwap
 from cfx.confounder.witnesses import Witnesses, hear
@@ -109,8 +110,14 @@ def audit(
     """
     networks, images = _several(classifiers), _read(cohort)
     plan.check_networks(len(networks))
+    if len({id(f) for f in networks}) != len(networks):
+        raise InputError("classifiers: expected networks trained apart, got one of them several times")
     change = _intervention(images, plan, donors, intervention)
     _check_rows(images, intervention=change, exact=exact)
+    _check_arms(images, plan, change)
+    for judge in judges(networks):
+        with judge.at_rest():
+            judge.check(images.x[:1], judge.logits(images.x[:1]).detach())
     how: dict[str, Any] = {"batch_size": batch_size, "accelerator": accelerator}
     scores = measure(networks, change, **how)
     exact_scores = None if exact is None else measure(networks, exact, **how)
@@ -165,3 +172,13 @@ def _check_rows(images: Cohort, **interventions: Intervention | None) -> None:
     for name, change in interventions.items():
         if change is not None and not torch.equal(change.y.cpu(), images.y):
             raise InputError(f"{name}: expected the {len(images)} images of the cohort, got others, by their classes")
+
+
+def _check_arms(images: Cohort, plan: Plan, change: Intervention) -> None:
+    """Refuse an intervention that shows other images, or not all that the plan asks for, before a network runs."""
+    arms = change.show(torch.arange(1)).arms
+    absent = [t for t in plan.doses if dose_arm(t) not in arms]
+    if absent:
+        raise InputError(f"plan.doses: expected doses that the intervention shows, {sorted(arms)}, got {absent}")
+    if isinstance(change, Toggle) and not torch.equal(change.untouched.cpu(), images.x):
+        raise InputError("intervention: expected the images of the cohort, untouched, got others")

@@ -16,7 +16,7 @@ from enum import IntEnum
 from functools import cache
 from inspect import cleandoc
 from types import UnionType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -113,9 +113,9 @@ class Rows:
         sizes: dict[str, tuple[int, ...]] = {}
         for name, spec, value in self._present():
             what = f"{type(self).__name__}.{name}"
-            if isinstance(value, Tensor):
+            if spec.shapes:
                 _check_tensor(what, spec, value, sizes)
-            elif not isinstance(value, tuple):
+            elif not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
                 raise InputError(f"{what}: expected one text a row, got {type(value).__name__}")
             elif sizes.setdefault("n", (len(value),)) != (len(value),):
                 raise InputError(f"{what}: expected {sizes['n'][0]} rows, got {len(value)}")
@@ -188,14 +188,14 @@ class Rows:
         """This value with these rows as in `part`.
 
         Raises:
-            InputError: `part` has other columns, or another number of rows.
+            InputError: `part` has other columns or plain values, or another number of rows, or a row is named twice.
         """
         at, mine, theirs = self._at(rows), self.parts(), part.parts()
-        if len(part) != len(at) or mine.keys() != theirs.keys():
-            odd = sorted(mine.keys() ^ theirs.keys())
-            raise InputError(
-                f"part: expected {len(at)} rows with the same columns, got {len(part)}, different in {odd}"
-            )
+        if len(at.unique()) != len(at):
+            raise InputError(f"rows: expected each row once, got {at.tolist()}")
+        odd = sorted(mine.keys() ^ theirs.keys()) + [k for k, v in self.plain().items() if part.plain()[k] != v]
+        if len(part) != len(at) or odd:
+            raise InputError(f"part: expected {len(at)} rows of the same run, got {len(part)} that differ in {odd}")
         return self.of({name: _placed(value, at, theirs[name]) for name, value in mine.items()}, self.plain())
 
     def parts(self) -> dict[str, Values]:
@@ -214,7 +214,7 @@ class Rows:
         for spec in cls.columns():
             if spec.mapping:
                 inside = {name.partition(".")[2]: v for name, v in parts.items() if name.partition(".")[0] == spec.name}
-                made[spec.name] = inside
+                made[spec.name] = inside if inside or not spec.optional else None
             elif spec.name in parts:
                 made[spec.name] = parts[spec.name]
         return cls(**made)
@@ -228,7 +228,10 @@ class Rows:
             value = getattr(self, spec.name)
             if value is None and not spec.optional:
                 raise InputError(f"{type(self).__name__}.{spec.name}: expected a value, got None")
-            if isinstance(value, Mapping):
+            if spec.mapping and value is not None:
+                if not isinstance(value, Mapping):
+                    kind = type(value).__name__
+                    raise InputError(f"{type(self).__name__}.{spec.name}: expected a mapping of columns, got {kind}")
                 yield from ((f"{spec.name}.{key}", spec, inner) for key, inner in value.items())
             elif value is not None:
                 yield spec.name, spec, value
@@ -239,26 +242,39 @@ class Rows:
 
 
 def positions(rows: Index, n: int) -> Tensor:
-    """Positions of some rows among n, as `(m,)` int64 on the CPU."""
+    """Positions of some rows among n, as `(m,)` int64 on the CPU.
+
+    Raises:
+        InputError: no slice of positive step, list or vector of positions, or flags; or positions beyond the last row.
+    """
     every = torch.arange(n)
-    return every[rows] if isinstance(rows, slice) else every[torch.as_tensor(rows, dtype=_kind(rows)).cpu()]
+    try:
+        if isinstance(rows, slice):
+            return every[rows]
+        at = torch.as_tensor(rows, dtype=_kind(rows)).cpu()
+        if at.ndim != 1:
+            raise IndexError(f"{at.ndim} axes")
+        return every[at]
+    except (IndexError, TypeError, ValueError) as error:
+        raise InputError(f"rows: expected a slice, positions or flags among {n} rows, got {rows}: {error}") from error
 
 
 def _kind(rows: Sequence[int] | Tensor) -> torch.dtype | None:
-    """An empty list of positions is one of integers."""
-    return torch.long if not isinstance(rows, Tensor) and len(rows) == 0 else None
+    """Nothing, as a list or as a tensor, is no positions."""
+    return torch.long if len(rows) == 0 else None
 
 
 @cache
 def _columns(cls: Any) -> tuple[Column, ...]:  # noqa: ANN401
-    said = _meanings(cls.__doc__ or "")
+    said, hints = _meanings(cls.__doc__ or ""), get_type_hints(cls)
     found = []
     for f in fields(cls):
-        options = get_args(f.type) if isinstance(f.type, UnionType) else (f.type,)
+        hint = hints[f.name]
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         mapping = any(_is_mapping(option) for option in options)
         inner = [get_args(option)[1] for option in options if get_args(option)] if mapping else options
         shapes = tuple(Shape.read(o) for o in inner if _per_row(o))
-        if shapes or f.type == tuple[str, ...]:
+        if shapes or tuple[str, ...] in options:
             more = f.metadata
             spec = (shapes, mapping, type(None) in options, more.get("codes"), said.get(f.name, ""))
             found.append(Column(f.name, more.get("array") or f.name, *spec))
@@ -290,8 +306,10 @@ def _meanings(doc: str) -> dict[str, str]:
     return found
 
 
-def _check_tensor(what: str, spec: Column, value: Tensor, sizes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse a tensor that none of the column's shapes fits; remember the lengths of its axes."""
+def _check_tensor(what: str, spec: Column, value: Values, sizes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse what none of the column's shapes fits; remember the lengths of its axes."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{what}: expected a tensor, {' or '.join(map(str, spec.shapes))}, got {type(value).__name__}")
     fits = [found for shape in spec.shapes if shape.holds(value) and (found := _lengths(shape, value)) is not None]
     agree = [found for found in fits if all(sizes.get(axis, length) == length for axis, length in found.items())]
     if not agree:

@@ -13,7 +13,7 @@ from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.counterfactual.batch import Run
 from cfx.counterfactual.method import Method
-from cfx.counterfactual.registry import build_method
+from cfx.counterfactual.registry import build_method, check_generator
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
 from cfx.models.goal import goals
@@ -149,6 +149,7 @@ def explain_batches(
     images = Images.of(x, target, row, edit, keep)
     _check_shape(images.shape, generator)
     made = build_method(method) if isinstance(method, str) else method
+    check_generator(made, generator)
     reviewer = generator if reviewer is None and isinstance(generator, Generative) else reviewer
     place = device or device_of(generator, classifier) or torch.device("cpu")
     second = None if oracle is None else Judge(oracle, "oracle", place)

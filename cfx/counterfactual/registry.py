@@ -3,8 +3,10 @@
 from dataclasses import fields
 from importlib import import_module
 
+from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.counterfactual.method import Method
+from cfx.models.autoencoder import Vae
 
 METHODS = {
     "minimal": "minimal:Minimal",
@@ -21,6 +23,22 @@ METHODS = {
     "ddim-guidance": "baselines.ddim:DdimGuidance",
 }
 """Name of each method, and where under `cfx.counterfactual` it is."""
+
+
+NEEDS: dict[str, type | None] = {"gradient-attack": None, "additive-map": None, "latent-shift": Vae}
+"""What these methods generate with; all others need a diffusion model."""
+
+
+def check_generator(method: Method, generator: object) -> None:
+    """Refuse a generator that one of these methods cannot use, before any work is done.
+
+    Raises:
+        InputError: it is of another kind than the method needs.
+    """
+    wanted = NEEDS.get(method.name, Generative)
+    if method.name in METHODS and wanted is not None and not isinstance(generator, wanted):
+        kind = "an autoencoder" if wanted is Vae else "a diffusion model"
+        raise InputError(f"generator: expected {kind} for {method.name}, got {type(generator).__name__}")
 
 
 def build_method(name: str, **settings: object) -> Method:

@@ -44,6 +44,12 @@ class RunFolder:
         """`config.yaml`: the configuration as resolved."""
         self.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
+    def begin(self, config: BaseModel) -> None:
+        """`config.yaml` anew, and away with the summary and the page of what was here before."""
+        self.config(config)
+        for name in ("summary.json", "report.html") if is_main() else ():
+            (self.path / name).unlink(missing_ok=True)
+
     def summary(self, metrics: Mapping[str, object]) -> dict[str, Scalar]:
         """`summary.json`: the numbers of the run; what `write_summary` takes, returns and raises."""
         if is_main():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -329,3 +330,12 @@ def test_an_atlas_of_an_older_schema_may_be_overwritten_but_not_resumed(tmp_path
     check_path(path, "overwrite")
     with pytest.raises(AtlasError, match="expected a cfx atlas of schema 3, got schema 1"):
         check_path(path, "resume")
+
+
+@pytest.mark.parametrize("array", ["consent", "margin", "label", "lesion"])
+def test_an_array_that_is_gone_is_missed(tmp_path: Path, array: str) -> None:
+    result = make_result().replace(consent=torch.rand(10))
+    write_atlas(tmp_path / "a", result, make_cohort(result))
+    shutil.rmtree(tmp_path / "a" / array)
+    with pytest.raises(AtlasError, match=rf"arrays that it was created with are gone: \['{array}'\]"):
+        Atlas(tmp_path / "a")

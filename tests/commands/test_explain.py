@@ -90,10 +90,18 @@ def test_two_processes_make_the_same_atlas(trained: dict[str, str], tmp_path: Pa
 def test_a_mistyped_rerun_leaves_the_finished_run(trained: dict[str, str], tmp_path: Path) -> None:
     explain_run(config_of(trained, tmp_path))
     whole = Atlas(tmp_path / "atlas.zarr").read()
-    for wrong in ({"method": "minimax"}, {"generator": "nowhere"}, {"target": 7}):
+    wrongs = (
+        {"method": "minimax"},
+        {"generator": "nowhere"},
+        {"target": 7},
+        {"generator": None},
+        {"method": "latent-shift"},
+    )
+    for wrong in wrongs:
         with pytest.raises(CfxError):
             explain_run(config_of(trained, tmp_path, **wrong))
         assert Atlas(tmp_path / "atlas.zarr").missing() == []
+        assert (tmp_path / "summary.json").exists()
         assert torch.equal(Atlas(tmp_path / "atlas.zarr").read().x_cf, whole.x_cf)
 
 

@@ -80,3 +80,16 @@ def test_bad_input_is_named() -> None:
 def _flipped():
     change = toggle()
     return type(change)(1 - change.y, change.untouched, change.absent, change.present)
+
+
+def test_what_would_make_a_wrong_verdict_is_refused_before_a_network_is_measured() -> None:
+    asked, images = networks(2.0, k=6), cohort()
+    with pytest.raises(InputError, match="classifiers: expected networks trained apart, got one of them several times"):
+        cfx.audit([asked[0]] * 6, images, PLAN, intervention=toggle())
+    with pytest.raises(InputError, match="intervention: expected the images of the cohort, untouched, got others"):
+        cfx.audit(asked, images.replace(x=-images.x), PLAN, intervention=toggle())
+    with pytest.raises(InputError, match=r"plan\.doses: expected doses that the intervention shows, .* got \[0\.25\]"):
+        cfx.audit(asked, images, PLAN.model_copy(update={"doses": (0.25,)}), intervention=toggle())
+    tossed = [lambda x, f=f: f(x) + torch.randn(len(x), 1) for f in asked]
+    with pytest.raises(InputError, match=r"classifiers\[0\]: expected the same answer whenever an image is shown"):
+        cfx.audit(tossed, images, PLAN, intervention=toggle())

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from inspect import unwrap
 
 import pytest
 import torch
@@ -217,9 +218,9 @@ def test_putting_rows_replaces_them_and_no_others():
 
 
 def test_a_part_of_another_size_or_kind_is_not_put():
-    with pytest.raises(InputError, match="part: expected 1 rows with the same columns, got 2"):
+    with pytest.raises(InputError, match="part: expected 1 rows of the same run, got 2"):
         scan().put([3], scan(2))
-    with pytest.raises(InputError, match=re.escape("got 2, different in ['label']")):
+    with pytest.raises(InputError, match=re.escape("got 2 that differ in ['label']")):
         scan().put([3, 4], scan(2, label=None))
 
 
@@ -279,3 +280,34 @@ def test_replacing_checks_again():
     assert scan().replace(seed=9).seed == 9
     with pytest.raises(InputError, match=re.escape("Scan.grade")):
         scan().replace(grade=torch.full((8,), 3))
+
+
+def test_annotations_may_be_strings_or_optional():
+    from typing import Optional
+
+    @dataclass(frozen=True)
+    class Late(Rows):
+        """Late annotations.
+
+        Attributes:
+            x: Numbers.
+            y: More of them.
+            more: And more.
+        """
+
+        x: "Float[Tensor, ' n']"
+        y: Optional[Float[Tensor, " n"]] = None  # noqa: UP045
+        more: Mapping[str, Float[Tensor, " n"]] | None = None
+
+    value = Late(torch.arange(3.0), torch.arange(3.0))
+    assert len(value) == 3
+    assert value[[2]].y.tolist() == [2]
+    assert value[[2]].more is None
+    with pytest.raises(InputError, match=r"Late\.y: expected Float"):
+        Late(torch.zeros(3), torch.zeros(2))
+
+
+@pytest.mark.parametrize("rows", [[5], [True] * 9, [1.5], slice(None, None, -1), 0, torch.zeros(2, 2).long()])
+def test_rows_that_are_none_are_refused(rows):
+    with pytest.raises(InputError, match="rows: expected a slice, positions or flags among 4 rows"):
+        unwrap(positions)(rows, 4)

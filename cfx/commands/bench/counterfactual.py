@@ -29,6 +29,7 @@ from cfx.counterfactual import Depth, Judge, Method, build_method, explain
 from cfx.counterfactual.explain import in_turn
 from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, reversibility
 from cfx.counterfactual.metrics.measure import source_class
+from cfx.counterfactual.registry import NEEDS
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort
 from cfx.models import load
@@ -42,9 +43,6 @@ from cfx.runtime.shares import dealt, joined, together, total
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-_WITHOUT_GENERATOR = ("gradient-attack", "additive-map")
-_LATENT = ("latent-shift",)
 
 
 class Contender(Frozen):
@@ -226,9 +224,10 @@ class _Bench:
         """Which checkpoint a method generates with; None for methods that need none."""
         if contender.generator is not None:
             return contender.generator
-        if contender.method in _WITHOUT_GENERATOR:
+        needs = NEEDS.get(contender.method, Generative)
+        if needs is None:
             return None
-        if contender.method not in _LATENT:
+        if needs is not Vae:
             return self.config.generator
         if self.config.autoencoder is None:
             raise InputError(f"autoencoder: expected a checkpoint folder for {contender.method}, got none")
