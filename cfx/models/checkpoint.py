@@ -69,7 +69,7 @@ def save(
         check_same(network, made[part], name if part == MODEL else part)
     with atomic_folder(path) as folder:
         for part, network in parts.items():
-            write_tensors(folder / _weights(part), network.state_dict(), cfx_schema=str(SCHEMA), name=name)
+            write_tensors(folder / _weights(part), network.state_dict())
         if manifest.schedule is not None:
             (folder / SCHEDULER).write_text(json.dumps(manifest.schedule, indent=2) + "\n")
         files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
