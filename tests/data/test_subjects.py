@@ -37,6 +37,16 @@ def test_a_planted_confounder_equals_the_class_as_often_as_asked(kind):
         assert float((amplitude == 0).double().mean()) == pytest.approx(0.4, abs=error)
 
 
+def test_who_has_what_depends_on_nothing_else():
+    people = subjects(confounders=(Confounder(kind="tag", q=0.8, share=0.6), Confounder(kind="ruler", q=0.8)))
+    f, y = people.factors(INDEX), people.labels(INDEX)
+    tag, ruler = (f.planted[kind] - f.planted[kind][y == 1].mean() for kind in ("tag", "ruler"))
+    columns = torch.stack([tag, ruler, f.severity, f.level, *f.shape.T, *f.scanner.T])[:, y == 1]
+    apart = torch.corrcoef(columns) - torch.eye(len(columns))
+    apart[4:, 4:] = 0  # the shortened brains
+    assert float(apart.abs().max()) < 4.5 / int((y == 1).sum()) ** 0.5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_twin_differs_in_the_label_alone_and_its_twin_is_the_subject(kind):
     people = subjects(confounders=(Confounder(kind=kind, strength=0.7), Confounder(kind="tag"))[: 1 + (kind != "tag")],
