@@ -17,6 +17,7 @@ from cfx.counterfactual.result import Counterfactuals
 from cfx.models import read_manifest
 from cfx.models.autoencoder import Vae
 from cfx.runtime.files import digest, fingerprint
+from cfx.runtime.memory import give_back
 from cfx.runtime.shares import dealt, together
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def fill(
     parts = task.batches([rows for rows in left if rows], accelerator.device, progress and accelerator.is_main_process)
     for rows, absent in zip(mine, left, strict=True):
         cohort = task.source[rows]
+        give_back()
         if not absent:
             yield atlas.read(rows), cohort
             continue

@@ -1,7 +1,5 @@
 """What a method costs besides evaluations: memory at its peak, and seconds beside those of a plain reconstruction."""
 
-import ctypes
-import gc
 import os
 import platform
 import threading
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.solvers import ddim_step, sample
+from cfx.runtime.memory import give_back
 
 _STATM = Path("/proc/self/statm")
 _MB = 2**20
@@ -43,7 +42,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
     elif not _STATM.exists():
         yield peak
     else:
-        _give_back()
+        give_back()
         before, seen, done = _resident(), [0.0], threading.Event()
 
         def watch() -> None:
@@ -63,15 +62,6 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
 
 def _resident() -> float:
     return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / _MB
-
-
-def _give_back() -> None:
-    """Return freed memory to the system: what the allocator still holds would hide the growth of the next method."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):  # a C library other than glibc
-        return
 
 
 def reconstruction(
