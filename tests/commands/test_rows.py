@@ -123,8 +123,9 @@ class TestPrints:
         prints = [source_print(other) for other in [images, *others]]
         assert len(set(prints)) == len(prints)
 
-    def test_networks_are_known_by_their_weights(self, tmp_path):
-        same = {network_print(checkpoint(tmp_path / name, "cnn", 1)) for name in "abcdefgh"}
+    def test_networks_are_known_by_their_weights_and_named(self, tmp_path):
+        same = {network_print(checkpoint(tmp_path / name / "net", "cnn", 1)) for name in "abcdefgh"}
         assert len(same) == 1
-        assert network_print(checkpoint(tmp_path / "i", "cnn", 2)) not in same
+        assert network_print(checkpoint(tmp_path / "i/net", "cnn", 2)) not in same
+        assert same.pop().startswith("net ")  # a refusal to resume says which network it was
         assert network_print(None) == "none"
