@@ -127,6 +127,7 @@ def fill(
         part = next(parts)
         atlas.write(part, cohort if len(absent) == len(rows) else task.source[absent])
         yield part if len(absent) == len(rows) else atlas.read(rows), cohort
+    next(parts, None)  # the progress bar ends
 
 
 def network_print(path: str | None) -> str:
