@@ -1,9 +1,11 @@
 """The command line: the verbs of `cfx.commands.registry`, each importing only what it needs when it is asked for."""
 
 import shlex
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -90,14 +92,38 @@ def _run(verb: Verb, path: Path, overrides: Sequence[str], words: str) -> None:
     from cfx.runtime.shares import is_main, leave
 
     try:
-        model, command = verb.load()
-        text = command(read_as(model, path, split_overrides(overrides)), words)
+        with _warned():
+            model, command = verb.load()
+            text = command(read_as(model, path, split_overrides(overrides)), words)
     except CfxError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     if is_main():
         typer.echo(text)
     leave()
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    """Warnings of cfx as one line each, said once and by the main process."""
+    from cfx.core.errors import CfxWarning
+    from cfx.runtime.shares import is_main
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", CfxWarning)
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int,
+            file: TextIO | None = None, line: str | None = None,
+        ) -> None:  # fmt: skip
+            if not issubclass(category, CfxWarning):
+                usual(message, category, filename, lineno, file, line)
+            elif is_main():
+                typer.echo(f"warning: {message}", err=True)
+
+        warnings.showwarning = show
+        yield
 
 
 app = build()

@@ -25,3 +25,28 @@ def test_train_hands_overrides_on_and_names_a_wrong_key(tmp_path, caplog):
     result = CliRunner().invoke(app, ["train", str(tmp_path / "x.yaml"), "--optimizer.lrr", "3e-4"])
     assert result.exit_code == 2
     assert "unknown key `optimizer.lrr`; did you mean `optimizer.lr`?" in caplog.text
+
+
+def test_a_warning_of_cfx_is_one_line_said_once(tmp_path, monkeypatch):
+    import warnings
+
+    from pydantic import BaseModel
+
+    from cfx.cli import build
+    from cfx.commands import registry
+    from cfx.core.errors import CfxWarning
+
+    def command(config, words):
+        for _ in range(2):
+            warnings.warn("look at this", CfxWarning, stacklevel=2)
+        return "done"
+
+    class Empty(BaseModel):
+        pass
+
+    monkeypatch.setattr(registry.Verb, "load", lambda verb: (Empty, command))
+    (tmp_path / "x.yaml").write_text("{}\n")
+    result = CliRunner().invoke(build(), ["explain", str(tmp_path / "x.yaml")])
+    assert result.exit_code == 0
+    assert result.stderr == "warning: look at this\n"
+    assert result.stdout == "done\n"

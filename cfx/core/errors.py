@@ -1,4 +1,4 @@
-"""The one family of errors cfx raises for what a user handed in or what the machine refused."""
+"""The one family of errors cfx raises for what a user handed in or what the machine refused, and its warning."""
 
 
 class CfxError(Exception):
@@ -19,3 +19,7 @@ class AtlasError(CfxError):
 
 class LaunchError(CfxError, RuntimeError):
     """The launcher and the processes disagree (for example several independent one-process worlds)."""
+
+
+class CfxWarning(UserWarning):
+    """Something a user should look at before believing a result; the message names it, and what to do."""
