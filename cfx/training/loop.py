@@ -29,6 +29,7 @@ from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.data import open_cohort
 from cfx.models import load_network, save
 from cfx.runtime.folder import RunFolder
+from cfx.runtime.lock import alone
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.provenance import provenance
 from cfx.training.config import TrainConfig, check_config, make_objective
@@ -41,6 +42,7 @@ from cfx.training.state import load_state, newest_state, optimizer_tensors, rest
 log = logging.getLogger(__name__)
 
 MAIN = "main"
+_ONE_REQUEST = 5.0  # seconds within which a further signal says nothing new
 _FREE = ("out", "name", "card", "save_every", "log_every", "trackers")
 
 
@@ -84,11 +86,12 @@ def train(config: TrainConfig, cohort: Source | None = None, validation: Source 
         InputError: the cohort does not suit the objective, or the batch does not split over the processes.
         LaunchError: the launcher and the processes disagree.
         CheckpointError: the newest state is damaged or belongs to another configuration.
-        CfxError: the loss became NaN or infinite; the last saved state is kept.
+        CfxError: the loss became NaN or infinite; the last saved state is kept. Or another run is at work in the folder.
     """
     accelerator = make_accelerator(config.precision, config.trackers, config.folder)
-    rows, held_out = _cohorts(config, cohort, validation)
-    return Trainer(config, accelerator, rows, held_out).run()
+    with alone(config.folder, accelerator):
+        rows, held_out = _cohorts(config, cohort, validation)
+        return Trainer(config, accelerator, rows, held_out).run()
 
 
 def _cohorts(config: TrainConfig, cohort: Source | None, validation: Source | None) -> tuple[Source, Source | None]:
@@ -142,7 +145,9 @@ class Trainer:
             start_from(bare[MAIN], config.init)
         self.ema = Ema(bare[MAIN].to(accelerator.device), config.ema) if config.ema else None
         self.players = {name: self._player(net) for name, net in bare.items()}
-        self.step, self.seconds, self.stop = 0, 0.0, False
+        self.step, self.seconds = 0, 0.0
+        self.asked: float | None = None  # when this process was asked to stop
+        self.stop = False  # whether all agreed to
 
     def _player(self, net: nn.Module) -> Player:
         c = self.config.optimizer
@@ -217,7 +222,7 @@ class Trainer:
 
     def _reduced(self, name: str, totals: Mapping[str, Tensor]) -> dict[str, float]:
         """Means over processes; a request to stop travels along, so that all stop after the same step."""
-        vector = torch.stack([*totals.values(), torch.tensor(float(self.stop)).to(totals["loss"])])
+        vector = torch.stack([*totals.values(), torch.tensor(float(self.asked is not None)).to(totals["loss"])])
         *values, stop = self.accelerator.reduce(vector, "mean").tolist()
         self.stop = stop > 0
         means = dict(zip(totals, values, strict=True))
@@ -303,10 +308,10 @@ class Trainer:
         log.info("resumed from %s", folder)
 
     def _finish(self) -> Result:
-        """Evaluate, write the checkpoint and the last state."""
+        """Write the last state, evaluate, write the checkpoint: whatever stops the rest, no step is lost."""
+        self._save()
         figures, target = self._evaluate(), self.config.folder / "checkpoint"
         self._log({f"validation_{k}": v for k, v in figures.items()})
-        self._save()
         if self.accelerator.is_main_process:
             model, facts = self.objective.checkpoint(self._shipped().eval(), self.cohort)
             facts["provenance"] = provenance(self.config.dump(), self.step, self.seconds, self.accelerator, figures)
@@ -319,12 +324,18 @@ class Trainer:
 
     @contextmanager
     def _watching_signals(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM end the run after the present step; the second acts at once."""
+        """Let the first Ctrl-C or SIGTERM end the run after the present step; one that comes later acts at once.
+
+        A launcher passes on what it gets to processes that had it already, and repeats it: those are the same request.
+        """
         before: dict[signal.Signals, Any] = {}
 
         def ask(number: int, frame: FrameType | None) -> None:
-            self.stop = True
-            signal.signal(number, before[signal.Signals(number)])
+            if self.asked is None:
+                self.asked = monotonic()
+            elif monotonic() - self.asked > _ONE_REQUEST:
+                signal.signal(number, before[signal.Signals(number)])
+                signal.raise_signal(number)
 
         try:
             for number in (signal.SIGINT, signal.SIGTERM):

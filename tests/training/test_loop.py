@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.data.lazy import LazyCohort
 from cfx.models import load, read_manifest
+from cfx.runtime.lock import alone
 from cfx.training import train
 from cfx.training.loop import Trainer
 from tests.training.toys import NETWORKS, OBJECTIVES, toy_cohort, toy_config
@@ -179,6 +181,48 @@ def test_a_signal_saves_and_the_next_run_goes_on(tmp_path, monkeypatch):
     assert train(toy_config(tmp_path / "cut", "classifier", steps=6), toy_cohort()).figures == whole.figures
     assert gap(weights(tmp_path / "cut"), weights(tmp_path / "whole")) == 0
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_launcher_that_is_stopped_loses_no_step(tmp_path):
+    """The launcher hands SIGTERM to its workers twice; both stop after the same step, and it is saved."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    overrides = json.dumps({"steps": 100_000, "save_every": 100_000, "log_every": 1})
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(HERE / "runner.py"), str(tmp_path / "run"), overrides]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        log, end = tmp_path / "run" / "log.jsonl", monotonic() + 120
+        while not log.exists() and monotonic() < end:
+            sleep(0.1)
+        process.terminate()
+        said = process.communicate(timeout=60)[1].decode()
+    (saved,) = (tmp_path / "run" / "state").iterdir()
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert saved.name == f"step-{steps[-1]}", said[-2000:]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_that_is_repeated_later_acts_at_once(tmp_path, monkeypatch, number):
+    usual = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("cfx.training.loop._ONE_REQUEST", 0.2)
+
+    def stuck(self):
+        for pause in (0.0, 0.0, 0.3):
+            sleep(pause)
+            signal.raise_signal(number)
+        raise AssertionError("still here")
+
+    monkeypatch.setattr(Trainer, "_step", stuck)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(toy_config(tmp_path, "classifier", steps=6), toy_cohort())
+    finally:
+        for n, handler in usual.items():
+            signal.signal(n, handler)
+
+
+def test_a_second_run_in_the_folder_is_refused(tmp_path):
+    with alone(tmp_path / "out"), pytest.raises(CfxError, match="another run is at work in"):
+        train(toy_config(tmp_path / "out", "classifier", steps=6), toy_cohort())
 
 
 def test_a_nan_loss_is_an_error_that_keeps_the_last_state(tmp_path, monkeypatch):
