@@ -98,6 +98,9 @@ def _run(verb: Verb, path: Path, overrides: Sequence[str], words: str) -> None:
     except CfxError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:
+        typer.echo("interrupted; what is finished is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from error
     if is_main():
         typer.echo(text)
     leave()

@@ -50,3 +50,22 @@ def test_a_warning_of_cfx_is_one_line_said_once(tmp_path, monkeypatch):
     assert result.exit_code == 0
     assert result.stderr == "warning: look at this\n"
     assert result.stdout == "done\n"
+
+
+def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch):
+    from pydantic import BaseModel
+
+    from cfx.cli import build
+    from cfx.commands import registry
+
+    def command(config, words):
+        raise KeyboardInterrupt
+
+    class Empty(BaseModel):
+        pass
+
+    monkeypatch.setattr(registry.Verb, "load", lambda verb: (Empty, command))
+    (tmp_path / "x.yaml").write_text("{}\n")
+    result = CliRunner().invoke(build(), ["explain", str(tmp_path / "x.yaml")])
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr

@@ -40,6 +40,7 @@ Exists = Literal["refuse", "resume", "overwrite"]
 R = TypeVar("R", bound=Rows)
 # What zarr, its codecs and the file system raise for a damaged or unreachable chunk.
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AssertionError)
+_ANEW = "; name another path, or start anew (resume: false, exists='overwrite')"
 _SPACE = ("z", "y", "x")
 _ABSENT = 2**64 - 1  # what the index of a shard says of a chunk that was never written
 
@@ -329,9 +330,9 @@ class Atlas(Generic[R]):
         pairs |= {key: (mine.get(key), theirs.get(key)) for key in sorted(mine.keys() | theirs.keys())}
         odd = [f"{key}: stored {a!r}, now {b!r}" for key, (a, b) in pairs.items() if a != b]
         if odd:
-            raise AtlasError(f"{self.path}: cannot resume an atlas of another run ({'; '.join(odd)})")
+            raise AtlasError(f"{self.path}: cannot resume an atlas of another run ({'; '.join(odd)}){_ANEW}")
         if self.rows != rows:
-            raise AtlasError(f"{self.path}: cannot resume: stored {len(self.rows)} other rows, now {len(rows)}")
+            raise AtlasError(f"{self.path}: cannot resume: stored {len(self.rows)} other rows, now {len(rows)}{_ANEW}")
         self._check_fits(table)
         return self
 

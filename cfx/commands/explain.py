@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cfx.atlas import Atlas, write_atlas
-from cfx.commands.rows import Task, fill, network_print, open_atlas, source_print
+from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort, Source, part, subjects
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
@@ -26,8 +26,10 @@ from cfx.models.perceptual import FeatureDistance
 from cfx.report import write_report
 from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
+from cfx.runtime.lock import alone
 from cfx.runtime.processes import make_accelerator
-from cfx.runtime.shares import is_main, joined, together
+from cfx.runtime.provenance import source_print
+from cfx.runtime.shares import even, is_main, joined, together
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -67,16 +69,16 @@ class ExplainConfig(RunConfig):
     seed: int = Field(default=0, ge=0)
     """Seed of all randomness."""
     batch_size: int = Field(default=24, ge=1)
-    """Images worked on together."""
-    resume: bool = False
-    """Go on with the atlas of an interrupted run instead of starting anew."""
+    """Most images worked on together; few are cut finer, so that processes have even shares."""
+    resume: bool = True
+    """Go on with what the folder has, if it was made of the same; false starts anew and replaces it."""
 
 
 def explain_run(config: ExplainConfig) -> dict[str, Any]:
     """Explain a cohort and write `atlas.zarr`, `metrics.zarr`, `report.html`, `summary.json` and `config.yaml`.
 
     Under `accelerate launch` the processes share the rows by whole atlas shards. Each finished batch is written at
-    once, so an interrupted run goes on with `resume: true`. Nothing is replaced before everything is checked. At
+    once, so the same command goes on with an interrupted run. Nothing is replaced before everything is checked. At
     further depths the atlases are `atlas-<depth>.zarr` and `metrics-<depth>.zarr`.
 
     Returns:
@@ -85,7 +87,14 @@ def explain_run(config: ExplainConfig) -> dict[str, Any]:
     Raises:
         InputError, CheckpointError, AtlasError: as `explain`, `cfx.models.load` and `cfx.atlas.Atlas`.
     """
-    run = _Run(config, make_accelerator())
+    accelerator = make_accelerator()
+    with alone(config.folder, accelerator):
+        return _explained(config, accelerator)
+
+
+def _explained(config: ExplainConfig, accelerator: "Accelerator") -> dict[str, Any]:
+    """The run, in a folder that is its own."""
+    run = _Run(config, accelerator)
     folder, summary = run.folder, dict[str, Any]()
     first, *others = config.depths
     atlas, found = run.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
@@ -135,7 +144,7 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         task = Task(
             self.source, self.classifier, self.generator, self.method, depth, config.target, self.reference,
-            self.oracle, None, config.seed, config.batch_size,
+            self.oracle, None, config.seed, even(len(self.source), config.batch_size),
         )  # fmt: skip
         with together(accelerator):
             atlas = open_atlas(

@@ -16,14 +16,12 @@ from cfx.counterfactual import Depth, Judge, Method, explain_batches
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models import read_manifest
 from cfx.models.autoencoder import Vae
-from cfx.runtime.files import digest, fingerprint
+from cfx.runtime.files import digest
 from cfx.runtime.memory import give_back
 from cfx.runtime.shares import dealt, together
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-_PRINTED = 1024  # most images that a source's fingerprint looks at
 
 
 @dataclass(frozen=True)
@@ -133,12 +131,3 @@ def fill(
 def network_print(path: str | None) -> str:
     """Fingerprint of a checkpoint: its name, and a digest of the hashes of its files."""
     return "none" if path is None else f"{Path(path).name} {digest(read_manifest(path).files)[:16]}"
-
-
-def source_print(source: Source | None) -> str:
-    """Fingerprint of images: of their number, names, labels, and the values of up to 1024 of them, evenly spread."""
-    if source is None:
-        return "none"
-    at = torch.linspace(0, len(source) - 1, min(len(source), _PRINTED)).long()
-    tensors = {"x": source[at].x} | ({} if source.y is None else {"y": source.y})
-    return digest({"n": len(source), "ids": list(source.ids), "tensors": fingerprint(tensors)})

@@ -19,7 +19,7 @@ from cfx.models.autoencoder import Vae
 from cfx.models.goal import goals
 from cfx.models.judge import Classifier, Judge
 from cfx.models.running import at_rest, device_of
-from cfx.runtime.shares import dealt, is_main, joined, together
+from cfx.runtime.shares import dealt, even, is_main, joined, together
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -70,7 +70,7 @@ def explain(
         reviewer: Diffusion model that re-noises and denoises the result to see whether the decision is stable; the
             generator itself if it is one. Without any, stability is not tested.
         seed: Seed of all randomness. With `row`, it fixes the result whatever the batch size or number of processes.
-        batch_size: Images worked on together.
+        batch_size: Most images worked on together; few are cut finer, so that processes have even shares.
         row: Counter of every image, integers >= 0, default 0 .. n-1.
         progress: Show a progress bar (main process only).
         accelerator: Share the batches among its processes; every process returns all rows. Batches are the same for
@@ -86,7 +86,7 @@ def explain(
             on them, with non-finite logits, without gradient, or with two answers to one image; a target outside the
             classes; a reference without some class, or one for `Near`; a call inside `torch.inference_mode()`.
     """
-    batches = in_turn(len(x), batch_size)
+    batches = in_turn(len(x), even(len(x), batch_size))
     share = range(len(batches)) if accelerator is None else dealt(len(batches), accelerator)
     with together(accelerator):
         parts = explain_batches(

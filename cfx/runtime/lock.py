@@ -54,7 +54,9 @@ def _take(lock: FileLock, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise CfxError(f"out: another run is at work in {folder}{_holder(folder)}; wait for it, or name another") from error
+        raise CfxError(
+            f"out: another run is at work in {folder}{_holder(folder)}; wait for it, or name another"
+        ) from error
     except OSError as error:
         raise CfxError(f"out: cannot write in {folder}: {error}") from error
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Where weights come from: enough to make them again."""
+"""Where weights and results come from: enough to make them again, and to tell whether they are of the same."""
 
 import platform
 import subprocess
@@ -11,6 +11,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from cfx.core.cohort import Source
+from cfx.runtime.files import digest, fingerprint
+
+_PRINTED = 1024  # most images that a source's fingerprint looks at
 PACKAGES = ("cfx", "torch", "monai", "accelerate", "diffusers", "numpy")
 
 
@@ -68,3 +72,12 @@ def git_commit() -> str | None:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, cwd=Path.cwd())
     return done.stdout.strip()
+
+
+def source_print(source: Source | None) -> str:
+    """Fingerprint of images: of their number, names, labels, and the values of up to 1024 of them, evenly spread."""
+    if source is None:
+        return "none"
+    at = torch.linspace(0, len(source) - 1, min(len(source), _PRINTED)).long()
+    tensors = {"x": source[at].x} | ({} if source.y is None else {"y": source.y})
+    return digest({"n": len(source), "ids": list(source.ids), "tensors": fingerprint(tensors)})

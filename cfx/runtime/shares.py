@@ -21,10 +21,22 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Rows)
 
+_SHARES = 8  # batches that few rows are cut into
+_FEWEST = 4  # rows below which a batch is not worth cutting
+
 
 def dealt(n: int, accelerator: "Accelerator | None") -> range:
     """Which of the batches 0 .. n-1 are this process's: they are dealt in turn, and all are its own without a world."""
     return range(n) if accelerator is None else range(accelerator.process_index, n, accelerator.num_processes)
+
+
+def even(n: int, most: int) -> int:
+    """Rows to work on together, so that a few processes get even shares of few rows; at most `most`.
+
+    It depends on the number of rows alone: the batches, hence every bit of a result, are the same for any number of
+    processes.
+    """
+    return min(most, max(_FEWEST, -(-n // _SHARES)))
 
 
 def shared(

@@ -21,6 +21,9 @@ def main(arguments: list[str]) -> int:
     except (CfxError, OSError) as error:
         logging.error("%s", error)
         return 2
+    except KeyboardInterrupt:
+        logging.error("interrupted before or after training; the same command goes on from the last state")
+        return 130
     leave()
     return 0 if result.status == "done" else 130
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -28,10 +29,11 @@ from cfx.core.cohort import Source, part
 from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.data import open_cohort
 from cfx.models import load_network, save
+from cfx.runtime.files import fingerprint
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import alone
 from cfx.runtime.processes import make_accelerator
-from cfx.runtime.provenance import provenance
+from cfx.runtime.provenance import provenance, source_print
 from cfx.training.config import TrainConfig, check_config, make_objective
 from cfx.training.ema import Ema
 from cfx.training.objectives import Batch, Objective
@@ -86,7 +88,8 @@ def train(config: TrainConfig, cohort: Source | None = None, validation: Source 
         InputError: the cohort does not suit the objective, or the batch does not split over the processes.
         LaunchError: the launcher and the processes disagree.
         CheckpointError: the newest state is damaged or belongs to another configuration.
-        CfxError: the loss became NaN or infinite; the last saved state is kept. Or another run is at work in the folder.
+        CfxError: the loss became NaN or infinite (the last saved state is kept), or another run is at work in the
+            folder.
     """
     accelerator = make_accelerator(config.precision, config.trackers, config.folder)
     with alone(config.folder, accelerator):
@@ -154,6 +157,13 @@ class Trainer:
         optimizer = torch.optim.AdamW(parameter_groups(net, c), lr=c.lr, betas=c.betas, weight_decay=c.weight_decay)
         prepared, wrapped = self.accelerator.prepare(net, optimizer)
         return Player(prepared, self.accelerator.unwrap_model(prepared), wrapped)
+
+    @cached_property
+    def prints(self) -> dict[str, str]:
+        """Fingerprints of what the run is made of: its training rows, and the networks that its objective keeps."""
+        kept = {name: v for name, v in vars(self.objective).items() if isinstance(v, nn.Module)}
+        networks = {f"objective.{name}": fingerprint(network.state_dict()) for name, network in kept.items()}
+        return {"data": source_print(self.cohort)} | networks
 
     def run(self) -> Result:
         """Train to the last step."""
@@ -286,7 +296,9 @@ class Trainer:
             if self.ema is not None:
                 tensors["ema"] = self.ema.module.state_dict()
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
-            values = {"config": self.config.dump(), "seconds": self.seconds, "scaler": scaler}
+            values = {
+                "config": self.config.dump(), "prints": self.prints, "seconds": self.seconds, "scaler": scaler,
+            }  # fmt: skip
             save_state(self.config.folder / "state", self.step, tensors, values)
         self.accelerator.wait_for_everyone()
 
@@ -297,6 +309,7 @@ class Trainer:
             return
         self.step, tensors, values = load_state(folder)
         check_resume(self.config, values["config"], folder)
+        check_prints(self.prints, values.get("prints", self.prints), folder)  # states of old have none
         for name, player in self.players.items():
             player.bare.load_state_dict(tensors[f"{name}.network"])
             restore_optimizer(player.optimizer, tensors[f"{name}.optimizer"])
@@ -364,3 +377,16 @@ def check_resume(config: TrainConfig, saved: Mapping[str, Any], folder: Path) ->
     if differ:
         parts = [f"{k}: saved {saved.get(k)}, asked {mine[k]}" for k in differ]
         raise CheckpointError(f"{folder}: was made by another configuration ({'; '.join(parts)}); change out or these")
+
+
+def check_prints(mine: Mapping[str, str], saved: Mapping[str, str], folder: Path) -> None:
+    """Refuse to resume a state with other images or networks than it was made of, whatever their paths.
+
+    Raises:
+        CheckpointError: naming what differs.
+    """
+    if differ := sorted(name for name in mine.keys() | saved.keys() if mine.get(name) != saved.get(name)):
+        raise CheckpointError(
+            f"{folder}: was made of other contents of {', '.join(differ)} (same configuration, other values); "
+            "change out, or put back what was there"
+        )

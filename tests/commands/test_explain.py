@@ -14,6 +14,7 @@ from cfx.atlas import Atlas, read_atlas
 from cfx.commands.explain import ExplainConfig, explain_run, lines
 from cfx.core.errors import AtlasError, CfxError, InputError
 from cfx.runtime.config import read_as
+from cfx.runtime.lock import alone
 from tests.tiny import SIZE, checkpoints
 
 
@@ -61,7 +62,7 @@ def test_an_interrupted_run_goes_on(trained: dict[str, str], tmp_path: Path, mon
     with pytest.raises(AtlasError, match="no space"):
         explain_run(config_of(trained, tmp_path / "run"))
     assert len(Atlas(tmp_path / "run/atlas.zarr").missing()) == 2  # the first batch of four is kept
-    explain_run(config_of(trained, tmp_path / "run", resume=True))
+    explain_run(config_of(trained, tmp_path / "run"))
     assert len(calls) == 4  # the second batch, and the metrics of all
     a, b = Atlas(tmp_path / "run/atlas.zarr").read(), Atlas(whole / "atlas.zarr").read()
     assert torch.allclose(a.x_cf, b.x_cf, atol=1e-5)
@@ -109,9 +110,18 @@ def test_another_run_is_not_resumed(trained: dict[str, str], tmp_path: Path) -> 
     explain_run(config_of(trained, tmp_path))
     for key, other in (("classifier", trained["oracle"]), ("seed", 3), ("method", "gradient-attack")):
         with pytest.raises(AtlasError, match=rf"cannot resume an atlas of another run .*{key}: stored"):
-            explain_run(config_of(trained, tmp_path, resume=True, **{key: other}))
-    with pytest.raises(AtlasError, match="images: stored"):
-        explain_run(config_of(trained, tmp_path, resume=True, data={"kind": "brain", "n": 6, "seed": 6, "size": SIZE}))
+            explain_run(config_of(trained, tmp_path, **{key: other}))
+    images = {"kind": "brain", "n": 6, "seed": 6, "size": SIZE}
+    with pytest.raises(AtlasError, match=r"images: stored .* start anew \(resume: false"):
+        explain_run(config_of(trained, tmp_path, data=images))
+    was = Atlas(tmp_path / "atlas.zarr").read()
+    explain_run(config_of(trained, tmp_path, data=images, resume=False))
+    assert not torch.equal(Atlas(tmp_path / "atlas.zarr").read().x, was.x)
+
+
+def test_a_second_run_in_the_folder_is_refused(trained: dict[str, str], tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(CfxError, match="another run is at work"):
+        explain_run(config_of(trained, tmp_path))
 
 
 def test_a_classifier_is_no_generator(trained: dict[str, str], tmp_path: Path) -> None:

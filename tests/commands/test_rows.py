@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from cfx.atlas import Atlas
-from cfx.commands.rows import Task, fill, network_print, open_atlas, source_print
-from cfx.core.cohort import Cohort, part
+from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.errors import AtlasError, InputError
 from cfx.counterfactual import explain
 from cfx.counterfactual.minimal import Minimal
@@ -110,19 +109,6 @@ def test_a_blank_result_has_the_columns_of_one(whole):
 
 
 class TestPrints:
-    def test_images_are_known_by_their_values_however_they_are_held(self):
-        images = cohort(MEANS, N)
-        assert source_print(None) == "none"
-        assert source_print(part(images, slice(None))) == source_print(images)
-        brighter = images.x.clone()
-        brighter[4, 0, 3, 3] += 0.01
-        others = [
-            images[:-1], images[[*range(1, N), 0]], images.replace(x=brighter), images.replace(y=1 - images.y),
-            images.replace(ids=tuple("abcde")), Cohort(images.x),
-        ]  # fmt: skip
-        prints = [source_print(other) for other in [images, *others]]
-        assert len(set(prints)) == len(prints)
-
     def test_networks_are_known_by_their_weights_and_named(self, tmp_path):
         same = {network_print(checkpoint(tmp_path / name / "net", "cnn", 1)) for name in "abcdefgh"}
         assert len(same) == 1

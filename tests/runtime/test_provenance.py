@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import torch
 
+from cfx.core.cohort import Cohort, Part
 from cfx.runtime import provenance
 from cfx.runtime.processes import make_accelerator
 
@@ -59,3 +60,17 @@ def test_a_run_is_told_as_json(monkeypatch):
     assert json.loads(json.dumps(found)) == found
     assert (found["command"], found["steps"], found["training_seconds"]) == ("cfx train a.yaml", 5, 1.3)
     assert (found["processes"], found["figures"], found["config"]) == (1, {"loss": 0.5}, {"name": "toy"})
+
+
+def test_images_are_known_by_their_values_however_they_are_held():
+    images = Cohort(torch.linspace(-1, 1, 5 * 64).reshape(5, 1, 8, 8), torch.tensor([0, 1, 0, 1, 1]))
+    assert provenance.source_print(None) == "none"
+    assert provenance.source_print(Part(images, torch.arange(5))) == provenance.source_print(images)
+    brighter = images.x.clone()
+    brighter[4, 0, 3, 3] -= 0.01
+    others = [
+        images[:-1], images[[1, 2, 3, 4, 0]], images.replace(x=brighter), images.replace(y=1 - images.y),
+        images.replace(ids=tuple("abcde")), Cohort(images.x),
+    ]  # fmt: skip
+    prints = [provenance.source_print(other) for other in [images, *others]]
+    assert len(set(prints)) == len(prints)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cfx.core.errors import InputError
 from cfx.core.rows import Rows
-from cfx.runtime.shares import dealt, is_main, joined, leave, shared, together, total
+from cfx.runtime.shares import dealt, even, is_main, joined, leave, shared, together, total
 
 ROOT = Path(__file__).parent.parent.parent
 RANKS = r"""
@@ -130,3 +130,21 @@ def test_work_is_done_batch_by_batch_and_each_row_once(batch_size):
 def test_a_batch_of_no_rows_is_refused():
     with pytest.raises(InputError, match="batch_size: expected at least 1, got 0"):
         shared(lambda rows: toy(1), Toy, 7, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "size"),
+    [(1, 24, 4), (8, 24, 4), (48, 24, 6), (50, 24, 7), (192, 24, 24), (20_000, 24, 24), (8, 2, 2)],
+)
+def test_few_rows_are_cut_finer(n, most, size):
+    assert even(n, most) == size
+
+
+@pytest.mark.parametrize("world", [2, 4, 8])
+@pytest.mark.parametrize("n", [8, 16, 48, 64, 200, 1000])
+def test_processes_have_even_shares(n, world):
+    """No process has more than one batch above another, and none is idle where each can have four rows."""
+    batches = torch.arange(n).split(even(n, 24))
+    shares = [sum(len(batches[k]) for k in range(rank, len(batches), world)) for rank in range(world)]
+    assert max(shares) - min(shares) <= even(n, 24)
+    assert min(shares) > 0 or n < 4 * world

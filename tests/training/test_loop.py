@@ -220,6 +220,32 @@ def test_a_request_that_is_repeated_later_acts_at_once(tmp_path, monkeypatch, nu
             signal.signal(n, handler)
 
 
+@pytest.mark.parametrize("other", ["images", "labels", "rows"])
+def test_a_state_is_not_resumed_with_other_data(tmp_path, other):
+    config, images = toy_config(tmp_path, "classifier", steps=6), toy_cohort()
+    train(config, images)
+    images = {
+        "images": images.replace(x=images.x.roll(1, -1)),
+        "labels": images.replace(y=images.y.roll(1)),
+        "rows": images[1:],
+    }[other]
+    with pytest.raises(CheckpointError, match="was made of other contents of data"):
+        train(config, images)
+    assert train(config, toy_cohort()).step == 6
+
+
+def test_a_state_is_not_resumed_with_another_network_at_the_same_path(tmp_path):
+    for seed, path in enumerate(("named", "other")):
+        train(toy_config(tmp_path / path, "classifier", steps=2, seed=seed), toy_cohort())
+    objective = dict(OBJECTIVES["vae"]) | {"perceptual": str(tmp_path / "named/checkpoint"), "perceptual_weight": 1.0}
+    config = toy_config(tmp_path / "vae", "vae", steps=2, objective=objective)
+    train(config, toy_cohort())
+    (tmp_path / "named").rename(tmp_path / "kept")
+    (tmp_path / "other").rename(tmp_path / "named")
+    with pytest.raises(CheckpointError, match=r"other contents of objective\.features"):
+        train(config, toy_cohort())
+
+
 def test_a_second_run_in_the_folder_is_refused(tmp_path):
     with alone(tmp_path / "out"), pytest.raises(CfxError, match="another run is at work in"):
         train(toy_config(tmp_path / "out", "classifier", steps=6), toy_cohort())

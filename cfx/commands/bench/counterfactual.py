@@ -21,7 +21,7 @@ from cfx.commands.bench.cells import Cell, begun, finish, kept
 from cfx.commands.bench.figure import draw
 from cfx.commands.bench.rows import REFERENCES, Measures, table_rows
 from cfx.commands.bench.table import markdown
-from cfx.commands.rows import Task, fill, network_print, open_atlas, source_print
+from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort
 from cfx.core.denoiser import Generative
 from cfx.core.errors import CfxError, InputError
@@ -39,6 +39,7 @@ from cfx.models.running import at_rest
 from cfx.runtime.config import Frozen, RunConfig
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.processes import make_accelerator
+from cfx.runtime.provenance import source_print
 from cfx.runtime.shares import dealt, joined, together, total
 
 if TYPE_CHECKING:
