@@ -14,14 +14,24 @@ from cfx.commands.registry import BENCHES, VERBS, Verb
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="--dotted.key value, any number of times.")]
 Words = Annotated[list[str] | None, typer.Argument(help="A verb: explain, bench planted; all by default.")]
+
+
+def _say_version(asked: bool) -> bool:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"cfx {version('cfx')}")
+        raise typer.Exit
+    return asked
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which, and exit.")]
 _UNKNOWN = {"ignore_unknown_options": True}  # they are overrides
 
 
 def build() -> typer.Typer:
     """The command line with every verb that is registered."""
-    made = typer.Typer(
-        help="Counterfactual explanations of image classifiers.", no_args_is_help=True, add_completion=False
-    )
+    made = typer.Typer(help="Counterfactual explanations of image classifiers.", no_args_is_help=True)
     bench = typer.Typer(help="Methods side by side on your own images, classifier and generator.", no_args_is_help=True)
     made.callback()(root)
     made.command(context_settings=_UNKNOWN)(train)
@@ -34,7 +44,7 @@ def build() -> typer.Typer:
     return made
 
 
-def root() -> None:
+def root(version: Version = False) -> None:
     """Counterfactual explanations of image classifiers."""
 
 
@@ -80,7 +90,9 @@ def _asked(verb: Verb, words: Sequence[str]) -> Callable[..., None]:
 
 def _fixed(verb: Verb) -> Callable[..., None]:
     def run(overrides: Overrides = None) -> None:
-        _run(verb, Path(str(verb.config)), overrides or [], "")
+        from cfx.runtime.shipped import located
+
+        _run(verb, located(str(verb.config)), overrides or [], "")
 
     return run
 

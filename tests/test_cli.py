@@ -69,3 +69,18 @@ def test_ctrl_c_says_what_is_kept(tmp_path, monkeypatch):
     result = CliRunner().invoke(build(), ["explain", str(tmp_path / "x.yaml")])
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr
+
+
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    from cfx.cli import app
+
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"cfx {version('cfx')}\n")
+
+
+def test_completion_can_be_installed():
+    from cfx.cli import app
+
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"]).output

@@ -159,3 +159,15 @@ def test_one_version_and_one_date(root, project):
     assert (citation["version"], str(citation["date-released"])) == (version, date)
     assert version == project["version"]
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
+
+
+def test_the_wheel_has_what_the_demo_needs_and_stays_small(root):
+    build = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    included = build["targets"]["wheel"]["force-include"]
+    demo = yaml.safe_load((root / "configs/explain/brain64-demo.yaml").read_text())
+    for network in ("classifier", "generator", "oracle"):
+        assert included[f"checkpoints/{demo[network]}"] == f"cfx/shipped/{demo[network]}"
+    assert included["configs/explain/brain64-demo.yaml"] == "cfx/shipped/brain64-demo.yaml"
+    places = [root / place for place in ("cfx", *included)]
+    files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place])]
+    assert sum(f.stat().st_size for f in files if f.is_file() and "__pycache__" not in f.parts) < 12e6

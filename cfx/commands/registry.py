@@ -21,7 +21,7 @@ class Verb:
     Attributes:
         module: Where it is.
         help: One sentence.
-        config: The configuration file it runs with if none is named; None where one must be.
+        config: The shipped configuration file it runs with; None where one must be named.
     """
 
     module: str
@@ -44,8 +44,8 @@ VERBS: dict[str, Verb] = {
     ),
     "demo": Verb(
         "cfx.commands.explain",
-        "Explain 48 unseen simulated brains with the shipped checkpoints; run it from a checkout of the project.",
-        config="configs/explain/brain64-demo.yaml",
+        "Explain 48 unseen simulated brains with the shipped checkpoints.",
+        config="brain64-demo.yaml",
     ),
 }
 """What `cfx NAME CONFIG` does."""

@@ -18,6 +18,7 @@ from cfx.models.card import model_card
 from cfx.models.kinds import MODEL, SCHEMA, Manifest, find
 from cfx.models.registry import kind as kind_of
 from cfx.runtime.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
+from cfx.runtime.shipped import located, names
 
 MANIFEST, SCHEDULER, CARD = "cfx.json", "scheduler_config.json", "README.md"
 
@@ -98,12 +99,13 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         CheckpointError: missing, not JSON, changed since it was written, or of an unknown schema.
     """
-    file = Path(path) / MANIFEST
+    file = located(path) / MANIFEST
     try:
         values = json.loads(file.read_text())
         recorded = values.pop("sha256", "none")
     except FileNotFoundError as error:
-        raise CheckpointError(f"{file}: missing; expected a checkpoint folder with cfx.json") from error
+        expected = f"expected a checkpoint folder with cfx.json, or the name of one that is shipped {names()}"
+        raise CheckpointError(f"{file}: missing; {expected}") from error
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{file}: expected a JSON object, {error}") from error
     if values.get("schema_version") != SCHEMA:
@@ -117,7 +119,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def load(path: str | Path) -> nn.Module:
-    """Load a checkpoint folder.
+    """Load a checkpoint folder, or by its bare name one that is shipped (`brain64-classifier`).
 
     Returns:
         What its kind makes of the network: a `Denoiser` (with schedule, number of labels and shape), a
@@ -128,7 +130,7 @@ def load(path: str | Path) -> nn.Module:
         CheckpointError: a file is missing, truncated or changed (named, with both hashes), the schema or the kind is
             unknown, or the weights do not fit the network that `cfx.json` names.
     """
-    model, _ = _load(Path(path))
+    model, _ = _load(located(path))
     return model
 
 
@@ -138,7 +140,7 @@ def load_network(path: str | Path) -> nn.Module:
     Raises:
         CheckpointError: as `load`.
     """
-    _, parts = _load(Path(path))
+    _, parts = _load(located(path))
     return parts[MODEL]
 
 
