@@ -13,6 +13,9 @@ from cfx.commands.registry import BENCHES, VERBS, Verb
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of the run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="--dotted.key value, any number of times.")]
+ImageFolder = Annotated[Path, typer.Argument(help="Folder of images, an npz file or a zarr store.")]
+OutFolder = Annotated[Path, typer.Option(help="Where to write.")]
+RunName = Annotated[str | None, typer.Option(help="Name of the runs; by default the folder's.")]
 Words = Annotated[list[str] | None, typer.Argument(help="A verb: explain, bench planted; all by default.")]
 
 
@@ -36,6 +39,7 @@ def build() -> typer.Typer:
     made.callback()(root)
     made.command(context_settings=_UNKNOWN)(train)
     made.command()(config)
+    made.command()(init)
     for name, verb in VERBS.items():
         add(made, name, verb)
     for name, verb in BENCHES.items():
@@ -62,6 +66,18 @@ def config(verb: Words = None) -> None:
 
     try:
         typer.echo(configuration(verb or ()), nl=False)
+    except CfxError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def init(folder: ImageFolder, out: OutFolder = Path(), name: RunName = None) -> None:
+    """Write commented configurations for the images of a folder: generator, classifier, explanation."""
+    from cfx.commands.init import init
+    from cfx.core.errors import CfxError
+
+    try:
+        typer.echo(init(folder, out, name))
     except CfxError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
