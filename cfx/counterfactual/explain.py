@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfx.core.cohort import Cohort, Source, check_images
+from cfx.core.cohort import Cohort, Source, check_images, subjects
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.counterfactual.batch import Run
@@ -16,6 +16,7 @@ from cfx.counterfactual.method import Method
 from cfx.counterfactual.registry import build_method, check_generator
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
+from cfx.models.doubts import Doubts
 from cfx.models.goal import goals
 from cfx.models.judge import Classifier, Judge
 from cfx.models.running import at_rest, device_of
@@ -85,6 +86,11 @@ def explain(
         InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier that fails
             on them, with non-finite logits, without gradient, or with two answers to one image; a target outside the
             classes; a reference without some class, or one for `Near`; a call inside `torch.inference_mode()`.
+
+    Warns:
+        CfxWarning: outputs that look like probabilities or like independent findings, images that are in [0, 1] or
+            blank, a classifier near chance on `reference` (without one, on the labels of `x`); see
+            `cfx.models.doubts`.
     """
     batches = in_turn(len(x), even(len(x), batch_size))
     share = range(len(batches)) if accelerator is None else dealt(len(batches), accelerator)
@@ -158,9 +164,13 @@ def explain_batches(
     with judge.at_rest():
         first = images.batch([0], judge)
         judge.check(first.x, first.logits)
+        judge.check_labels(first.x, images.source.y, "x")
         asked = goals(judge, first.logits.shape[1], depth, reference)
     run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second)
-    return _results(images, run, batches, progress)
+    source, n = images.source, sum(map(len, batches))
+    y = judge.labels(source.y) if reference is None else None
+    doubts = Doubts(judge, generator, n, y, subjects(source), place)
+    return _results(images, run, batches, progress, doubts)
 
 
 def in_turn(n: int, batch_size: int) -> list[range]:
@@ -267,12 +277,14 @@ def _results(
     run: Run,
     batches: Sequence[Sequence[int]],
     progress: bool,
+    doubts: Doubts,
 ) -> Iterator[Counterfactuals]:
     """Explain batch after batch; all networks are at rest while it works, and as they were in between."""
     oracle = None if run.oracle is None else run.oracle.classifier
     for rows in _progress(batches, progress):
         with at_rest(run.judge.classifier, run.generator, run.reviewer, oracle):
             batch = images.batch(rows, run.judge)
+            doubts.look(batch.x, batch.logits, torch.as_tensor(rows))
             result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
         yield result
 

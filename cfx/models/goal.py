@@ -1,13 +1,15 @@
 """What an edit has to reach: the margin of the target class, at depth `typical` that of real images of the class."""
 
+import warnings
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfx.core.cohort import Cohort
-from cfx.core.errors import InputError
+from cfx.core.cohort import Cohort, subjects
+from cfx.core.errors import CfxWarning, InputError
+from cfx.models.doubts import competence_of, of_competence
 from cfx.models.judge import Classifier, Judge, margin_of
 from cfx.models.wrappers import Near
 
@@ -67,6 +69,8 @@ def goals(judge: Judge, k: int, depth: str, reference: Cohort | None = None) -> 
         raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
     if depth == "boundary":
         margin = torch.full((k,), _BOUNDARY_MARGIN)
+        if reference is not None and not judge.ordered:
+            _recognised(judge, reference)
     elif reference is None:
         margin = torch.full((k,), Near.TYPICAL if judge.ordered else FALLBACK_MARGIN)
     else:
@@ -89,16 +93,38 @@ def typical_margins(
     Raises:
         InputError: no class labels, a class of which no reference image is recognised, or a `Near`, whose typical
             margin is `Near.TYPICAL`.
+
+    Warns:
+        CfxWarning: the classifier is near chance on the reference, or far below it.
     """
     judge = Judge(classifier, device=device)
     if judge.ordered:
         raise InputError("reference: expected none with Near, whose typical margin is fixed, got a cohort")
-    if reference.y is None or reference.y.ndim != 1:
-        raise InputError("reference: expected a cohort with one class label an image, got none")
-    logits, margins = judge.answers(reference.x), []
+    logits, y, margins = *_recognised(judge, reference), []
     for k in range(logits.shape[1]):
-        own = margin_of(logits, torch.full((len(logits),), k))[(reference.y == k) & (logits.argmax(1) == k)]
+        own = margin_of(logits, torch.full((len(logits),), k))[(y == k) & (logits.argmax(1) == k)]
         if len(own) == 0:
-            raise InputError(f"reference: expected images of class {k} that the classifier recognises, got none")
+            there = int((y == k).sum())
+            said = f"none of {there}; predicted classes: {logits.argmax(1).unique().tolist()}" if there else "none"
+            hint = "; has it another range of pixels, or order of classes?" if there else ""
+            raise InputError(
+                f"reference: expected images of class {k} that the classifier recognises, got {said}{hint}"
+            )
         margins.append(own.quantile(0.1))
     return torch.stack(margins)
+
+
+def _recognised(judge: Judge, reference: Cohort) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
+    """What a classifier says of a reference, and its labels; a warning where they do not agree."""
+    judge.check_labels(reference.x[:1], reference.y, "reference")
+    y = judge.labels(reference.y)
+    if y is None:
+        raise InputError("reference: expected a cohort with one class label an image, got none")
+    logits = judge.answers(reference.x)
+    if bool((y >= logits.shape[1]).any()):
+        k = logits.shape[1]
+        raise InputError(f"reference: expected labels in 0 .. {k - 1} as the classifier has, got {int(y.max())}")
+    message = of_competence(competence_of(logits, y, subjects(reference)), "reference")
+    if message is not None:
+        warnings.warn(message, CfxWarning, stacklevel=2)
+    return logits, y

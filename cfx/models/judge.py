@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cfx.core.errors import InputError
 from cfx.models.running import BATCH, ask, at_rest, columns, in_batches
-from cfx.models.wrappers import Near
+from cfx.models.wrappers import Finding, Near
 
 Classifier = Callable[[Tensor], Tensor]
 """Images `(b, c, *space)` to logits: a module of any kind, or a function."""
@@ -45,6 +45,40 @@ class Judge:
     def speaks(self, generator: object, classes: int) -> bool:
         """Whether a generator's labels are this classifier's classes, of which there are so many."""
         return getattr(generator, "classes", None) == classes and not self.ordered
+
+    def labels(self, y: Tensor | None) -> Int[Tensor, " n"] | None:
+        """The classes that this classifier should give to images with such labels; None where they do not say it.
+
+        Args:
+            y: Labels as in `Cohort`: one class an image, or 0/1 for each of several findings, of which a `Finding` is
+                one.
+        """
+        if y is None or self.ordered:
+            return None
+        if y.ndim == 1:
+            return y.long()
+        k = self.classifier.k if isinstance(self.classifier, Finding) else -1
+        return y[:, k].long() if 0 <= k < y.shape[1] else None
+
+    def check_labels(self, x: Float[Tensor, "b c *space"], y: Tensor | None, name: str) -> None:
+        """Refuse labels of several findings an image for a classifier with as many logits.
+
+        Args:
+            x: Images to see how many logits it has.
+            y: Labels as in `Cohort`.
+            name: What has them, used in errors.
+
+        Raises:
+            InputError: that is so.
+        """
+        if y is None or y.ndim != 2 or self.ordered or bool((y.sum(1) == 1).all()):
+            return
+        k = columns(ask(self.classifier, x, name=self.name, device=self.device), len(x), self.name).shape[1]
+        if k == y.shape[1] > 1:
+            raise InputError(
+                f"{self.name}: expected one finding, since {name}.y has labels of {k} findings an image, got {k} "
+                "logits that would be taken for exclusive classes; wrap it in Finding(classifier, number)"
+            )
 
     def at_rest(self) -> AbstractContextManager[None]:
         """Evaluation mode and no parameter gradients inside; both restored after."""

@@ -10,15 +10,17 @@ import zarr
 
 from cfx.atlas import Atlas
 from cfx.core.cohort import Cohort
-from cfx.core.errors import AtlasError, InputError
-from cfx.counterfactual import explain, explain_batches
+from cfx.core.errors import AtlasError, CfxWarning, InputError
+from cfx.counterfactual import Minimal, explain, explain_batches
 from cfx.counterfactual.explain import in_turn
+from cfx.models.wrappers import Finding
 from tests.counterfactual.toys import (
     ClassGaussian,
     Counted,
     Detached,
     Linear,
     NotFinite,
+    Quadratic,
     assert_same,
     class_means,
     cohort,
@@ -82,6 +84,37 @@ def test_bad_input_is_refused_by_name(case, monkeypatch):
     monkeypatch.setattr(sys.modules["cfx.counterfactual.explain"], "explain_batches", unwrap(explain_batches))
     with pytest.raises(InputError, match=message):
         unwrap(explain)(**(good | wrong))
+
+
+DOUBTFUL = {
+    "sigmoid": ({"classifier": lambda x: Linear((8, 8))(x).sigmoid()}, "classifier: .* look like probabilities"),
+    "softmax": ({"classifier": lambda x: Quadratic(MEANS)(x).softmax(1)}, "classifier: .* look like probabilities"),
+    "range": ({"x": (X + 1) / 2}, r"x: expected images in \[-1, 1\], .* pass 2 \* x - 1"),
+    "blank": ({"x": torch.cat([X, 0 * X])}, "x: expected images, got ones of a single value in 4 of 8 rows"),
+    "exchanged": (
+        {"x": cohort(MEANS, 12), "classifier": lambda x: -Linear((8, 8))(x)},
+        "classifier: expected one that recognises the classes of x, .* exchanged?",
+    ),
+    "reference": (
+        {"reference": cohort(MEANS, 40).replace(y=torch.arange(40) // 2 % 2)},
+        "classifier: expected one that recognises the classes of reference, .* range of pixels",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTFUL)
+def test_what_is_doubtful_is_warned_of_by_name(case):
+    wrong, message = DOUBTFUL[case]
+    good = {"x": X, "classifier": Linear((8, 8)), "generator": ClassGaussian(MEANS), "method": Minimal(trials=1)}
+    with pytest.warns(CfxWarning, match=message):
+        explain(**(good | wrong))
+
+
+def test_labels_of_several_findings_are_refused_until_one_is_chosen():
+    many = Cohort(X, y=torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]))
+    with pytest.raises(InputError, match=r"^classifier: expected one finding, since x.y has labels of 2 findings"):
+        explain(many, Quadratic(MEANS), ClassGaussian(MEANS))
+    explain(many, Finding(Quadratic(MEANS), 1), ClassGaussian(MEANS), method=Minimal(trials=1))
 
 
 def test_a_lone_wrong_image_names_its_row_in_a_large_input():

@@ -6,7 +6,7 @@ from torch import nn
 
 from cfx.core.errors import InputError
 from cfx.models.judge import Judge, margin_of
-from cfx.models.wrappers import Near
+from cfx.models.wrappers import Finding, Near
 from tests.models import kinds
 from tests.models.kinds import KINDS, plain, state
 
@@ -214,3 +214,25 @@ def test_images_and_classifier_may_be_on_different_devices():
         found = getattr(there, ask)(x, y)
         assert found.device == x.device
         torch.testing.assert_close(found, getattr(here, ask)(x, y), atol=1e-4, rtol=1e-4)
+
+
+MANY = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+
+def test_labels_of_several_findings_want_one_to_be_chosen():
+    three = Affine(W)
+    with pytest.raises(InputError, match=r"^classifier: .* reference.y has labels of 3 findings .* Finding"):
+        Judge(three).check_labels(images(1), MANY, "reference")
+    for classifier in (Finding(three, 1), Near(Affine(W[:1]), 0.0, 1.0), Affine(W[:2]), Affine(W[:1])):
+        Judge(classifier).check_labels(images(1), MANY, "x")
+    for y in (torch.eye(3), torch.tensor([0, 1, 2]), None):  # one class an image, as columns or numbers
+        Judge(three).check_labels(images(1), y, "x")
+
+
+def test_the_labels_a_classifier_is_about():
+    y = torch.tensor([0, 1, 1])
+    assert torch.equal(Judge(Affine(W)).labels(y), y)
+    assert torch.equal(Judge(Finding(Affine(W), 1)).labels(MANY), torch.tensor([1, 0, 1]))
+    for classifier, unclear in ((Affine(W), MANY), (Finding(Affine(W), 3), MANY), (Near(Affine(W), 0.0, 1.0), y)):
+        assert Judge(classifier).labels(unclear) is None
+    assert Judge(Affine(W)).labels(None) is None

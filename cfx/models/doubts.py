@@ -1,0 +1,368 @@
+"""What is doubtful about a classifier and the images it is shown, found before anything is explained.
+
+Nothing here changes a result. What is certainly wrong is refused elsewhere; what is probably wrong is a `CfxWarning`
+that names the evidence, the likely causes and the next step. Real data must stay silent, so evidence has to be strong:
+
+    probabilities   outputs in [0, 1] are a suspicion only. It is confirmed by the graph of operations, whose last one
+                    is a sigmoid or a softmax, or by images pushed up and down the gradient: a logit soon leaves [0, 1],
+                    a probability moves far and never does. Log-probabilities are right: softmax(log p) = p.
+    findings        labels of several findings an image, with as many logits; or images of which all logits are well
+                    below 0, beside others with a logit above. Cross-entropy leaves the sum of logits where it began,
+                    about 0, because its gradient sums to 0 over classes; independent findings have no such sum.
+    range           no pixel below 0, and the generator, which knows [-1, 1], takes 2 x - 1 for likelier than x.
+    competence      the skill on labelled images, (BA - c) / (1 - c) with balanced accuracy BA and c = 1 / k: 0 is
+                    chance, 1 perfect, below 0 worse than chance.
+
+The interval of BA is that of Price and Bonett (2004), "An improved confidence interval for a linear function of
+binomial proportions": with s_k subjects of class k, of which r_k are decided right, and m classes
+
+    p_k = (r_k + 2/m) / (s_k + 4/m),    mean(p) +- z sqrt(sum p_k (1 - p_k) / (s_k + 4/m)) / m
+
+which holds for a handful of images, where a bootstrap sees no doubt. A subject with several images counts as one, with
+the share of them that is decided right: conservative, since the variance of a share is at most that of one decision.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from statistics import NormalDist
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cfx.core.cohort import Source, subjects
+from cfx.core.denoiser import Generative, Latent
+from cfx.core.errors import CfxWarning, InputError
+from cfx.core.groups import numbered, sums
+from cfx.core.random import normal
+from cfx.core.statistics import Estimate
+from cfx.models.judge import Classifier, Judge
+from cfx.models.running import BATCH, at_rest
+
+POOR = 0.2
+"""Skill up to which a classifier knows next to nothing: "slight" in the scale of Landis and Koch (1977)."""
+_DECENT = 0.5  # skill that a classifier has to be shown to lack before anybody is warned
+_FEWEST = 8  # subjects from which the classifier is judged, rather than they
+_PUSHED, _PUSHES = 4, (0.1, 0.5, 2.0)  # images pushed along the gradient, and how far, in units of a pixel
+_MOVED = 0.6  # span of outputs from which staying inside [0, 1] is no chance
+_ROUNDING = 1e-3  # of the sum of probabilities, in half precision
+_FEW, _ABSENT = 4, -1.0  # images from which findings are told; a logit of a finding that is surely absent
+_MANY = 32  # images after which their labels are looked at, unless fewer will come
+_NOISE, _STREAM = 0.9, 1 << 22  # noise level at which a generator is asked about a range
+_KEPT = (
+    "Squeeze", "Unsqueeze", "View", "UnsafeView", "Reshape", "ToCopy", "Clone", "Select", "Slice", "T", "Transpose",
+    "Permute", "Alias", "Index", "Stack", "Cat", "Rsub", "Expand",
+)  # fmt: skip
+"""Operations that may stand behind the last one of a network without making it another value."""
+
+
+@dataclass(frozen=True)
+class Competence:
+    """How good a classifier is on labelled images.
+
+    Attributes:
+        accuracy: Balanced accuracy, the mean over classes of the share decided right, with its interval.
+        shares: Share of images of each class that is decided right, by number of the class.
+        images: Number of images.
+        subjects: Number of subjects they are of.
+    """
+
+    accuracy: Estimate
+    shares: dict[int, float]
+    images: int
+    subjects: int
+
+    @property
+    def chance(self) -> float:
+        """The balanced accuracy of guessing."""
+        return 1 / len(self.shares)
+
+    @property
+    def skill(self) -> Estimate:
+        """Balanced accuracy rescaled so that 0 is chance and 1 perfect."""
+        return Estimate(*((v - self.chance) / (1 - self.chance) for v in self.accuracy))
+
+    @property
+    def shown(self) -> bool:
+        """Whether these images show that the classifier knows something: better than chance, and more than `POOR`."""
+        return self.skill.low > 0 and self.skill.value > POOR
+
+    @property
+    def exchanged(self) -> bool:
+        """Whether it is so much worse than chance that classes are probably exchanged."""
+        return self.subjects >= _FEWEST and self.skill.high < 0
+
+    @property
+    def poor(self) -> bool:
+        """Whether these images show that the classifier knows next to nothing; False also where they are too few."""
+        return self.subjects >= _FEWEST and self.skill.value <= POOR and self.skill.high < _DECENT
+
+    def __str__(self) -> str:
+        value, low, high = self.accuracy
+        of = f"{self.images} images" + ("" if self.subjects == self.images else f" of {self.subjects} subjects")
+        return f"balanced accuracy {value:.2f} [{low:.2f}, {high:.2f}] on {of}, chance {self.chance:.2f}"
+
+
+def competence(
+    classifier: Classifier, data: Source, *, level: float = 0.95, device: torch.device | None = None
+) -> Competence | None:
+    """How good a classifier is on labelled images.
+
+    Args:
+        classifier: Images to logits.
+        data: Images with labels `(n,)`; `(n, k)` for a `Finding`.
+        level: Coverage of the interval.
+        device: Where a classifier without parameters works.
+
+    Returns:
+        None where it cannot be told: without labels, with one class only, or for a `Near`.
+
+    Raises:
+        InputError: labels of classes that the classifier does not have; or as `Judge.answers`.
+    """
+    judge = Judge(classifier, device=device)
+    y = judge.labels(data.y)
+    if y is None:
+        return None
+    logits = torch.cat([judge.answers(data[at].x) for at in torch.arange(len(data)).split(BATCH)])
+    return competence_of(logits, y, subjects(data), level=level)
+
+
+def competence_of(
+    logits: Float[Tensor, "n k"], y: Int[Tensor, " n"], groups: Int[Tensor, " n"] | None = None, *, level: float = 0.95
+) -> Competence | None:
+    """`competence` where the answers are known.
+
+    Args:
+        logits: What the classifier says, one column a class.
+        y: Class of every image; negative where it is not known.
+        groups: Subject of every row; None where every row is one.
+        level: Coverage of the interval.
+
+    Returns:
+        None where there are not two classes.
+
+    Raises:
+        InputError: labels of classes that the classifier does not have, or a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level: expected a number in (0, 1), got {level}")
+    of = torch.arange(len(y)) if groups is None else groups.cpu()
+    known = y.cpu() >= 0
+    logits, y, of = logits.cpu()[known], y.cpu()[known], of[known]
+    found = y.unique().tolist()
+    if found and found[-1] >= logits.shape[1]:
+        raise InputError(f"y: expected classes in 0 .. {logits.shape[1] - 1} as the classifier has, got {found[-1]}")
+    if len(found) < 2:
+        return None
+    right = (logits.argmax(1) == y).double()
+    shares, p, s = dict[int, float](), [], []
+    for k in found:
+        share, count = _by_subject(right[y == k], of[y == k])
+        shares[k] = share
+        p.append((share * count + 2 / len(found)) / (count + 4 / len(found)))
+        s.append(count + 4 / len(found))
+    middle, width = sum(p) / len(p), _width(p, s, level)
+    value = sum(shares.values()) / len(shares)
+    return Competence(
+        Estimate(value, max(0.0, min(value, middle - width)), min(1.0, max(value, middle + width))),
+        shares, len(y), len(of.unique()),
+    )  # fmt: skip
+
+
+def _by_subject(right: Float[Tensor, " n"], of: Int[Tensor, " n"]) -> tuple[float, int]:
+    """Mean over subjects of the share of images decided right, and their number."""
+    of = numbered(of, len(right))
+    return float((sums(right, of) / of.bincount()).mean()), int(of.max()) + 1
+
+
+def _width(p: list[float], s: list[float], level: float) -> float:
+    """Half the width of the interval of a mean of proportions."""
+    variance = sum(q * (1 - q) / n for q, n in zip(p, s, strict=True)) / len(p) ** 2
+    return float(NormalDist().inv_cdf((1 + level) / 2) * variance**0.5)
+
+
+def of_competence(found: Competence | None, what: str) -> str | None:
+    """What to say of a classifier that is near chance, or far below it, on labelled images; None if nothing."""
+    if found is None or not (found.exchanged or found.poor):
+        return None
+    start = f"classifier: expected one that recognises the classes of {what}, got {found}"
+    if found.exchanged:
+        return f"{start}; far below chance: are the classes exchanged? Compare its class order with that of the labels"
+    return (
+        f"{start}; before believing a result, look at the range of pixels it was trained on (cfx shows images in "
+        "[-1, 1]; wrap one trained on [0, 1] or on other units), at the order of its classes, and whether the labels "
+        "are what it predicts"
+    )
+
+
+def of_outputs(judge: Judge, x: Float[Tensor, "n c *space"], logits: Float[Tensor, "n k"]) -> str | None:
+    """What to say of a classifier that returns probabilities in place of logits; None if it does not.
+
+    Args:
+        judge: The classifier, at rest.
+        x: Some images.
+        logits: What it says of them.
+    """
+    if not len(x) or not _inside(logits):
+        return None
+    if not _ends_in_probability(judge, x[:1]):
+        pushed = _pushed(judge, x[:_PUSHED])
+        both = torch.cat([_own(logits), _own(pushed)])
+        if not _inside(pushed) or float(both.amax() - both.amin()) < _MOVED or _exclusive(logits) != _exclusive(pushed):
+            return None
+    low, high = (float(v) for v in _own(logits).aminmax())
+    start = f"{judge.name}: expected logits, got values in [{low:.3g}, {high:.3g}] that look like probabilities"
+    if _exclusive(logits):
+        return f"{start} (every row sums to 1); leave out the softmax, or return its logarithm"
+    if not _single(logits):
+        return f"{start} of independent findings; leave out the sigmoid, and wrap the finding you mean in Finding"
+    read = float(torch.tensor(low).sigmoid())
+    return f"{start}: read as a logit, {low:.3g} is p = {read:.3f}; leave out the sigmoid, or return torch.logit of it"
+
+
+def _single(logits: Tensor) -> bool:
+    """Whether these are of a classifier with one binary logit, which `Judge` gives a first column of zeros."""
+    return logits.shape[1] == 2 and not bool(logits[:, 0].any())
+
+
+def _own(logits: Tensor) -> Tensor:
+    """The columns that the classifier itself returned."""
+    return logits[:, 1:] if _single(logits) else logits
+
+
+def _inside(logits: Tensor) -> bool:
+    """Whether all outputs are probabilities."""
+    own = _own(logits)
+    return bool(((own >= -_ROUNDING) & (own <= 1 + _ROUNDING)).all())
+
+
+def _exclusive(logits: Tensor) -> bool:
+    """Whether outputs in [0, 1] are those of a softmax."""
+    return not _single(logits) and bool(((logits.sum(1) - 1).abs() < _ROUNDING).all())
+
+
+def _ends_in_probability(judge: Judge, x: Float[Tensor, "b c *space"]) -> bool:
+    """Whether the last operation of a network is a sigmoid or a softmax."""
+    with torch.enable_grad():
+        node = judge.logits(x.detach().clone().requires_grad_(True)).grad_fn
+    while node is not None and node.name().partition("Backward")[0] in _KEPT and node.next_functions:
+        node = next((inner for inner, _ in node.next_functions if inner is not None), None)
+    return node is not None and node.name().startswith(("SigmoidBackward", "SoftmaxBackward"))
+
+
+def _pushed(judge: Judge, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "m k"]:
+    """Outputs for images in [-1, 1] that were moved along the sign of the gradient of the largest, and the least."""
+    up, down = (judge.slope(x, score).sign() for score in (lambda v: _own(v).amax(1), lambda v: -_own(v).amin(1)))
+    moved = [(x + way * size * step).clamp(-1, 1) for size in _PUSHES for step in (up, down) for way in (-1, 1)]
+    with torch.no_grad():
+        return judge.logits(torch.cat(moved)).cpu()
+
+
+def of_findings(logits: Float[Tensor, "n k"]) -> str | None:
+    """What to say of logits that seem to be of independent findings, not of exclusive classes; None if nothing."""
+    if logits.shape[1] < 3 or len(logits) < _FEW:
+        return None
+    absent, present = (logits < _ABSENT).all(1), (logits > 0).any(1)
+    if absent.double().mean() < 1 / 4 or not bool(present.any()):
+        return None
+    return (
+        f"classifier: expected {logits.shape[1]} exclusive classes, got logits that are all below {_ABSENT:g} for "
+        f"{int(absent.sum())} of {len(logits)} images, as independent findings are that are all absent; wrap the one "
+        "that is asked for in Finding(classifier, k)"
+    )
+
+
+def of_images(x: Float[Tensor, "n c *space"]) -> str | None:
+    """What to say of images that show nothing: one value in all pixels; None if there are none."""
+    low, high = x.flatten(1).aminmax(dim=1)
+    blank = (low == high).nonzero().flatten().tolist()
+    if not blank:
+        return None
+    return (
+        f"x: expected images, got ones of a single value in {len(blank)} of {len(x)} rows; look at how they were read"
+    )
+
+
+@torch.no_grad()
+def of_range(x: Float[Tensor, "n c *space"], generator: object, device: torch.device | None = None) -> str | None:
+    """What to say of images in [0, 1] where a generator knows [-1, 1]; None if they are not.
+
+    Args:
+        x: Some images, all values below 1.
+        generator: What explains them.
+        device: Where it works.
+    """
+    low, high = (float(v) for v in x.aminmax())
+    if low < 0 or not isinstance(generator, Generative) or low == high:
+        return None
+    with at_rest(generator):
+        mine, stretched = (_surprise(generator, v[:_PUSHED].to(device or v.device)) for v in (x, 2 * x - 1))
+    if not stretched < mine:
+        return None
+    return (
+        f"x: expected images in [-1, 1], got values in [{low:.3g}, {high:.3g}] and none below 0, which the generator "
+        "finds unlikely; if they are in [0, 1], pass 2 * x - 1"
+    )
+
+
+def _surprise(generator: Generative, x: Tensor) -> float:
+    """How far the one-step estimates of noised images are from them, at a high level of noise."""
+    schedule, latent = generator.schedule, isinstance(generator, Latent)
+    z = generator.encode(x) if isinstance(generator, Latent) else x
+    t = next((t for t in range(1, schedule.T + 1) if float(schedule.sigma(t, z).max()) >= _NOISE), schedule.T)
+    noise = normal(tuple(z.shape[1:]), seed=0, row=torch.arange(len(z)), stream=_STREAM).to(z)
+    mean = generator(schedule.noised(z, t, noise), t).mean
+    away = (generator.decode(mean) if latent else mean) - x  # type: ignore[attr-defined]
+    return float(away.square().mean())
+
+
+@dataclass
+class Doubts:
+    """The doubts about one call, warned of once each, as soon as the images that came so far are evidence enough.
+
+    Attributes:
+        judge: The classifier.
+        generator: What explains its decisions.
+        n: Number of images that will come.
+        y: Labels of all images, if they are to be looked at.
+        groups: Subject of every image.
+        device: Where the generator works.
+    """
+
+    judge: Judge
+    generator: object
+    n: int
+    y: Int[Tensor, " n"] | None = None
+    groups: Int[Tensor, " n"] | None = None
+    device: torch.device | None = None
+    _logits: list[Tensor] = field(default_factory=list)
+    _rows: list[Tensor] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
+    _enough: int = _MANY
+
+    def look(self, x: Float[Tensor, "n c *space"], logits: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> None:
+        """Look at some more images, at what the classifier says of them, and at their labels."""
+        self._logits.append(logits)
+        self._rows.append(rows)
+        seen = torch.cat(self._logits)
+        if len(self._logits) == 1:  # what is true of some images is true of all
+            self._say("range", of_range(x, self.generator, self.device))
+            self._say("outputs", of_outputs(self.judge, x, logits))
+        self._say("images", of_images(x))
+        self._say("findings", of_findings(seen))
+        if len(seen) >= min(self.n, self._enough):  # rarely: who looks after every image will see bad luck some day
+            self._enough = 2 * len(seen)
+            self._say("competence", of_competence(self._competence(seen), "x"))
+
+    def _competence(self, logits: Tensor) -> Competence | None:
+        """Of the images so far; nothing where labels are not those of the classifier."""
+        if self.y is None or int(self.y.max()) >= logits.shape[1]:
+            return None
+        at = torch.cat(self._rows)
+        return competence_of(logits, self.y[at], None if self.groups is None else self.groups[at])
+
+    def _say(self, kind: str, message: str | None) -> None:
+        if message is not None and kind not in self._said:
+            self._said.add(kind)
+            warnings.warn(message, CfxWarning, stacklevel=2)

@@ -1,0 +1,251 @@
+"""What is probably wrong is said, by its own evidence; networks and images that are right stay silent."""
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from cfx.core.cohort import Cohort
+from cfx.core.errors import CfxWarning, InputError
+from cfx.models import build
+from cfx.models.doubts import (
+    Doubts,
+    competence,
+    competence_of,
+    of_competence,
+    of_findings,
+    of_images,
+    of_range,
+)
+from cfx.models.doubts import of_outputs as said
+from cfx.models.goal import goals
+from cfx.models.judge import Judge
+from cfx.models.wrappers import Finding, Near
+from tests.counterfactual.toys import ClassGaussian, Linear, Quadratic, class_means, cohort
+
+MEANS = class_means((8, 8))
+TOYS = cohort(MEANS, 8)
+
+
+def network(k, seed=0):
+    torch.manual_seed(seed)
+    return build("cnn", spatial_dims=2, in_channels=1, out_channels=k, channels=(8, 16))
+
+
+def plain(k):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, k), nn.Softmax(1))
+
+
+def of_outputs(classifier, x=TOYS.x):
+    judge = Judge(classifier)
+    return said(judge, x, judge.answers(x))
+
+
+def handmade(x):
+    return 1 / (1 + torch.exp(-Linear((8, 8))(x)))
+
+
+PROBABILITIES = {
+    "sigmoid": (lambda: nn.Sequential(network(1), nn.Sigmoid()), "leave out the sigmoid, or return torch.logit"),
+    "squeezed": (lambda: lambda x: network(1)(x).sigmoid().squeeze(), "leave out the sigmoid"),
+    "by hand": (lambda: handmade, "leave out the sigmoid"),
+    "both": (lambda: lambda x: torch.stack([1 - handmade(x), handmade(x)], 1), "sums to 1"),
+    "softmax": (lambda: nn.Sequential(network(3), nn.Softmax(1)), "every row sums to 1"),
+    "scripted": (
+        lambda: torch.jit.script(plain(14)),
+        "every row sums to 1",
+    ),
+    "half": (lambda: lambda x: network(14)(x).softmax(1).half(), "every row sums to 1"),
+    "findings": (lambda: nn.Sequential(network(14), nn.Sigmoid()), "of independent findings"),
+    "one finding": (lambda: Finding(nn.Sequential(network(14), nn.Sigmoid()), 3), "leave out the sigmoid"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("n", [1, 8])
+@pytest.mark.parametrize("kind", PROBABILITIES)
+def test_probabilities_are_told_from_one_image_and_from_many(kind, n):
+    make, words = PROBABILITIES[kind]
+    message = of_outputs(make(), TOYS.x[:n])
+    assert message is not None
+    assert "expected logits, got values in [0" in message
+    assert words in message
+
+
+def test_what_a_probability_is_read_as_is_named():
+    message = of_outputs(lambda x: Linear((8, 8))(x - 0.02).sigmoid(), TOYS.x[:1])
+    p = float(torch.sigmoid(Linear((8, 8))(TOYS.x[:1] - 0.02)))
+    assert f"{p:.3g} is p = {torch.tensor(p).sigmoid():.3f}" in message
+
+
+class Narrow(Linear):
+    """Logits that lie in [0, 1] for real images, but not for others."""
+
+    def forward(self, x):
+        return 0.5 + 0.3 * super().forward(x).tanh() + 0.2 * super().forward(x) / 4
+
+
+LOGITS = {
+    "binary": lambda: Linear((8, 8)),
+    "distances": lambda: Quadratic(MEANS),
+    "narrow": lambda: Narrow((8, 8)),
+    "log-probabilities": lambda: nn.Sequential(network(3), nn.LogSoftmax(1)),
+    "near": lambda: Near(handmade, 0.5, 0.2),
+    "constant": lambda: lambda x: 0 * Linear((8, 8))(x) + 0.3,
+    "bounded": lambda: lambda x: Linear((8, 8))(x).tanh(),
+}
+
+
+@pytest.mark.parametrize("n", [1, 8])
+@pytest.mark.parametrize("kind", LOGITS)
+def test_logits_are_no_probabilities(kind, n):
+    assert of_outputs(LOGITS[kind](), TOYS.x[:n]) is None
+
+
+@pytest.mark.parametrize("k", [1, 2, 14])
+def test_untrained_networks_raise_no_alarm_even_where_all_their_logits_are_in_0_to_1(k):
+    suspected = 0
+    for seed in range(30):
+        judge = Judge(network(k, seed))
+        logits = judge.answers(TOYS.x)
+        suspected += bool((logits >= 0).all() and (logits <= 1).all())
+        assert said(judge, TOYS.x[:2], logits[:2]) is None
+        assert of_findings(logits) is None
+    assert suspected > 2 or k == 14
+
+
+def test_findings_are_told_by_images_without_any():
+    n = torch.arange(12)
+    logits = torch.full((12, 14), -3.0)
+    logits[n[6:], n[6:] % 5] = 2.0
+    assert "wrap the one that is asked for in Finding(classifier, k)" in of_findings(logits)
+    assert of_findings(logits[:3]) is None  # too few
+    assert of_findings(logits[:6]) is None  # distances and log-probabilities are never above 0
+    assert of_findings(logits - logits.mean(1, keepdim=True)) is None  # as cross-entropy leaves them
+    assert of_findings(Judge(Near(Linear((8, 8)), 0.5, 0.2)).answers(TOYS.x)) is None
+
+
+def answers(right, y, k=2):
+    """Logits that are right where they should be."""
+    return nn.functional.one_hot(torch.where(right, y, (y + 1) % k), k).float()
+
+
+def test_competence_is_balanced_accuracy_with_the_interval_of_price_and_bonett():
+    y = torch.tensor([0] * 30 + [1] * 10)
+    right = torch.arange(40) % 10 != 0  # 27 of 30, 9 of 10
+    found = competence_of(answers(right, y), y)
+    p, s = torch.tensor([28 / 32, 10 / 12]), torch.tensor([32.0, 12.0])
+    half = 1.959964 / 2 * float((p * (1 - p) / s).sum().sqrt())
+    assert found.accuracy.value == pytest.approx(0.9)
+    assert found.accuracy.low == pytest.approx(float(p.mean()) - half, abs=1e-5)
+    assert found.accuracy.high == pytest.approx(min(1, float(p.mean()) + half), abs=1e-5)
+    assert (found.shares, found.images, found.chance) == ({0: pytest.approx(0.9), 1: pytest.approx(0.9)}, 40, 0.5)
+    assert found.shown
+    assert of_competence(found, "reference") is None
+
+
+def test_the_interval_covers():
+    torch.manual_seed(0)
+    y, inside = torch.arange(20) % 2, 0
+    for _ in range(400):
+        low, high = competence_of(answers(torch.rand(20) < 0.8, y), y).accuracy[1:]
+        inside += low <= 0.8 <= high
+    assert inside / 400 > 0.93
+
+
+def test_images_of_one_subject_are_one_piece_of_evidence():
+    y, right = torch.arange(40) % 2, torch.arange(40) % 5 > 0
+    alone = competence_of(answers(right, y), y).accuracy
+    grouped = competence_of(answers(right, y), y, torch.arange(40) // 10)
+    assert grouped.subjects == 4
+    assert grouped.accuracy.high - grouped.accuracy.low > 1.5 * (alone.high - alone.low)
+    assert "40 images of 4 subjects" in str(grouped)
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "words"),
+    [
+        (0.5, 40, "range of pixels"), (0.55, 400, "range of pixels"), (0.05, 40, "exchanged"), (0.5, 4, None),
+        (0.75, 12, None), (0.9, 8, None), (0.0, 6, None), (0.65, 40, None), (0.0, 8, "exchanged"),
+    ],
+)  # fmt: skip
+def test_a_classifier_near_or_below_chance_is_named_and_a_decent_one_is_not(share, n, words):
+    y = torch.arange(n) % 2
+    right = torch.arange(n) // 2 < share * n / 2
+    message = of_competence(competence_of(answers(right, y), y), "reference")
+    assert (message is None) == (words is None)
+    assert words is None or (words in message and "balanced accuracy" in message)
+
+
+def test_competence_of_networks_labels_and_what_cannot_be_told():
+    found = competence(Linear((8, 8)), cohort(MEANS, 60))
+    assert found.shown
+    assert not found.poor
+    assert competence(lambda x: -Linear((8, 8))(x), cohort(MEANS, 60)).exchanged
+    assert competence(Linear((8, 8)), Cohort(TOYS.x)) is None
+    assert competence(Linear((8, 8)), TOYS[[0, 2]]) is None  # one class
+    assert competence(Near(Linear((8, 8)), 0.0, 1.0), TOYS) is None
+    many = TOYS.replace(y=torch.stack([1 - TOYS.y, TOYS.y], 1).float())
+    both = lambda x: torch.stack([-Linear((8, 8))(x), Linear((8, 8))(x)], 1)  # noqa: E731
+    assert competence(Finding(both, 1), many).accuracy.value > 0.9
+    assert competence(Quadratic(MEANS), many) is None
+    unknown = TOYS.replace(y=TOYS.y.clone().fill_(-1))
+    assert competence(Linear((8, 8)), unknown) is None
+    with pytest.raises(InputError, match=r"y: expected classes in 0 \.\. 1 as the classifier has, got 2"):
+        competence(Linear((8, 8)), TOYS.replace(y=TOYS.y + 1))
+
+
+def test_images_in_0_to_1_are_told_by_the_generator_alone():
+    generator, bright = ClassGaussian(MEANS), TOYS.x * 0.2 + 0.6
+    assert "pass 2 * x - 1" in of_range((TOYS.x + 1) / 2, generator)
+    assert of_range(TOYS.x, generator) is None
+    assert of_range(bright, ClassGaussian(MEANS * 0.2 + 0.6)) is None  # such are its images
+    assert of_range((TOYS.x + 1) / 2, None) is None
+
+
+def test_blank_images_are_counted():
+    x = TOYS.x.clone()
+    x[2:4] = -1
+    assert "a single value in 2 of 8 rows" in of_images(x)
+    assert of_images(TOYS.x) is None
+
+
+def looked(doubts, x, batch):
+    logits = doubts.judge.answers(x)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for at in torch.arange(len(x)).split(batch):
+            doubts.look(x[at], logits[at], at)
+    assert all(issubclass(w.category, CfxWarning) for w in seen)
+    return [str(w.message) for w in seen]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 40])
+def test_each_doubt_is_said_once_whatever_the_batches(batch):
+    toys = cohort(MEANS, 40)
+    messages = looked(Doubts(Judge(handmade), ClassGaussian(MEANS), 40), (toys.x + 1) / 2, batch)
+    assert len(messages) == 2
+    assert "none below 0" in messages[0]
+    assert "look like probabilities" in messages[1]
+    wrong = partial(looked, x=toys.x, batch=batch)
+    (message,) = wrong(Doubts(Judge(lambda x: -Linear((8, 8))(x)), ClassGaussian(MEANS), 40, toys.y))
+    assert "exchanged" in message
+    assert wrong(Doubts(Judge(Linear((8, 8))), ClassGaussian(MEANS), 40, toys.y)) == []
+    assert wrong(Doubts(Judge(Linear((8, 8))), ClassGaussian(MEANS), 40, toys.y + 5)) == []
+
+
+@pytest.mark.parametrize("depth", ["typical", "boundary"])
+def test_the_reference_judges_the_classifier(depth):
+    reference = cohort(MEANS, 40)
+
+    class Weak(Linear):
+        """Right for 12 of 20 images of a class."""
+
+        def forward(self, x):
+            return super().forward(x) * (1 - 2.0 * (torch.arange(len(x)) % 5 > 2))
+
+    with pytest.warns(CfxWarning, match=r"recognises the classes of reference, got balanced accuracy 0\.[56]"):
+        goals(Judge(Weak((8, 8))), 2, depth, reference)
+    goals(Judge(Linear((8, 8))), 2, depth, reference)
