@@ -1,17 +1,21 @@
 """A denoiser turns a noised image into a posterior: the one-step estimate of the clean image, and what follows from it.
 
 Any network called as `network(x_t, timesteps=...)`, or `network(x_t, timesteps=..., class_labels=...)`, becomes one;
-solvers, inversion and guidance see only the posterior, never what the network was trained to predict.
+diffusers' call, `timestep=...` and an output with `.sample`, is as good. Solvers, inversion and guidance see only the
+posterior, never what the network was trained to predict.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from cfx.core.errors import InputError
+from cfx.core.errors import InputError, in_one_line
+from cfx.core.outputs import tensor_of
 from cfx.core.schedule import Schedule, Time, check_time
 
 
@@ -70,14 +74,16 @@ class Denoiser(nn.Module):
 
     Args:
         network: `(b, c, *space)`, `timesteps=(b,)` int64 in 0 .. T-1 (and `class_labels=(b,)` int64 if `classes` is
-            given) to `(b, c, *space)`.
+            given) to `(b, c, *space)`, a tensor or one in a wrapping that `cfx.core.outputs` knows. `timestep` may take
+            the place of `timesteps`, as in diffusers' `UNet2DModel`.
         schedule: Noise schedule and prediction type.
         classes: Number of class labels; None for an unconditional network. A conditional network embeds one label more:
             index `classes` means "no label" and is used when none is given.
         shape: `(c, *space)` that the network accepts; None accepts any.
 
     Raises:
-        InputError: noise prediction with a zero-SNR schedule (x cannot be read from x_T), or classes < 1.
+        InputError: noise prediction with a zero-SNR schedule (x cannot be read from x_T), classes < 1, a network that
+            cannot be called so, or one whose `multiple` (what spatial sizes must be divisible by) does not fit `shape`.
     """
 
     def __init__(
@@ -97,6 +103,14 @@ class Denoiser(nn.Module):
         self.schedule = schedule
         self.classes = classes
         self.shape = None if shape is None else tuple(shape)
+        self.time = _name_of_time(network, classes)
+        if self.shape is not None:
+            check_divisible("shape", self.shape[1:], self.multiple)
+
+    @property
+    def multiple(self) -> int:
+        """What spatial sizes must be divisible by, where the network says so; 1 otherwise."""
+        return int(getattr(_inside(self.network), "multiple", 1))
 
     def forward(self, x_t: Float[Tensor, "b c *space"], t: Time, label: Int[Tensor, " b"] | None = None) -> Posterior:
         """Posterior of x given x_t.
@@ -108,16 +122,24 @@ class Denoiser(nn.Module):
 
         Raises:
             InputError: images of another shape than the network's, a time or label out of range, a label for an
-                unconditional network, or a network whose output has another shape than its input.
+                unconditional network, or a network that fails or whose output has another shape than its input.
         """
         self._check_shape(x_t)
-        out = self.network(x_t, timesteps=self._timesteps(x_t, t), **self._condition(x_t, label))
+        out = self._asked(x_t, {self.time: self._timesteps(x_t, t), **self._condition(x_t, label)})
         if out.shape != x_t.shape:
             raise InputError(f"network: expected an output of shape {tuple(x_t.shape)}, got {tuple(out.shape)}")
-        # as_subclass: MONAI's MetaTensor would otherwise follow every later operation
-        out = out.as_subclass(Tensor).to(x_t.dtype)
+        out = out.to(x_t.dtype)
         alpha, sigma = self.schedule.alpha(t, x_t), self.schedule.sigma(t, x_t)
         return Posterior(self._mean(out, x_t, alpha, sigma), x_t, alpha, sigma)
+
+    def _asked(self, x_t: Tensor, keywords: dict[str, Tensor]) -> Tensor:
+        """What the network says; its own errors in one line, but for want of memory, which a smaller batch mends."""
+        try:
+            return tensor_of(self.network(x_t, **keywords))
+        except (InputError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise InputError(f"network: failed on images of shape {tuple(x_t.shape)}: {in_one_line(error)}") from error
 
     def _mean(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         match self.schedule.prediction:
@@ -156,3 +178,40 @@ class Denoiser(nn.Module):
             found = sorted(set(label.tolist()))
             raise InputError(f"label: expected classes 0 .. {self.classes} ({self.classes} = no label), got {found}")
         return {"class_labels": label.to(x_t.device, torch.int64)}
+
+
+def _inside(network: nn.Module) -> nn.Module:
+    """A network without what distributed training or a compiler wraps round it, which takes any arguments."""
+    network = network.module if isinstance(network, DistributedDataParallel) else network
+    return getattr(network, "_orig_mod", network)
+
+
+def _name_of_time(network: nn.Module, classes: int | None) -> str:
+    """What a network calls its argument of time.
+
+    Raises:
+        InputError: it takes no such argument, no labels where there are some, or needs more than these.
+    """
+    given = {"class_labels": 0} if classes is not None else {}
+    try:
+        takes = inspect.signature(_inside(network).forward)
+    except (TypeError, ValueError):  # a compiled graph does not say
+        return "timesteps"
+    for name in ("timesteps", "timestep"):
+        try:
+            takes.bind(0, **{name: 0}, **given)
+        except TypeError:
+            continue
+        return name
+    call = "network(x, timesteps=..., class_labels=...)" if given else "network(x, timesteps=...)"
+    raise InputError(f"network: expected one that can be called as {call}, got {type(network).__name__}{takes}")
+
+
+def check_divisible(name: str, space: tuple[int, ...], multiple: int) -> None:
+    """Refuse spatial sizes that a network of strides cannot take.
+
+    Raises:
+        InputError: a size is no multiple of it.
+    """
+    if any(s % multiple for s in space):
+        raise InputError(f"{name}: expected spatial sizes divisible by {multiple}, got {tuple(space)}")

@@ -15,13 +15,13 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from cfx.core.broadcast import each
 from cfx.core.errors import InputError
+from cfx.core.schedulers import diffusers_table, monai_table
 
 Prediction = Literal["epsilon", "v", "x0"]
 Spacing = Literal["leading", "trailing", "linspace"]
@@ -72,22 +72,33 @@ class Schedule:
         prediction_type, timestep_spacing and steps_offset.
 
         Raises:
-            InputError: a flow-matching scheduler, or an unknown beta schedule, prediction type or spacing.
+            InputError: a scheduler without a table of betas (flow matching, EDM, ...: `cfx.core.schedulers`), or an
+                unknown beta schedule, prediction type or spacing.
         """
         config = dict(config or {})
-        kind, prediction = str(config.get("_class_name", "")), config.get("prediction_type", "epsilon")
+        table, prediction = diffusers_table(config), config.get("prediction_type", "epsilon")
         spacing = config.get("timestep_spacing", "leading")
-        if "FlowMatch" in kind or config.get("use_flow_sigmas"):
-            raise InputError(f"config: expected a variance-preserving scheduler, got flow matching ({kind or 'flow'})")
         _check_name("config.prediction_type", prediction, _PREDICTIONS)
         _check_name("config.timestep_spacing", spacing, _SPACINGS)
         return cls(
-            alphas_cumprod=torch.from_numpy(_alphas_cumprod(config)),
+            alphas_cumprod=torch.from_numpy(table),
             prediction=_PREDICTIONS[prediction],
             spacing=spacing,
             steps_offset=int(config.get("steps_offset", 0)),
             config=config,
         )
+
+    @classmethod
+    def from_monai(cls, scheduler: object) -> "Schedule":
+        """Read a MONAI scheduler: the object (DDPM, DDIM, PNDM), or the keywords that make one, as bundles have them.
+
+        Raises:
+            InputError: a scheduler without a table of betas (`RFlowScheduler`), or an unknown schedule or prediction
+                type.
+        """
+        table, prediction = monai_table(scheduler)
+        _check_name("scheduler.prediction_type", prediction, _PREDICTIONS)
+        return cls(torch.from_numpy(table), prediction=_PREDICTIONS[prediction], spacing="linspace")
 
     def to_diffusers(self) -> dict[str, Any]:
         """The configuration diffusers' schedulers load, plain JSON values.
@@ -211,27 +222,3 @@ def _lookup(table: Tensor, t: Time, like: Tensor) -> Tensor:
     if isinstance(t, int):
         return like.new_full((), float(table[check_time(t, len(table) - 1)]))
     return each(table.to(like.dtype).to(like.device)[t], like)
-
-
-def _alphas_cumprod(config: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    betas = _betas(config)
-    if config.get("rescale_betas_zero_snr"):
-        root = np.sqrt(np.cumprod(1 - betas))
-        return np.asarray(((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2)
-    return np.asarray(np.cumprod(1 - betas))
-
-
-def _betas(config: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    n = int(config.get("num_train_timesteps", 1000))
-    first, last = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
-    kind = config.get("beta_schedule", "linear")
-    if config.get("trained_betas") is not None:
-        return np.asarray(config["trained_betas"], dtype=np.float64)
-    if kind == "linear":
-        return np.linspace(first, last, n)
-    if kind == "scaled_linear":
-        return np.asarray(np.linspace(first**0.5, last**0.5, n) ** 2)
-    if kind == "squaredcos_cap_v2":
-        level = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.asarray(np.minimum(1 - level[1:] / level[:-1], 0.999))
-    raise InputError(f"config.beta_schedule: expected linear, scaled_linear or squaredcos_cap_v2, got {kind!r}")

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core.cohort import Cohort, Source, check_images, subjects
-from cfx.core.denoiser import Generative
+from cfx.core.denoiser import Generative, check_divisible
 from cfx.core.errors import InputError
 from cfx.counterfactual.batch import Run
 from cfx.counterfactual.method import Method
@@ -290,10 +290,11 @@ def _results(
 
 
 def _check_shape(shape: tuple[int, ...], generator: object) -> None:
-    """Refuse images of another shape than the generator's."""
+    """Refuse images of another shape than the generator's, or of sizes that its levels cannot halve."""
     wanted = getattr(generator, "shape", None)
     if wanted is not None and tuple(shape) != tuple(wanted):
         raise InputError(f"x: expected images of the generator's shape {tuple(wanted)}, got {tuple(shape)}")
+    check_divisible("x", tuple(shape[1:]), int(getattr(generator, "multiple", 1)))
 
 
 def _allowed(expected: tuple[int, ...], edit: Tensor | None, keep: Tensor | None) -> Tensor | None:

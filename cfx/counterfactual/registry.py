@@ -39,6 +39,9 @@ def check_generator(method: Method, generator: object) -> None:
     if method.name in METHODS and wanted is not None and not isinstance(generator, wanted):
         kind = "an autoencoder" if wanted is Vae else "a diffusion model"
         raise InputError(f"generator: expected {kind} for {method.name}, got {type(generator).__name__}")
+    if wanted is Vae and type(generator).__module__.startswith("diffusers."):
+        call = "cfx.models.autoencoder.as_vae(...)"
+        raise InputError(f"generator: wrap diffusers' {type(generator).__name__} in {call}: its codes are no tensors")
 
 
 def build_method(name: str, **settings: object) -> Method:

@@ -9,10 +9,10 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cfx.core.denoiser import Denoiser, Posterior
+from cfx.core.denoiser import Denoiser, Posterior, check_divisible
 from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule, Time
-from cfx.models.autoencoder import Vae
+from cfx.models.autoencoder import as_vae, mean_code
 from cfx.models.denoiser import facts as denoiser_facts
 from cfx.models.denoiser import make as make_denoiser
 from cfx.models.denoiser import parts as denoiser_parts
@@ -24,29 +24,38 @@ class LatentDiffusion(nn.Module):
     """An autoencoder and a denoiser of its scaled codes; satisfies `cfx.core.denoiser.Latent`.
 
     Args:
-        autoencoder: Any module that is a `Vae`; the code is the mean of its posterior.
+        autoencoder: Any module that is a `Vae`, or diffusers' `AutoencoderKL`; the code is the mean of its posterior.
         denoiser: Diffusion model of the codes times `scale`.
-        scale: Factor that gives the codes about unit variance, as the denoiser was trained.
+        scale: Factor that gives the codes about unit variance, as the denoiser was trained; None takes the
+            `scaling_factor` of diffusers' autoencoder, and 1 for others.
         shape: Images `(c, *space)` that it was trained on; None accepts any.
 
     Raises:
-        InputError: an autoencoder without encode and decode, or a scale that is not positive.
+        InputError: an autoencoder without encode and decode or of another kind, a scale that is not positive, or a
+            shape that the autoencoder cannot halve as often as it does.
     """
 
     def __init__(
         self,
         autoencoder: nn.Module,
         denoiser: Denoiser,
-        scale: float = 1.0,
+        scale: float | None = None,
         shape: tuple[int, ...] | None = None,
     ) -> None:
         """See the class."""
         super().__init__()
-        if not isinstance(autoencoder, Vae):
-            raise InputError(f"autoencoder: expected encode and decode, got {type(autoencoder).__name__}")
+        vae = as_vae(autoencoder)
+        scale = float(getattr(vae, "scaling_factor", 1.0)) if scale is None else scale
         if not scale > 0:
             raise InputError(f"scale: expected a positive number, got {scale}")
-        self.autoencoder, self.denoiser, self.scale, self.shape = autoencoder, denoiser, scale, shape
+        self.autoencoder, self.denoiser, self.scale, self.shape = vae, denoiser, scale, shape
+        if shape is not None:
+            check_divisible("shape", tuple(shape[1:]), self.multiple)
+
+    @property
+    def multiple(self) -> int:
+        """What spatial sizes of images must be divisible by, where the parts say so."""
+        return int(getattr(self.autoencoder, "multiple", 1)) * int(getattr(self.denoiser, "multiple", 1))
 
     @property
     def schedule(self) -> Schedule:
@@ -60,12 +69,11 @@ class LatentDiffusion(nn.Module):
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b z *coarse"]:
         """Scaled codes of images in [-1, 1]."""
-        mean: Tensor = self.autoencoder.encode(x)[0]
-        return mean * self.scale
+        return mean_code(self.autoencoder, x) * self.scale
 
     def decode(self, z: Float[Tensor, "b z *coarse"]) -> Float[Tensor, "b c *space"]:
         """Images of scaled codes."""
-        x: Tensor = self.autoencoder.decode(z / self.scale)
+        x: Tensor = self.autoencoder.decode(z / self.scale)  # type: ignore[operator]
         return x
 
     def forward(self, z_t: Float[Tensor, "b z *coarse"], t: Time, label: Int[Tensor, " b"] | None = None) -> Posterior:

@@ -23,8 +23,16 @@ BUILDERS: dict[str, tuple[str, str]] = {
     "convnext": ("classifier", "cfx.models.classifiers:ConvNext"),
     "densenet": ("classifier", "cfx.models.classifiers:DenseNet"),
     "residual-unet": ("segmenter", "cfx.models.segmenters:ResidualUnet"),
+    "monai-diffusion-unet": ("denoiser", "cfx.models.unet:Unet"),
+    "monai-autoencoder-kl": ("vae", "cfx.models.others:MonaiKl"),
+    "monai-densenet121": ("classifier", "cfx.models.others:densenet121"),
+    "monai-resnet18": ("classifier", "cfx.models.others:resnet18"),
+    "monai-resnet50": ("classifier", "cfx.models.others:resnet50"),
+    "diffusers-unet2d": ("denoiser", "cfx.models.others:diffusers_unet"),
+    "diffusers-autoencoder-kl": ("vae", "cfx.models.others:diffusers_kl"),
 }
-"""Registry name -> what the network is for, and where it is built."""
+"""Registry name -> what the network is for, and where it is built; `monai-` and `diffusers-` take the keywords of
+those packages."""
 
 
 def builder(name: str) -> Builder:
@@ -61,10 +69,12 @@ def build(name: str, **config: object) -> nn.Module:
     """
     make = builder(name)
     known = signature(make).parameters
-    unknown = sorted(set(config) - set(known))
+    others = any(p.kind is Parameter.VAR_KEYWORD for p in known.values())  # which its package knows
+    unknown = [] if others else sorted(set(config) - set(known))
     if unknown:
         raise InputError(f"network {name}: unknown keys {unknown}; expected some of {sorted(known)}")
-    missing = [k for k, p in known.items() if p.default is Parameter.empty and k not in config]
+    needed = {k: p for k, p in known.items() if p.kind is not Parameter.VAR_KEYWORD}
+    missing = [k for k, p in needed.items() if p.default is Parameter.empty and k not in config]
     if missing:
         raise InputError(f"network {name}: missing keys {missing}")
     try:

@@ -7,7 +7,6 @@ handed over are copies, and every part's state is restored, also after an error 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
-from textwrap import shorten
 from typing import TypeVar
 
 import torch
@@ -15,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cfx.core.errors import InputError
+from cfx.core.errors import InputError, in_one_line
+from cfx.core.outputs import tensor_of
 
 T = TypeVar("T")
 
 BATCH = 64
 """Images a network is shown together where nothing else is asked for."""
-_LONGEST = 400  # characters of an error's message that are quoted; compilers add pages
 
 
 def device_of(*networks: object) -> torch.device | None:
@@ -94,15 +93,7 @@ def ask(
         raise
     except Exception as error:
         shapes = ", ".join(str(tuple(v.shape)) for v in images)
-        raise InputError(f"{name}: failed on images of shape {shapes}: {_words(error)}") from error
-
-
-def _words(error: Exception) -> str:
-    """The message of an error in one line; of a script's, which is a whole traceback, its last."""
-    text = str(error).strip()
-    if "Traceback of TorchScript" in text:
-        text = text.splitlines()[-1]
-    return shorten(text, _LONGEST, placeholder=" ...") or type(error).__name__
+        raise InputError(f"{name}: failed on images of shape {shapes}: {in_one_line(error)}") from error
 
 
 def in_batches(
@@ -127,14 +118,15 @@ def in_batches(
 def columns(out: object, n: int, name: str = "classifier") -> Float[Tensor, "n k"]:
     """Numbers for `n` images with one row an image, float32: `(n, k)` as it is, `(n,)` as `(n, 1)`.
 
-    A network that squeezes its output drops the row of a lone image: a number, or k of them, are then its row.
+    A network that squeezes its output drops the row of a lone image: a number, or k of them, are then its row. Outputs
+    that wrap the numbers (`.logits`, a mapping, the first of a tuple) are unwrapped by `cfx.core.outputs`.
 
     Raises:
         InputError: anything else.
     """
-    if isinstance(out, Tensor) and n == 1 and out.ndim < 2:
-        out = out.reshape(1, -1)
-    if not isinstance(out, Tensor) or out.ndim not in (1, 2) or len(out) != n:
-        came = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise InputError(f"{name}: expected logits of shape ({n}, k), got {came}")
-    return out.as_subclass(Tensor).reshape(n, -1).float()
+    found = tensor_of(out, name)
+    if n == 1 and found.ndim < 2:
+        found = found.reshape(1, -1)
+    if found.ndim not in (1, 2) or len(found) != n:
+        raise InputError(f"{name}: expected logits of shape ({n}, k), got {tuple(found.shape)}")
+    return found.reshape(n, -1).float()

@@ -5,13 +5,14 @@ embedding has k + 1 rows; the last is the null label, so that one network serves
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 
-from cfx.core.errors import InputError
+from cfx.core.denoiser import check_divisible
 from cfx.models.layers import convolution, groups
 from cfx.models.patches import depth_to_space, space_to_depth
 
@@ -40,7 +41,7 @@ def unet(
         norm_groups: Groups of the group normalisation; the largest that fits, up to 32, by default.
         classes: Number of class labels; None for an unconditional network.
     """
-    return DiffusionModelUNet(
+    return Unet(
         spatial_dims=spatial_dims,
         in_channels=in_channels,
         out_channels=out_channels or in_channels,
@@ -52,6 +53,34 @@ def unet(
         num_class_embeds=None if classes is None else classes + 1,
         use_flash_attention=False,
     )
+
+
+class Unet(DiffusionModelUNet):
+    """MONAI's network, which also says what sizes it can take (`multiple`): every level but the last halves them."""
+
+    def __init__(self, *, channels: Sequence[int] = (32, 64, 64, 64), **keywords: Any) -> None:  # noqa: ANN401
+        """Keywords are MONAI's."""
+        super().__init__(channels=channels, **keywords)
+        self.multiple = 2 ** (len(channels) - 1)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c *space"],
+        timesteps: Int[Tensor, " b"],
+        context: Tensor | None = None,
+        class_labels: Int[Tensor, " b"] | None = None,
+        down_block_additional_residuals: tuple[Tensor] | None = None,
+        mid_block_additional_residual: Tensor | None = None,
+    ) -> Float[Tensor, "b c2 *space"]:
+        """MONAI's call.
+
+        Raises:
+            InputError: a spatial size is not a multiple of the coarsest level's stride.
+        """
+        check_divisible("x_t", tuple(x.shape[2:]), self.multiple)
+        residuals = down_block_additional_residuals, mid_block_additional_residual
+        y: Tensor = super().forward(x, timesteps, context, class_labels, *residuals)
+        return y
 
 
 class PatchUnet(nn.Module):
@@ -124,8 +153,7 @@ class PatchUnet(nn.Module):
         Raises:
             InputError: a spatial size is not a multiple of `patch` times the coarsest level's stride.
         """
-        if any(s % self.multiple for s in x_t.shape[2:]):
-            raise InputError(f"x_t: expected spatial sizes divisible by {self.multiple}, got {tuple(x_t.shape[2:])}")
+        check_divisible("x_t", tuple(x_t.shape[2:]), self.multiple)
         h = self.body(space_to_depth(x_t, self.patch), timesteps, class_labels=class_labels)
         h = torch.cat([depth_to_space(h, self.patch, x_t.ndim - 2), self.stem(x_t)], dim=1)
         y: Tensor = self.out(nn.functional.silu(self.mix(nn.functional.silu(h))))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cfx.core.errors import InputError
+from cfx.core.outputs import tensor_of
 from cfx.models.running import columns
 
 
@@ -75,7 +76,7 @@ class Near(nn.Module):
         Raises:
             InputError: the regressor does not return one value an image.
         """
-        value: Tensor = self.regressor(x)
+        value = tensor_of(self.regressor(x), "regressor")
         if value.numel() != len(x):
             raise InputError(f"regressor: expected one value an image, got shape {tuple(value.shape)}")
         u = (value.reshape(-1) - self.goal) / self.tolerance

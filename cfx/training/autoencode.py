@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cfx.core.cohort import Source
+from cfx.core.denoiser import check_divisible
 from cfx.core.random import normal
 from cfx.models import build, load
 from cfx.models.autoencoder import AutoencoderKl
@@ -70,6 +71,7 @@ class VaeObjective:
     def players(self) -> dict[str, nn.Module]:
         """The autoencoder, and the discriminator if its weight is positive."""
         main = cast(AutoencoderKl, build(self.name, **self.network_config))
+        check_divisible("data", self.shape[1:], int(getattr(main, "multiple", 1)))
         self.latent = main.latent_shape(self.shape[1:])
         if not self.config.adversarial_weight:
             return {"main": main}

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cfx.core.cohort import Source
-from cfx.core.denoiser import Denoiser, Posterior
+from cfx.core.denoiser import Denoiser, Posterior, check_divisible
 from cfx.core.random import normal, uniform
 from cfx.core.schedule import Prediction, Schedule
 from cfx.models import build
@@ -82,8 +82,14 @@ class DiffusionObjective:
         self.network_config = data_keywords(network, shape) | {"classes": config.classes}
 
     def players(self) -> dict[str, nn.Module]:
-        """The denoising network."""
-        return {"main": build(self.name, **self.network_config)}
+        """The denoising network.
+
+        Raises:
+            InputError: images of a size that the network cannot halve as often as it does.
+        """
+        network = build(self.name, **self.network_config)
+        check_divisible("data", self.shape[1:], int(getattr(network, "multiple", 1)))
+        return {"main": network}
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         """The network, prepared or not, as a posterior-valued function."""

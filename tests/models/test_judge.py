@@ -72,7 +72,8 @@ def test_a_gradient_is_had_where_gradients_are_off_and_leaves_none_behind():
         (nn.Identity(), r"scan: expected logits of shape \(6, k\), got \(6, 1, 2, 2\)"),
         (nn.Flatten(0), r"scan: expected logits of shape \(6, k\), got \(24,\)"),
         (nn.LSTM(2, 2), r"scan: failed on images of shape \(6, 1, 2, 2\): LSTM: Expected input to be 2D or 3D"),
-        (lambda x: {"logits": x}, r"scan: expected logits of shape \(6, k\), got dict"),
+        (lambda x: {"logits": x}, r"scan: expected logits of shape \(6, k\), got \(6, 1, 2, 2\)"),
+        (lambda x: {"a": x, "b": x}, r"scan: expected a tensor under logits, out or sample, .*keys \['a', 'b'\]"),
     ],
 )
 def test_what_is_no_classifier_is_refused_by_name(classifier, message):

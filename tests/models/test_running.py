@@ -222,9 +222,21 @@ def test_every_convention_of_one_row_an_image_is_read(out, n, rows):
         (torch.zeros(3), r"\(3,\)"),
         (torch.zeros(1, 2), r"\(1, 2\)"),
         (torch.zeros(2, 2, 2), r"\(2, 2, 2\)"),
-        ({"logits": 0}, "dict"),
     ],
 )
 def test_what_is_not_one_row_an_image_is_refused(out, came):
     with pytest.raises(InputError, match=rf"oracle: expected logits of shape \(2, k\), got {came}"):
+        columns(out, 2, "oracle")
+
+
+@pytest.mark.parametrize("wrap", [lambda v: {"logits": v, "hidden": v * 0}, lambda v: (v, v * 0), lambda v: [{"a": v}]])
+def test_wrapped_numbers_are_unwrapped(wrap):
+    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    torch.testing.assert_close(columns(wrap(rows), 2), rows)
+    torch.testing.assert_close(columns(wrap(rows[0]), 1), rows[:1])
+
+
+@pytest.mark.parametrize("out", [{"logits": 0}, None, {"a": torch.zeros(2, 1), "b": torch.zeros(2, 1)}])
+def test_what_holds_no_numbers_is_refused(out):
+    with pytest.raises(InputError, match="oracle: expected a tensor"):
         columns(out, 2, "oracle")
