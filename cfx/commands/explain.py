@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from cfx.atlas import Atlas, write_atlas
 from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort, Source, part, subjects
 from cfx.core.denoiser import Generative
-from cfx.core.errors import InputError
+from cfx.core.errors import InputError, heard
 from cfx.counterfactual import Depth, build_method
 from cfx.counterfactual.explain import DEPTHS
 from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_row, summarise
@@ -28,7 +29,7 @@ from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import alone
 from cfx.runtime.processes import make_accelerator
-from cfx.runtime.provenance import source_print
+from cfx.runtime.provenance import hardware, source_print, versions
 from cfx.runtime.shares import even, is_main, joined, together
 
 if TYPE_CHECKING:
@@ -74,12 +75,16 @@ class ExplainConfig(RunConfig):
     """Go on with what the folder has, if it was made of the same; false starts anew and replaces it."""
 
 
-def explain_run(config: ExplainConfig) -> dict[str, Any]:
+def explain_run(config: ExplainConfig, words: str = "") -> dict[str, Any]:
     """Explain a cohort and write `atlas.zarr`, `metrics.zarr`, `report.html`, `summary.json` and `config.yaml`.
 
     Under `accelerate launch` the processes share the rows by whole atlas shards. Each finished batch is written at
     once, so the same command goes on with an interrupted run. Nothing is replaced before everything is checked. At
     further depths the atlases are `atlas-<depth>.zarr` and `metrics-<depth>.zarr`.
+
+    Args:
+        config: What to explain.
+        words: The command line, for the record.
 
     Returns:
         The flat metrics of `summary.json`; metrics of further depths carry the depth as prefix.
@@ -88,34 +93,21 @@ def explain_run(config: ExplainConfig) -> dict[str, Any]:
         InputError, CheckpointError, AtlasError: as `explain`, `cfx.models.load` and `cfx.atlas.Atlas`.
     """
     accelerator = make_accelerator()
-    with alone(config.folder, accelerator):
-        return _explained(config, accelerator)
-
-
-def _explained(config: ExplainConfig, accelerator: "Accelerator") -> dict[str, Any]:
-    """The run, in a folder that is its own."""
-    run = _Run(config, accelerator)
-    folder, summary = run.folder, dict[str, Any]()
-    first, *others = config.depths
-    atlas, found = run.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
-    groups = subjects(run.source)
-    rows = {k: v for k, v in found.items() if k != "outside_mask_error"}
-    summary |= summarise(rows, groups) | run.null_edit_error(atlas)
-    summary["outside_mask_error"] = float(found["outside_mask_error"].max())
-    for depth in others:
-        _, more = run.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
-        figures = summarise(more, groups)
-        summary |= {f"{depth}_{k}": v for k, v in figures.items() if not k.startswith("outside_mask_error")}
-    folder.summary(summary)
-    if is_main():
-        write_report(folder / "report.html", atlas, metrics=summary, title=config.name, notes=run.notes)
+    with alone(config.folder, accelerator), heard() as warned:
+        run = _Run(config, accelerator, words)
+        atlas, summary = run.everything()
+        run.folder.summary(summary)
+        if is_main():
+            atlas.note(warnings=warned)
+            write_report(run.folder / "report.html", atlas, metrics=summary, title=config.name, notes=run.notes)
     return summary
 
 
 class _Run:
     """The objects of a run, loaded and checked once."""
 
-    def __init__(self, config: ExplainConfig, accelerator: "Accelerator") -> None:
+    def __init__(self, config: ExplainConfig, accelerator: "Accelerator", words: str) -> None:
+        self.words = words
         self.config, self.accelerator, self.folder = config, accelerator, RunFolder(config.folder)
         self.method = build_method(config.method)
         self.generator = _generator(config.generator, accelerator.device)
@@ -139,6 +131,28 @@ class _Run:
         images = {"images": source_print(self.source), "reference": source_print(self.reference)}
         return networks | images | {"settings": repr(self.method), "target": str(config.target)}
 
+    @cached_property
+    def made(self) -> dict[str, Any]:
+        """When, how and where the rows were made."""
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        return {"date": date, "command": self.words} | {
+            "hardware": hardware(self.accelerator.device), "versions": versions()
+        }  # fmt: skip
+
+    def everything(self) -> tuple[Atlas[Counterfactuals], dict[str, Any]]:
+        """The atlas of the first depth, and the figures of all depths."""
+        first, *others = self.config.depths
+        folder, groups = self.folder, subjects(self.source)
+        atlas, found = self.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
+        rows = {k: v for k, v in found.items() if k != "outside_mask_error"}
+        summary = summarise(rows, groups) | self.null_edit_error(atlas)
+        summary["outside_mask_error"] = float(found["outside_mask_error"].max())
+        for depth in others:
+            _, more = self.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
+            figures = summarise(more, groups)
+            summary |= {f"{depth}_{k}": v for k, v in figures.items() if not k.startswith("outside_mask_error")}
+        return atlas, summary
+
     def explained(self, depth: Depth, path: Path, metrics: Path) -> tuple[Atlas[Counterfactuals], Mapping[str, Tensor]]:
         """All rows at one depth, in an atlas, and what was measured of each, in another and here."""
         config, accelerator = self.config, self.accelerator
@@ -148,7 +162,8 @@ class _Run:
         )  # fmt: skip
         with together(accelerator):
             atlas = open_atlas(
-                path, task, accelerator, fingerprint=self.prints, attributes={"config": config.model_dump(mode="json")},
+                path, task, accelerator, fingerprint=self.prints,
+                attributes={"config": config.model_dump(mode="json"), "made": self.made},
                 exists="resume" if config.resume else "overwrite",
             )  # fmt: skip
             self.folder.begin(config)
@@ -214,5 +229,5 @@ CONFIG = ExplainConfig
 
 def command(config: ExplainConfig, words: str) -> str:
     """Run, and say what came out."""
-    text = "\n".join(lines(explain_run(config)))
+    text = "\n".join(lines(explain_run(config, words)))
     return f"{text}\n\nwrote {config.folder}/report.html, atlas.zarr, metrics.zarr, summary.json, config.yaml"

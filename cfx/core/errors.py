@@ -1,6 +1,10 @@
 """The one family of errors cfx raises for what a user handed in or what the machine refused, and its warning."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from textwrap import shorten
+from typing import TextIO
 
 _LONGEST = 400  # characters of an error's message that are quoted; compilers add pages
 
@@ -35,3 +39,22 @@ def in_one_line(error: BaseException) -> str:
     if "Traceback of TorchScript" in text:
         text = text.splitlines()[-1]
     return shorten(text, _LONGEST, placeholder=" ...") or type(error).__name__
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """The texts of the warnings of cfx that are given inside, each once; they are shown as ever."""
+    found: list[str] = []
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int,
+            file: TextIO | None = None, line: str | None = None,
+        ) -> None:  # fmt: skip
+            if issubclass(category, CfxWarning) and str(message) not in found:
+                found.append(str(message))
+            usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield found

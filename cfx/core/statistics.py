@@ -5,12 +5,14 @@ subject are alike, so that resampling rows takes them for more evidence than the
 correlation r between them, the variance of a mean is 1 + (m - 1) r times that of independent rows. The estimate stays
 the mean over rows; a resample of subjects has as many rows as its subjects have, so its mean is a ratio of sums.
 
-References: Efron (1979) for the bootstrap; Kish (1965), "Survey sampling", for the design effect; Davison and Hinkley
-(1997), section 3.8, for resampling whole groups.
+References: Efron (1979) for the bootstrap; Wilson (1927), J. Am. Stat. Assoc. 22, for shares; Kish (1965), "Survey
+sampling", for the design effect; Davison and Hinkley (1997), section 3.8, for resampling whole groups.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -96,6 +98,28 @@ def bootstrap_interval(
         InputError: no rows, another number of groups than rows, or `level` outside (0, 1).
     """
     return _interval_of_ratio(values.double(), None, groups, draws, level, seed)
+
+
+def wilson_interval(share: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of n independent units, honest also where all or none of them have the property.
+
+    With z the normal quantile, the shares q for which |share - q| <= z sqrt(q (1 - q) / n) (Wilson 1927). A bootstrap
+    of 12 out of 12 says 1 to 1; this says 0.76 to 1.
+
+    Args:
+        share: The share, in [0, 1].
+        n: Number of units.
+        level: Coverage.
+
+    Raises:
+        InputError: no units, a share outside [0, 1], or `level` outside (0, 1).
+    """
+    if n < 1 or not 0 <= share <= 1 or not 0 < level < 1:
+        raise InputError(f"share, n, level: expected a share in [0, 1] of units, got {share}, {n}, {level}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle, scale = share + z * z / (2 * n), 1 + z * z / n
+    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 def paired_difference(

@@ -3,11 +3,12 @@
 import base64
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.image import imsave
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 Pixels = NDArray[np.float32]
@@ -30,14 +31,21 @@ def centre(difference: Pixels) -> tuple[int, ...]:
     return tuple(int(np.tensordot(np.indices(mass.shape)[i], mass, mass.ndim) / total) for i in range(mass.ndim))
 
 
-def flat(image: Pixels, at: tuple[int, ...]) -> Pixels:
-    """A picture of `(*space)`: itself in 2D; in 3D its three orthogonal slices through `at`, side by side, NaN between.
+def plane(image: Pixels, axis: int, at: int) -> Pixels:
+    """One slice `(h, w)` of a volume as a reader of images holds it: top, or front in axial slices, is up.
 
-    Rows of the picture run downwards along the first axis of each slice, as stored.
+    Axes of a volume run to the right, the front and the top. Axis 0 gives the sagittal slice (front to the right), 1
+    the coronal and 2 the axial one (the right of the subject to the right).
     """
+    found: Pixels = np.take(image, at, axis).T[::-1]
+    return found
+
+
+def flat(image: Pixels, at: tuple[int, ...]) -> Pixels:
+    """A picture of `(*space)`: itself in 2D; in 3D its three `plane`s through `at`, side by side, NaN between."""
     if image.ndim == 2:
         return image
-    slices: list[Pixels] = [np.take(image, at[axis], axis) for axis in range(3)]
+    slices = [plane(image, axis, at[axis]) for axis in range(3)]
     height = max(s.shape[0] for s in slices)
     cells = []
     for i, part in enumerate(slices):
@@ -46,6 +54,11 @@ def flat(image: Pixels, at: tuple[int, ...]) -> Pixels:
         if i < 2:
             cells.append(np.full((height, GAP), np.nan, part.dtype))
     return np.concatenate(cells, 1)
+
+
+def stacked(image: Pixels, places: Sequence[int]) -> Pixels:
+    """Axial slices of a volume `(c, *space)`, one below the other, as a flat image `(c, h, w)`."""
+    return np.stack([np.concatenate([plane(channel, 2, at) for at in places]) for channel in image])
 
 
 def picture(image: Pixels, at: tuple[int, ...]) -> Pixels:
@@ -93,10 +106,24 @@ def _lines(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
 
 
 def data_uri(colours: Pixels) -> str:
-    """RGBA colours in [0, 1] as a PNG inside a `data:` address."""
+    """RGBA colours in [0, 1] as a PNG inside a `data:` address: to 8 bits exact, with a palette where one suffices."""
+    pixels = np.ascontiguousarray((colours * 255).round().astype(np.uint8))
     buffer = io.BytesIO()
-    imsave(buffer, np.ascontiguousarray((colours * 255).round().astype(np.uint8)), format="png")
+    _image(pixels).save(buffer, format="png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """An image of RGBA pixels `(h, w, 4)`; grey values and colour scales are at most 256 colours."""
+    found, index = np.unique(pixels.view("<u4")[..., 0], return_inverse=True)
+    if len(found) > 256:
+        return Image.fromarray(pixels if (pixels[..., 3] < 255).any() else np.ascontiguousarray(pixels[..., :3]))
+    palette = found.view(np.uint8).reshape(-1, 4)
+    image = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8))
+    image.putpalette(palette[:, :3].tobytes())
+    if (palette[:, 3] < 255).any():
+        image.info["transparency"] = palette[:, 3].tobytes()
+    return image
 
 
 def colour_bar() -> str:

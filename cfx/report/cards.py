@@ -1,6 +1,6 @@
 """A result as the report shows it: one `Line` of text and a few `Picture`s a row, failures first."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
+from cfx.counterfactual.metrics.rows import CHANGED
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.display import images
+from cfx.report.numbers import NONE, number, percent, probability
 
 ORDER: Final = (Verdict.REFUSED, Verdict.UNSTABLE, Verdict.BUDGET, Verdict.FLIPPED, Verdict.ALREADY)
 """Order of a page: what went wrong comes first."""
@@ -21,13 +23,16 @@ ORDER: Final = (Verdict.REFUSED, Verdict.UNSTABLE, Verdict.BUDGET, Verdict.FLIPP
 class Line:
     """One row in words; numbers are formatted, `-` where there is none.
 
-    `doubt` says that the row is valid to the classifier but not to the oracle.
+    `doubt` says that the row is valid to the classifier but not to the oracle, `mistaken` that the classifier gives the
+    input to another class than its `label`, `changed` how much of the image changes visibly.
     """
 
     id: str
     row: int
     verdict: str
     doubt: bool
+    mistaken: bool
+    label: str
     source: str
     target: str
     before: str
@@ -38,6 +43,8 @@ class Line:
     margin: str
     nfe: int
     nfe_unet_backward: int
+    consent: str
+    changed: str
 
 
 @dataclass(frozen=True)
@@ -65,28 +72,11 @@ def check_cohort(result: Counterfactuals, cohort: Cohort | None) -> None:
         )
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for people: a few significant digits, `-` for None and what is not finite."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:.{digits}g}" if abs(value) < 1e4 else f"{value:.0f}"
-
-
-def probability(value: float) -> str:
-    """A probability with two decimals that never rounds to a certainty it does not have."""
-    if not math.isfinite(value):
-        return "-"
-    if 0 < value < 0.005 or 0.995 < value < 1:
-        return "<0.01" if value < 0.5 else ">0.99"
-    return f"{value:.2f}"
-
-
 def failures_first(result: Counterfactuals) -> list[int]:
     """Positions of all rows: refused, unstable, budget, flipped against the oracle, flipped, already."""
     rank = {int(verdict): i for i, verdict in enumerate(ORDER)}
-    doubt = doubts(result).tolist()
-    codes = result.verdict.tolist()
-    return sorted(range(len(result)), key=lambda i: (rank[codes[i]], not doubt[i], int(result.row[i])))
+    doubt, codes, rows = doubts(result).tolist(), result.verdict.tolist(), result.row.tolist()
+    return sorted(range(len(result)), key=lambda i: (rank[codes[i]], not doubt[i], rows[i]))
 
 
 def doubts(result: Counterfactuals) -> Tensor:
@@ -97,26 +87,34 @@ def doubts(result: Counterfactuals) -> Tensor:
     return (valid & (result.oracle_probs_after.argmax(1) != result.target)).cpu()
 
 
+def class_names(cohort: Cohort | None) -> dict[int, str]:
+    """Names of the classes by number, as far as they are known."""
+    return {} if cohort is None else {i: str(name) for i, name in enumerate(cohort.classes)}
+
+
 def lines(result: Counterfactuals, cohort: Cohort | None) -> list[Line]:
     """Every row in words, in the order of the result."""
     ids = cohort.ids if cohort is not None else tuple(str(r) for r in result.row.tolist())
-    names = dict(enumerate(cohort.classes)) if cohort is not None else {}
-    doubt = doubts(result).tolist()
+    names, doubt, labels = class_names(cohort), doubts(result).tolist(), _labels(result, cohort)
+    changed, verdicts = changed_share(result).tolist(), result.verdicts
 
     def p(probs: Tensor | None, i: int) -> str:
         inside = probs is not None and int(result.target[i]) < probs.shape[1]
-        return probability(float(probs[i, int(result.target[i])])) if probs is not None and inside else "-"
+        return probability(float(probs[i, int(result.target[i])])) if probs is not None and inside else NONE
 
-    def name(label: int) -> str:
-        return str(names.get(label, label))
+    def name(label: int | None) -> str:
+        return NONE if label is None else names.get(label, str(label))
 
-    return [
-        Line(
+    def line(i: int) -> Line:
+        source = int(result.probs_before[i].argmax()) if result.probs_before[i].isfinite().all() else None
+        return Line(
             id=str(ids[i]),
             row=int(result.row[i]),
-            verdict=result.verdicts[i],
+            verdict=verdicts[i],
             doubt=doubt[i],
-            source=name(int(result.probs_before[i].argmax())) if result.probs_before[i].isfinite().all() else "-",
+            mistaken=None not in (source, labels[i]) and source != labels[i],
+            label=name(labels[i]),
+            source=name(source),
             target=name(int(result.target[i])),
             before=p(result.probs_before, i),
             after=p(result.probs_after, i),
@@ -126,13 +124,28 @@ def lines(result: Counterfactuals, cohort: Cohort | None) -> list[Line]:
             margin=f"{number(float(result.margin_after[i]))} of {number(float(result.margin[i]))}",
             nfe=int(result.nfe_unet_forward[i]),
             nfe_unet_backward=int(result.nfe_unet_backward[i]),
+            consent=NONE if result.consent is None else number(float(result.consent[i]), 2),
+            changed=percent(changed[i]),
         )
-        for i in range(len(result))
-    ]
+
+    return [line(i) for i in range(len(result))]
+
+
+def _labels(result: Counterfactuals, cohort: Cohort | None) -> list[int | None]:
+    """The class every row is labelled with, None where that is no class of the classifier."""
+    if cohort is None or cohort.y is None or cohort.y.ndim != 1:
+        return [None] * len(result)
+    return [y if 0 <= y < result.probs_before.shape[1] else None for y in cohort.y.long().tolist()]
+
+
+def changed_share(result: Counterfactuals) -> Tensor:
+    """Share of every image that changes visibly `(n,)`, as the metric of that name; NaN of images left unread."""
+    visible = ((result.x_cf - result.x).abs().amax(1) > CHANGED).flatten(1)
+    return visible.double().mean(1).cpu()
 
 
 def limit_of(result: Counterfactuals, cohort: Cohort | None) -> float:
-    """The one symmetric colour limit of all differences that are shown."""
+    """The one symmetric colour limit of all changes that are shown."""
     changes = [images.array(result.x_cf - result.x)]
     if cohort is not None and cohort.x_true is not None:
         changes.append(images.array(cohort.x_true) - images.array(result.x))
@@ -144,20 +157,27 @@ def slices(result: Counterfactuals, i: int) -> tuple[int, ...]:
     return images.centre(images.array(result.x_cf[i] - result.x[i]).mean(0))
 
 
-def layers(result: Counterfactuals, cohort: Cohort | None, i: int, limit: float) -> dict[str, images.Pixels]:
-    """Colours of what one row shows, by caption: input, counterfactual, difference, and the truth where it is known."""
-    at = slices(result, i)
+def shown(result: Counterfactuals, cohort: Cohort | None, i: int) -> tuple[dict[str, images.Pixels], list[str]]:
+    """What one row shows by caption, as arrays `(c, *space)`, and which captions are changes.
+
+    Input, counterfactual and change, and the truth where it is known.
+    """
     x, x_cf = images.array(result.x[i]), images.array(result.x_cf[i])
-    found = {
-        "Input": images.picture(x, at),
-        "Counterfactual": images.picture(x_cf, at),
-        "Difference": images.difference(x_cf - x, at, limit),
-    }
+    found = {"Input": x, "Counterfactual": x_cf, "Change": x_cf - x}
     if cohort is not None and cohort.x_true is not None:
         truth = images.array(cohort.x_true[i])
-        found["True counterfactual"] = images.picture(truth, at)
-        found["True difference"] = images.difference(truth - x, at, limit)
-    return found
+        found |= {"True counterfactual": truth, "True change": truth - x}
+    return found, [caption for caption in found if caption.endswith("hange")]
+
+
+def layers(result: Counterfactuals, cohort: Cohort | None, i: int, limit: float) -> dict[str, images.Pixels]:
+    """Colours of what one row shows, by caption; changes on the scale [-limit, limit]."""
+    at = slices(result, i)
+    found, changes = shown(result, cohort, i)
+    return {
+        caption: images.difference(image, at, limit) if caption in changes else images.picture(image, at)
+        for caption, image in found.items()
+    }
 
 
 def outlines(result: Counterfactuals, cohort: Cohort | None, i: int) -> dict[str, np.ndarray]:
@@ -172,21 +192,31 @@ def outlines(result: Counterfactuals, cohort: Cohort | None, i: int) -> dict[str
 def pictures(result: Counterfactuals, cohort: Cohort | None, i: int, limit: float, line: Line) -> list[Picture]:
     """The pictures of one row, the outlines over its input."""
     drawn = tuple((kind, images.outline(mask)) for kind, mask in outlines(result, cohort, i).items() if mask.any())
-    said = {
-        "Input": f"Input of {line.id}, classified {line.source}, edited region outlined",
-        "Counterfactual": f"Counterfactual of {line.id} towards {line.target}, verdict {line.verdict}",
-        "Difference": f"Counterfactual minus input of {line.id}",
-        "True counterfactual": f"True counterfactual of {line.id}",
-        "True difference": f"True counterfactual minus input of {line.id}",
-    }
     return [
-        Picture(
-            caption=caption,
-            alt=said[caption],
-            uri=images.data_uri(colours),
-            width=colours.shape[1],
-            height=colours.shape[0],
-            outlines=drawn if caption == "Input" else (),
-        )
+        _picture(caption, colours, line, drawn if caption == "Input" else ())
         for caption, colours in layers(result, cohort, i, limit).items()
     ]
+
+
+def _picture(caption: str, colours: images.Pixels, line: Line, drawn: tuple[tuple[str, str], ...] = ()) -> Picture:
+    said = {
+        "Input": f"Input of {line.id}, classified {line.source}{', edited region outlined' if drawn else ''}",
+        "Counterfactual": f"Counterfactual of {line.id} towards {line.target}, verdict {line.verdict}",
+        "Change": f"Counterfactual minus input of {line.id}",
+        "True counterfactual": f"True counterfactual of {line.id}",
+        "True change": f"True counterfactual minus input of {line.id}",
+    }
+    height, width = colours.shape[:2]
+    return Picture(caption, said[caption], images.data_uri(colours), width, height, drawn)
+
+
+def stack(
+    result: Counterfactuals, cohort: Cohort | None, i: int, limit: float, line: Line, places: Sequence[int]
+) -> list[Picture]:
+    """The pictures of one volume again, each its axial slices at these places from the first to the last."""
+    found, changes = shown(result, cohort, i)
+    pictures = {}
+    for caption in ("Input", "Counterfactual", "Change"):
+        flat = images.stacked(found[caption], places)
+        pictures[caption] = images.difference(flat, (), limit) if caption in changes else images.picture(flat, ())
+    return [_picture(caption, colours, line) for caption, colours in pictures.items()]

@@ -1,27 +1,59 @@
-"""The report: one HTML page that needs nothing but itself."""
+"""The report: one HTML page that needs nothing but itself.
+
+It says in words what came out, then shows four figures, the rows, and folded away every other figure. What it holds is
+bounded whatever the number of rows: pictures by `BUDGET`, lines of the table by `LINES`; what is left out is counted.
+"""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
-from torch import Tensor
+import numpy as np
 
 from cfx.atlas import Atlas
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.counterfactual.explain import DEPTHS
-from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.counterfactual.result import Counterfactuals
 from cfx.display import images
-from cfx.display.catalogue import meaning
+from cfx.display.catalogue import meaning, metric
 from cfx.display.templates import render
-from cfx.report.cards import ORDER, Line, Picture, check_cohort, failures_first, limit_of, lines, number, pictures
+from cfx.report.cards import (
+    ORDER,
+    Line,
+    Picture,
+    changed_share,
+    check_cohort,
+    class_names,
+    failures_first,
+    limit_of,
+    lines,
+    pictures,
+    stack,
+)
+from cfx.report.identity import identity
+from cfx.report.numbers import number
+from cfx.report.words import Tally, directions, sentences, tiles
 from cfx.runtime.files import write_whole
 from cfx.runtime.folder import Scalar, flatten
 
 LINES = 2000
 """Most rows in the table at the end; a page of all rows of a large atlas would open nowhere."""
+BUDGET = 10_000_000
+"""Most characters of pictures; rows beyond have no card, and volumes beyond no slices to step through."""
+SLICES = 24
+"""Most axial slices of a volume to step through."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One row with its pictures, and of a volume its axial slices, `places` of them."""
+
+    line: Line
+    pictures: Sequence[Picture]
+    slices: Sequence[Picture] = ()
+    places: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -29,8 +61,68 @@ class Group:
     """The cards of one verdict; `total` counts the rows of that verdict whether shown or not."""
 
     verdict: str
+    meaning: str
     total: int
-    cards: tuple[tuple[Line, list[Picture]], ...]
+    share: str
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric as a line of a table."""
+
+    name: str
+    heading: str
+    value: str
+    interval: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All rows of what is reported; of an atlas without their images.
+
+    Attributes:
+        result: The rows.
+        cohort: The cohort of the same rows, or None.
+        atlas: Where they are from, or None.
+        missing: Rows of the atlas that are not there yet.
+        warnings: What the run warned of.
+    """
+
+    result: Counterfactuals
+    cohort: Cohort | None
+    atlas: Atlas[Counterfactuals] | None = None
+    missing: int = 0
+    warnings: Sequence[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, result: Counterfactuals | Atlas[Counterfactuals], cohort: Cohort | None) -> "Whole":
+        """Every row there is.
+
+        Raises:
+            InputError: no row, or a cohort of other rows.
+        """
+        if isinstance(result, Atlas):
+            lost, said = len(result.missing()), result.attributes.get("warnings", [])
+            found = cls(result.read(images=False), result.read_cohort(images=False), result, lost, said)
+        else:
+            check_cohort(result, cohort)
+            found = cls(result, cohort)
+        if not len(found.result):
+            of = f" of {found.missing} that are to come" if found.missing else ""
+            raise InputError(f"result: expected at least one row, got none{of}")
+        return found
+
+    def with_images(self, at: Sequence[int]) -> tuple[Counterfactuals, Cohort | None]:
+        """The rows at these positions with their images, in this order."""
+        if self.atlas is None:
+            return self.result[at], None if self.cohort is None else self.cohort[at]
+        rows = self.result.row[at].tolist()
+        found, known = self.atlas.read(rows), self.atlas.read_cohort(rows)
+        place = {row: i for i, row in enumerate(found.row.tolist())}
+        order = [place[row] for row in rows]
+        return found[order], known[order]
 
 
 def write_report(
@@ -43,20 +135,21 @@ def write_report(
     notes: Sequence[str] = (),
     max_rows: int = 48,
 ) -> Path:
-    """Write one self-contained HTML page about a result: verdicts, metrics, and a card of pictures a row.
+    """Write one self-contained HTML page about a result: its verdict in words, figures, and a card of pictures a row.
 
-    Failures come first. Beyond `max_rows` cards the page says how many rows have none; the table at the end has a line
-    for each of the first `LINES` rows in that order.
+    Failures come first. The page says how many rows have no card, be it for `max_rows` or since pictures are large, and
+    how many rows of the atlas are missing; the table at its end has a line for each of the first `LINES` rows.
 
     Args:
         path: File to write; its folder is created.
-        result: The result, 2D or 3D, or an atlas of it, of which only the images that are shown are read.
-        cohort: The cohort of the same rows, for names, classes, lesions and the true counterfactuals; an atlas has its
-            own.
+        result: The result, 2D or 3D, or an atlas of it, of which only the images that are shown are read; what the run
+            wrote into the atlas of itself (networks, data, date, command, warnings) is on the page.
+        cohort: The cohort of the same rows, for names, classes, labels, lesions and the true counterfactuals; an atlas
+            has its own.
         metrics: Metrics of the run; `NAME_low` and `NAME_high` are shown as the interval of `NAME`, with the meaning in
-            the catalogue.
+            the catalogue. `changed_share` and `competence`, where they are among them, are in the verdict.
         title: Heading of the page.
-        notes: Paragraphs to print above the cards.
+        notes: Paragraphs to print beside the figures.
         max_rows: Most cards.
 
     Returns:
@@ -66,118 +159,99 @@ def write_report(
         InputError: an empty result, a cohort of other rows, or a metric that is not a scalar.
         CfxError: the file cannot be written.
     """
-    every, known = _every_row(result, cohort)
-    if not len(every):
-        raise InputError("result: expected at least one row, got none")
+    whole, flat = Whole.of(result, cohort), flatten(metrics or {})
+    every, known = whole.result, whole.cohort
     order = failures_first(every)
-    shown = order[: max(max_rows, 0)]
-    flat = flatten(metrics or {})
+    shown, inputs = whole.with_images(order[: max(max_rows, 0)])
+    tally = Tally(every, known, flat, changed_share(shown))
+    limit = limit_of(shown, inputs)
+    cards = _cards(shown, inputs, limit)
     text = render(
         "cfx.report",
         "report.html.j2",
         title=title,
+        whole=whole,
+        verdict=sentences(tally),
+        tiles=tiles(tally),
+        facts=identity(every, whole.atlas),
         notes=list(notes),
-        result=every,
-        tiles=_tiles(every, flat),
-        verdicts=_verdict_table(every),
-        metrics=_metric_table(flat),
+        groups=_groups(every, cards),
+        figures=_figures(flat),
+        directions=directions(tally, class_names(known)),
         lines=lines(every[order[:LINES]], None if known is None else known[order[:LINES]]),
-        omitted=len(every) - len(shown),
-        **_cards(every, *_with_images(result, cohort, every.row[shown].tolist(), shown)),
+        pictured=len(cards),
+        sliced=sum(bool(card.slices) for card in cards),
+        limit=f"{limit:.2g}",
+        bar=images.colour_bar(),
+        **_known(every, inputs, tally),
     )
     write_whole(Path(path), text.encode())
     return Path(path)
 
 
-def _every_row(
-    result: Counterfactuals | Atlas[Counterfactuals], cohort: Cohort | None
-) -> tuple[Counterfactuals, Cohort | None]:
-    """All rows; of an atlas without their images."""
-    if isinstance(result, Atlas):
-        return result.read(images=False), result.read_cohort(images=False)
-    check_cohort(result, cohort)
-    return result, cohort
-
-
-def _with_images(
-    result: Counterfactuals | Atlas[Counterfactuals], cohort: Cohort | None, rows: Sequence[int], at: Sequence[int]
-) -> tuple[Counterfactuals, Cohort | None]:
-    """Some rows with their images, in the order asked for."""
-    if not isinstance(result, Atlas):
-        return result[at], None if cohort is None else cohort[at]
-    found, known = result.read(rows), result.read_cohort(rows)
-    order = [found.row.tolist().index(row) for row in rows]
-    return found[order], known[order]
-
-
-def _cards(every: Counterfactuals, shown: Counterfactuals, cohort: Cohort | None) -> dict[str, object]:
-    texts = lines(shown, cohort)
-    limit = limit_of(shown, cohort)
-    groups = []
-    for verdict in ORDER:
-        total = int((every.verdict == verdict).sum())
-        here = (shown.verdict == verdict).nonzero().flatten().tolist()
-        cards = tuple((texts[i], pictures(shown, cohort, i, limit, texts[i])) for i in here)
-        if total:
-            groups.append(Group(verdict.name.lower(), total, cards))
+def _known(every: Counterfactuals, cohort: Cohort | None, tally: Tally) -> dict[str, bool | int]:
+    """What there is to show beside input and counterfactual."""
     return {
-        "groups": groups,
-        "limit": f"{limit:.2g}",
-        "bar": images.colour_bar(),
         "volumes": every.x.ndim == 5,
+        "placed": cohort is not None and cohort.affine is not None,
         "channels": every.x.shape[1],
         "has_truth": cohort is not None and cohort.x_true is not None,
         "has_lesion": cohort is not None and cohort.lesion is not None,
+        "has_labels": tally.labels is not None,
+        "has_oracle": every.oracle_probs_after is not None,
     }
 
 
-def _middle(values: Tensor) -> float | None:
-    found = values.double()[values.double().isfinite()].tolist()
-    return median(found) if found else None
+def _cards(shown: Counterfactuals, cohort: Cohort | None, limit: float) -> list[Card]:
+    """A card for every row whose pictures fit into the budget, one at least; then slices from what is left of it."""
+    texts, cards, left = lines(shown, cohort), list[Card](), BUDGET
+    for i, line in enumerate(texts):
+        found = pictures(shown, cohort, i, limit, line)
+        left -= _characters(found)
+        if left < 0 and cards:
+            break
+        cards.append(Card(line, found))
+    return list(_sliced(cards, shown, cohort, limit, left)) if shown.x.ndim == 5 else cards
 
 
-def _tiles(result: Counterfactuals, metrics: Mapping[str, Scalar]) -> list[tuple[str, str, str]]:
-    """Headline figures as (value, name, remark)."""
-    n = len(result)
-    oracle = result.oracle_validity
-    rows = result.target.long()[:, None]
-    edited = result.verdict == Verdict.FLIPPED
-    return [
-        (f"{result.validity:.1%}", "validity", f"{round(result.validity * n)} of {n} rows reach the margin"),
-        (
-            "-" if oracle is None else f"{oracle:.1%}",
-            "oracle validity",
-            "no oracle was given" if oracle is None else f"{round(oracle * n)} of {n} rows, by a second classifier",
-        ),
-        (number(_middle(result.probs_after.gather(1, rows))), "median p(target)", "after the edit, all rows"),
-        (_said(metrics.get("l1")), "mean |change|", "per pixel, all rows"),
-        (number(_middle(result.strength[edited])), "median strength", "flipped rows"),
-        (number(_middle(result.nfe_unet_forward)), "median evaluations", "of the generator, a row"),
-        (number(float(result.seconds.mean())), "seconds a row", f"{number(float(result.seconds.sum()))} s in all"),
-    ]
+def _sliced(
+    cards: Sequence[Card], shown: Counterfactuals, cohort: Cohort | None, limit: float, left: int
+) -> Iterator[Card]:
+    """The cards, the first of them with as many stacks of slices as fit."""
+    deep = shown.x.shape[-1]
+    places = np.linspace(0, deep - 1, min(deep, SLICES)).round().astype(int).tolist()
+    for i, card in enumerate(cards):
+        found = stack(shown, cohort, i, limit, card.line, places) if left > 0 else []
+        left -= _characters(found)
+        yield Card(card.line, card.pictures, found, places) if found and left >= 0 else card
 
 
-def _verdict_table(result: Counterfactuals) -> list[dict[str, object]]:
-    counts = {verdict: int((result.verdict == verdict).sum()) for verdict in ORDER}
-    return [
-        {
-            "name": verdict.name.lower(),
-            "count": count,
-            "share": f"{count / len(result):.1%}",
-            "meaning": verdict.meaning,
-        }
-        for verdict, count in counts.items()
-    ]
+def _characters(found: Sequence[Picture]) -> int:
+    """How large pictures are on the page."""
+    return sum(len(picture.uri) for picture in found)
 
 
-def _metric_table(metrics: Mapping[str, Scalar]) -> list[tuple[str, str, str, str]]:
-    """Rows of (name, value, interval, meaning); bounds are folded into the metric they bound."""
+def _groups(every: Counterfactuals, cards: Sequence[Card]) -> list[Group]:
+    """The cards by verdict, and every verdict whether there are rows of it or not."""
+    groups = []
+    for verdict in ORDER:
+        name, total = verdict.name.lower(), int((every.verdict == verdict).sum())
+        here = tuple(card for card in cards if card.line.verdict == name)
+        groups.append(Group(name, verdict.meaning, total, f"{total / len(every):.1%}", here))
+    return groups
+
+
+def _figures(metrics: Mapping[str, Scalar]) -> dict[str, list[Figure]]:
+    """Tables of figures by depth, "" for that of the report; bounds are folded into the metric they bound."""
     bounds = {f"{name}{end}" for name in metrics for end in ("_low", "_high")} & metrics.keys()
-    return [
-        (name, _said(value), _interval(metrics, name), meaning(name, DEPTHS))
-        for name, value in metrics.items()
-        if name not in bounds
-    ]
+    found: dict[str, list[Figure]] = {"": []}
+    for name, value in metrics.items():
+        depth, _, bare = name.partition("_")
+        depth, bare = (depth, bare) if depth in DEPTHS and bare else ("", name)
+        if name not in bounds:
+            text = Figure(name, metric(bare).heading, _said(value), _interval(metrics, name), meaning(bare, DEPTHS))
+            found.setdefault(depth, []).append(text)
+    return {depth: rows for depth, rows in found.items() if rows}
 
 
 def _said(value: Scalar) -> str:

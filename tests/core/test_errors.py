@@ -1,5 +1,7 @@
 """One family: what cfx raises on purpose can be caught as one, and as what Python would have raised."""
 
+import warnings
+
 import pytest
 
 from cfx.core import errors
@@ -16,3 +18,12 @@ def test_wrong_input_is_a_value_error_and_a_wrong_launch_a_runtime_error():
     assert issubclass(errors.InputError, ValueError)
     assert issubclass(errors.LaunchError, RuntimeError)
     assert not issubclass(errors.AtlasError, (ValueError, RuntimeError))
+
+
+def test_warnings_of_cfx_are_heard_once_each_and_shown_as_ever():
+    with warnings.catch_warnings(record=True, action="always") as shown, errors.heard() as found:
+        for text in ("first", "second", "first"):
+            warnings.warn(text, errors.CfxWarning, stacklevel=1)
+        warnings.warn("of another", UserWarning, stacklevel=1)
+    assert found == ["first", "second"]
+    assert [str(warning.message) for warning in shown] == ["first", "second", "first", "of another"]

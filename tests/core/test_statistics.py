@@ -13,6 +13,7 @@ from cfx.core.statistics import (
     paired_ratio,
     percentile_interval,
     row_weights,
+    wilson_interval,
 )
 
 
@@ -209,3 +210,26 @@ def test_holm_keeps_the_family_at_its_level() -> None:
 def test_holm_refuses_what_is_no_probability(bad: list) -> None:
     with pytest.raises(InputError, match="p: expected"):
         holm(torch.tensor(bad))
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (12, 12, 0.7575, 1.0), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson_interval_is_that_of_the_books(k: int, n: int, low: float, high: float) -> None:
+    """The last is the example of Newcombe (1998), Statistics in Medicine 17, 857-872, method 3."""
+    assert wilson_interval(k / n, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_interval_holds_the_shares_that_a_normal_test_would_not_reject() -> None:
+    z, share, n = 1.6448536, 0.3, 40
+    for end in wilson_interval(share, n, level=0.9):
+        assert abs(share - end) == pytest.approx(z * math.sqrt(end * (1 - end) / n), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "level"), [(0.5, 0, 0.95), (1.1, 3, 0.95), (float("nan"), 3, 0.95), (0.5, 3, 1.0)]
+)
+def test_wilson_interval_refuses_what_is_no_share(share: float, n: int, level: float) -> None:
+    with pytest.raises(InputError, match="expected a share in"):
+        wilson_interval(share, n, level=level)

@@ -3,10 +3,10 @@
 import base64
 import io
 
-import matplotlib.image
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from PIL import Image
 
 from cfx.display import images
 
@@ -48,14 +48,50 @@ def test_slices_go_through_the_centre_of_the_edit() -> None:
     assert images.centre(change) == (4, 2, 5)
     assert images.centre(0 * change) == (3, 4, 3)
     picture = images.flat(change, (4, 2, 5))
-    assert picture.shape == (8, 7 + 7 + 8 + 2 * images.GAP)
+    assert picture.shape == (8, 8 + 6 + 6 + 2 * images.GAP)
     assert (picture == -0.5).sum() == 3
-    assert np.isnan(picture[:, 7 : 7 + images.GAP]).all()
+    assert np.isnan(picture[:, 8 : 8 + images.GAP]).all()
+
+
+def test_slices_have_the_top_up_and_the_right_of_the_subject_on_the_right() -> None:
+    right, front, top = np.indices((6, 8, 7)).astype(np.float32)
+    sagittal, coronal, axial = (images.plane(front, 0, 2), images.plane(right, 1, 2), images.plane(right, 2, 2))
+    assert sagittal.shape == (7, 8)
+    assert [part[0].tolist() for part in (sagittal, coronal, axial)] == [[*range(8)], [*range(6)], [*range(6)]]
+    for axis, up in ((0, top), (1, top), (2, front)):
+        assert images.plane(up, axis, 2)[:, 0].tolist() == sorted(set(up.ravel().tolist()), reverse=True)
+
+
+def test_stacked_slices_are_the_slices() -> None:
+    volume = np.random.default_rng(0).random((2, 6, 8, 7)).astype(np.float32)
+    stacked = images.stacked(volume, [1, 4])
+    assert stacked.shape == (2, 16, 6)
+    for channel, found in zip(volume, stacked, strict=True):
+        assert_array_equal(found, np.concatenate([images.plane(channel, 2, 1), images.plane(channel, 2, 4)]))
 
 
 def test_data_uri_is_the_picture() -> None:
     image = np.linspace(-1, 1, 12, dtype=np.float32).reshape(1, 3, 4)
-    uri = images.data_uri(images.picture(image, ()))
-    back = matplotlib.image.imread(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    back = opened(images.data_uri(images.picture(image, ()))) / 255
     np.testing.assert_allclose(back[..., 0] * 2 - 1, image[0], atol=1 / 255)
     assert (back[..., 3] == 1).all()
+
+
+@pytest.mark.parametrize("colours", [1, 2, 256, 257, 3000])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_picture_of_any_number_of_colours_is_exact(colours: int, alpha: bool) -> None:
+    random = np.random.default_rng(colours)
+    palette = random.integers(0, 256, (colours, 4)).astype(np.float32) / 255
+    palette[:, 3] = palette[:, 3] if alpha else 1
+    picture = palette[random.integers(0, colours, (60, 70))]
+    assert_array_equal(opened(images.data_uri(picture)), (picture * 255).round().astype(np.uint8))
+
+
+def test_few_colours_take_little_room() -> None:
+    noise = np.random.default_rng(0).random((1, 64, 64)).astype(np.float32) * 2 - 1
+    assert len(images.data_uri(images.picture(noise, ()))) < 64 * 64 * 2
+
+
+def opened(uri: str) -> np.ndarray:
+    """The RGBA pixels of a `data:` address."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA"))

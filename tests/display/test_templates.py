@@ -1,6 +1,10 @@
 """Pages escape what they show, carry their own style, and do not pass over a value that is missing."""
 
+import base64
+import hashlib
+import re
 import sys
+from html import unescape
 
 import pytest
 from jinja2 import TemplateNotFound, UndefinedError
@@ -36,3 +40,27 @@ def test_a_value_that_is_missing_is_no_blank(room):
 def test_a_template_that_is_missing_is_named(room):
     with pytest.raises(TemplateNotFound, match=r"other\.html"):
         render(room, "other.html")
+
+
+def test_the_policy_of_a_page_names_the_hash_of_what_is_written_into_it(room, tmp_path):
+    script = "const a = '<b>' && 1;\n"
+    (tmp_path / "toy_room" / "own.js").write_text(script)
+    (tmp_path / "toy_room" / "page.html.j2").write_text(
+        "{% extends 'page.html.j2' %}{% block policy %}{{ hash_of('own.js') }}{% endblock %}"
+        "{% block after %}<script>{{ verbatim('own.js')|safe }}</script>{% endblock %}"
+    )
+    text = render_own(room, tmp_path)
+    policy = unescape(re.search(r'Content-Security-Policy" content="(.*?)"', text)[1])
+    for tag in ("style", "script"):
+        inside = re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert script in text
+    assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+def render_own(room, tmp_path):
+    """A page of a room on the frame of all pages."""
+    page = tmp_path / "toy_room" / "page.html.j2"
+    page.rename(page.with_name("own.html.j2"))
+    return render(room, "own.html.j2", title="t")

@@ -11,17 +11,17 @@ from cfx.core.errors import InputError
 from cfx.counterfactual.result import Verdict
 from cfx.report.cards import (
     ORDER,
+    changed_share,
     check_cohort,
     doubts,
     failures_first,
     layers,
     limit_of,
     lines,
-    number,
     outlines,
     pictures,
-    probability,
     slices,
+    stack,
 )
 from tests.report.hand_made import make
 
@@ -30,17 +30,6 @@ def test_failures_come_first_and_doubted_before_agreed() -> None:
     result, _ = make()
     assert [result.verdicts[i] for i in failures_first(result)][::2] == [v.name.lower() for v in ORDER]
     assert [i for i in failures_first(result) if result.verdicts[i] == "flipped"] == [5, 0]
-
-
-def test_numbers_for_people() -> None:
-    assert [number(v) for v in (None, float("nan"), 0.12345, 12345.6, 3.2e-7)] == [
-        "-",
-        "-",
-        "0.123",
-        "12346",
-        "3.2e-07",
-    ]
-    assert [probability(p) for p in (0.0, 0.001, 0.5, 0.9999, 1.0)] == ["0.00", "<0.01", "0.50", ">0.99", "1.00"]
 
 
 def test_every_verdict_has_its_place() -> None:
@@ -70,6 +59,36 @@ def test_without_a_cohort_rows_and_classes_go_by_number() -> None:
     assert (line.id, line.source, line.target) == ("103", "0", "1")
 
 
+def test_what_the_classifier_takes_for_another_class_than_its_label_is_said() -> None:
+    result, cohort = make()
+    labelled = replace(cohort, y=torch.tensor([1, 1, 1, 1, 1, 0, 0, -1, 7, 0]))
+    found = lines(result, labelled)
+    assert [line.label for line in found] == ["ill"] * 5 + ["healthy"] * 2 + ["-", "-", "healthy"]
+    assert [line.source for line in found] == ["ill", "healthy"] * 2 + ["-", "healthy"] + ["ill", "healthy"] + [
+        "ill",
+        "-",
+    ]
+    assert [i for i, line in enumerate(found) if line.mistaken] == [1, 3, 6]  # not what has no label, or no answer
+    several = replace(cohort, y=torch.ones(10, 2))
+    assert {(line.label, line.mistaken) for line in lines(result, several)} == {("-", False)}
+
+
+def test_how_much_of_an_image_changes_is_what_the_eye_can_tell() -> None:
+    result, _ = make(2, channels=2)
+    x_cf = result.x.clone()
+    x_cf[0, 1, :3] += 0.06
+    x_cf[1] += 0.04
+    assert changed_share(result.replace(x_cf=x_cf)).tolist() == [pytest.approx(3 / 12), 0]
+    assert lines(result.replace(x_cf=x_cf), None)[0].changed == "25 %"
+
+
+def test_consent_is_shown_where_the_method_asks() -> None:
+    result, _ = make(2)
+    assert lines(result, None)[0].consent == "-"
+    asked = result.replace(consent=torch.tensor([0.4321, float("nan")]))
+    assert [line.consent for line in lines(asked, None)] == ["0.43", "-"]
+
+
 def test_an_oracle_that_lacks_the_target_has_nothing_to_say_of_it() -> None:
     result, cohort = make(2)
     one = result.replace(oracle_probs_before=torch.ones(2, 1), oracle_probs_after=torch.ones(2, 1))
@@ -93,18 +112,18 @@ def test_a_volume_is_cut_through_the_middle_of_its_edit() -> None:
 def test_pixels_are_those_of_the_images() -> None:
     result, cohort = make()
     found = layers(result, cohort, 0, 0.5)
-    assert list(found) == ["Input", "Counterfactual", "Difference", "True counterfactual", "True difference"]
+    assert list(found) == ["Input", "Counterfactual", "Change", "True counterfactual", "True change"]
     for caption, image in (
         ("Input", result.x),
         ("Counterfactual", result.x_cf),
         ("True counterfactual", cohort.x_true),
     ):
         assert found[caption][..., 0] == pytest.approx((image[0, 0].numpy().clip(-1, 1) + 1) / 2, abs=1e-6)
-    grey = found["Difference"][~result.edited[0, 0].numpy()]  # nothing changed: the middle of the scale
+    grey = found["Change"][~result.edited[0, 0].numpy()]  # nothing changed: the middle of the scale
     assert np.ptp(grey, axis=0) == pytest.approx(0)
-    red = found["Difference"][result.edited[0, 0].numpy()]  # brighter
+    red = found["Change"][result.edited[0, 0].numpy()]  # brighter
     assert (red[:, 0] > red[:, 2]).all()
-    assert list(layers(result, None, 0, 0.5)) == ["Input", "Counterfactual", "Difference"]
+    assert list(layers(result, None, 0, 0.5)) == ["Input", "Counterfactual", "Change"]
 
 
 def test_outlines_are_the_masks_and_only_those_that_hold_something_are_drawn() -> None:
@@ -118,6 +137,15 @@ def test_outlines_are_the_masks_and_only_those_that_hold_something_are_drawn() -
     assert all((p.width, p.height) == (10, 12) for p in shown)
     assert all(p.uri.startswith("data:image/png;base64,") for p in shown)
     assert re.search(r"sub-1\b.*already", shown[1].alt)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_slices_of_a_volume_are_stacked_from_the_first_to_the_last(channels: int) -> None:
+    result, cohort = make(1, (6, 8, 7), channels)
+    found = stack(result, cohort, 0, 0.5, lines(result, cohort)[0], [0, 3, 6])
+    assert [picture.caption for picture in found] == ["Input", "Counterfactual", "Change"]
+    assert {(picture.width, picture.height) for picture in found} == {(6, 3 * 8)}
+    assert all("sub-0" in picture.alt and not picture.outlines for picture in found)
 
 
 def test_rows_of_other_images_are_refused() -> None:

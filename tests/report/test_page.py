@@ -1,22 +1,29 @@
 """The page holds every row, failures first, needs nothing but itself, and escapes what it is given."""
 
+import base64
+import hashlib
 import re
+import shutil
+import subprocess
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
-from cfx.atlas import write_atlas
+from cfx.atlas import Atlas, write_atlas
 from cfx.core.errors import CfxError, InputError
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.display.catalogue import Metric, meaning, metric, register
+from cfx.report import page as module
 from cfx.report import panel, write_report
-from cfx.report.page import LINES
+from cfx.report.page import LINES, SLICES
 from tests.report.hand_made import make
 
-VOID = {"meta", "img", "br", "path", "hr"}
+VOID = {"meta", "img", "br", "path", "hr", "input"}
 
 
 class Page(HTMLParser):
@@ -41,11 +48,16 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text.append(data)
 
     def values(self, tag: str, attribute: str) -> list[str]:
         return [found[attribute] or "" for name, found in self.tags if name == tag and attribute in found]
+
+
+def words(found: Page) -> str:
+    """What is to be read on a page."""
+    return " ".join("".join(found.text).split())
 
 
 def page(path: Path, result: Counterfactuals, **more: object) -> Page:
@@ -57,24 +69,27 @@ def test_every_row_with_its_verdict(tmp_path: Path, space: tuple[int, ...], chan
     result, cohort = make(10, space, channels)
     text = write_report(tmp_path / "r.html", result, cohort=cohort, max_rows=4).read_text("utf-8")
     table = text[text.index("Every row") :]
-    rows = re.findall(r'<th scope="row">(sub-\d+)</th><td><span class="badge (\w+)">(\w+)</span>', table)
+    name = r'<th scope="row">(?:<a href="#row-\d+">)?(sub-\d+)(?:</a>)?</th>'
+    rows = re.findall(name + r'<td><span class="badge (\w+)">(\w+)</span>', table)
     assert {name: verdict for name, verdict, _ in rows} == dict(zip(cohort.ids, result.verdicts, strict=True))
     assert all(a == b for _, a, b in rows)
     found = Page(text)
     assert found.values("article", "aria-label") == ["Row sub-4", "Row sub-9", "Row sub-3", "Row sub-8"]
     assert "6 of 10 rows have no card" in text
-    assert len(found.values("img", "src")) == 1 + 4 * 5
+    assert len(found.values("img", "src")) == 1 + 4 * 5 + (4 * 3 if len(space) == 3 else 0)
 
 
 def test_nothing_comes_from_outside(tmp_path: Path) -> None:
     result, cohort = make()
     path = write_report(tmp_path / "r.html", result, cohort=cohort, metrics={"validity": 0.5}, notes=["a note"])
     found = Page(path.read_text("utf-8"))
-    assert {"script", "link", "iframe", "object"}.isdisjoint(tag for tag, _ in found.tags)
+    assert {"link", "iframe", "object", "form", "base"}.isdisjoint(tag for tag, _ in found.tags)
+    assert found.values("script", "src") == []
+    assert not any(name.startswith("on") or name == "style" for _, attributes in found.tags for name in attributes)
     assert all(source.startswith("data:image/png;base64,") for source in found.values("img", "src"))
     assert all(found.values("img", "alt"))
     assert re.search(r"https?://|url\(|@import", path.read_text("utf-8")) is None
-    assert found.values("a", "href") == []
+    assert all(target.startswith("#") for target in found.values("a", "href"))
 
 
 def test_what_is_given_is_escaped(tmp_path: Path) -> None:
@@ -88,12 +103,17 @@ def test_what_is_given_is_escaped(tmp_path: Path) -> None:
     assert all(word in said for word in (evil, "<i>", "<u>", "<s>", "<k>", "<q>"))
 
 
-def test_headline_counts_every_row_in_the_shares(tmp_path: Path) -> None:
-    result, _ = make()
-    said = " ".join("".join(page(tmp_path, result).text).split())
-    assert "60.0%validity6 of 10 rows reach the margin" in said.replace(" validity", "validity")
-    assert "No true counterfactual is known" in said
+def test_the_verdict_counts_every_row_and_stands_first(tmp_path: Path) -> None:
+    result, cohort = make()
+    found = page(tmp_path, result, cohort=cohort)
+    said = words(found)
+    first = said.index("2 of 10 images were changed so that the classifier decides otherwise.")
+    assert first < said.index("images flipped") < said.index("sub-0") < said.index("Verdicts: what each means")
+    assert "the oracle, agrees with 1 of these 2" in said
+    assert "Truth is shown" in said
     assert all(text in said for text in (verdict.meaning for verdict in Verdict))
+    assert len(re.findall("<li><b>", (tmp_path / "report.html").read_text("utf-8"))) == 4
+    assert "No true counterfactual is known" in words(page(tmp_path, result))
 
 
 def test_metrics_table_folds_intervals_and_explains(tmp_path: Path) -> None:
@@ -101,11 +121,12 @@ def test_metrics_table_folds_intervals_and_explains(tmp_path: Path) -> None:
     register(Metric("mine", "mine", "My own."))
     metrics = {"validity": 0.9583, "validity_low": 0.86, "validity_high": 0.99, "lpips": float("nan"), "mine": 3}
     text = write_report(tmp_path / "r.html", result, metrics=metrics).read_text("utf-8")
-    rows = dict(re.findall(r'<tr><th scope="row"><code>(.*?)</code></th>(.*?)</tr>', text))
+    rows = dict(re.findall(r'<tr><th scope="row">[^<]*<br><code>(.*?)</code></th>(.*?)</tr>', text))
     cells = {name: re.findall(r"<td.*?>(.*?)</td>", row) for name, row in rows.items()}
     assert cells["validity"] == ["0.9583", "0.86 to 0.99", metric("validity").meaning]
     assert cells["lpips"] == ["-", "", metric("lpips").meaning]
     assert cells["mine"] == ["3", "", "My own."]
+    assert f'<th scope="row">{metric("oracle_validity").heading}<br><code>oracle_validity' not in text
     said = f"{metric('validity').meaning} At depth boundary."
     assert meaning("validity_boundary", ["boundary"]) == meaning("boundary_validity", ["boundary"]) == said
 
@@ -148,12 +169,154 @@ def test_the_page_of_an_atlas_is_that_of_its_result(tmp_path: Path, space: tuple
         write_report(tmp_path / "r.html", shown, cohort=known, max_rows=4).read_text("utf-8")
         for shown, known in ((result, cohort), (atlas, None))
     ]
-    assert texts[0] == texts[1]
+    assert texts[0].partition("What this is of")[0] == texts[1].partition("What this is of")[0]
 
 
 def test_a_page_of_many_rows_lists_the_first_failures(tmp_path: Path) -> None:
     result, _ = make(10)
     many = type(result).cat([result] * 250).replace(row=torch.arange(2500))
     text = write_report(tmp_path / "r.html", many, max_rows=0).read_text("utf-8")
-    assert f"{LINES} of 2500 rows, failures first (the atlas has all)" in text
-    assert text.count("<tr><td") == LINES
+    assert f"{LINES:,} of 2,500 rows, failures first (the atlas has all)" in text
+    assert "2,500 of 2,500 rows have no card on this page" in text
+    assert f"The table at the end lists {LINES:,}" in text
+    assert text.count('<td class="num">100</td>') <= LINES
+    assert len(re.findall("<tr data-verdict", text)) == LINES
+
+
+def test_time_is_linear_in_the_rows_and_the_size_bounded(tmp_path: Path) -> None:
+    result, cohort = make(10)
+    seconds, sizes = [], []
+    for n in (2000, 20000):
+        times = n // 10
+        many = type(result).cat([result] * times).replace(row=torch.arange(n))
+        names = replace(type(cohort).cat([cohort] * times), ids=tuple(f"sub-{i}" for i in range(n)))
+        start = time.perf_counter()
+        write_report(tmp_path / "r.html", many, cohort=names)
+        seconds.append(time.perf_counter() - start)
+        sizes.append((tmp_path / "r.html").stat().st_size)
+    assert sizes[1] < 1.1 * sizes[0] < 3e6
+    assert seconds[1] < 12 * seconds[0]
+
+
+def test_pictures_are_bounded_and_what_has_none_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, cohort = make(10, (40, 40))
+    monkeypatch.setattr(module, "BUDGET", 30_000)
+    found = page(tmp_path, result, cohort=cohort)
+    cards = len(found.values("article", "aria-label"))
+    assert 1 < cards < 10
+    assert f"{10 - cards} of 10 rows have no card on this page" in words(found)
+    assert sum(map(len, found.values("img", "src"))) < 30_000 + 2000
+    monkeypatch.setattr(module, "BUDGET", 1)
+    assert len(page(tmp_path, result, cohort=cohort).values("article", "aria-label")) == 1
+
+
+def test_volumes_have_slices_as_far_as_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, cohort = make(5, (4, 5, 40))
+    found = page(tmp_path, result, cohort=cohort)
+    (places,) = {tuple(map(int, text.split())) for text in found.values("div", "data-places")}
+    assert (len(places), places[0], places[-1]) == (SLICES, 0, 39)
+    assert len(found.values("div", "data-places")) == 5
+    assert "can be stepped through" not in words(found)
+    sizes = [len(a["src"] or "") for tag, a in found.tags if tag == "img" and a["height"] == str(5 * SLICES)]
+    _, *every = map(len, found.values("img", "src"))
+    monkeypatch.setattr(module, "BUDGET", sum(every) - sum(sizes) // 2)
+    fewer = page(tmp_path, result, cohort=cohort)
+    sliced = len(fewer.values("div", "data-places"))
+    assert 0 < sliced < 5 == len(fewer.values("article", "aria-label"))
+    assert f"{sliced} of the 5 pictured can be stepped through" in words(fewer)
+
+
+def test_where_the_right_is_is_claimed_for_volumes_with_an_affine_alone(tmp_path: Path) -> None:
+    result, cohort = make(2, (4, 5, 6))
+    placed = replace(cohort, affine=torch.eye(4).expand(2, 4, 4).clone())
+    assert "the subject's right on the right" in words(page(tmp_path, result, cohort=placed))
+    assert "the subject's right on the right" not in words(page(tmp_path, result, cohort=cohort))
+
+
+def test_an_atlas_half_filled_says_what_is_missing(tmp_path: Path) -> None:
+    result, cohort = make(7)
+    atlas = Atlas.create(tmp_path / "a.zarr", result, rows=result.row.tolist(), cohort=cohort, ids=cohort.ids)
+    with pytest.raises(InputError, match="got none of 7 that are to come"):
+        write_report(tmp_path / "r.html", atlas)
+    atlas.write(result[:5], cohort[:5])
+    said = words(Page(write_report(tmp_path / "r.html", atlas).read_text("utf-8")))
+    assert "This atlas is not complete. 2 of 7 rows are still missing" in said
+    assert "1 of 5 images was changed" in said
+    atlas.write(result[5:], cohort[5:])
+    assert "not complete" not in write_report(tmp_path / "r.html", atlas).read_text("utf-8")
+
+
+def test_what_the_run_warned_of_is_on_its_page(tmp_path: Path) -> None:
+    result, cohort = make(3)
+    atlas = write_atlas(tmp_path / "a.zarr", result, cohort)
+    assert "before believing" not in write_report(tmp_path / "r.html", atlas).read_text("utf-8")
+    atlas.note(warnings=["classifier: <b>near chance</b>", "images in [0, 1]"])
+    text = write_report(tmp_path / "r.html", atlas).read_text("utf-8")
+    assert "<li>classifier: &lt;b&gt;near chance&lt;/b&gt;</li>" in text
+    assert "Look at this before believing the result: classifier:" in words(Page(text))
+
+
+def test_labels_and_mistakes_are_shown_where_they_are_known(tmp_path: Path) -> None:
+    result, cohort = make(10)
+    found = page(tmp_path, result, cohort=replace(cohort, y=torch.ones(10).long()))
+    assert sum("data-mistaken" in attributes for tag, attributes in found.tags if tag == "article") == 4
+    assert "mistaken" in found.values("option", "value")
+    assert "mistaken" not in page(tmp_path, result, cohort=cohort).values("option", "value")
+
+
+def test_one_row_without_an_oracle(tmp_path: Path) -> None:
+    result, _ = make(1)
+    found = page(tmp_path, result.replace(oracle_probs_before=None, oracle_probs_after=None))
+    said = words(found)
+    assert "The image was changed so that the classifier decides otherwise." in said
+    assert "not known: no independent network was asked" in said
+    assert "oracle disagrees" not in said
+    assert found.values("option", "value") == ["", "flipped"]
+
+
+def test_the_page_can_be_used_by_ear_and_keyboard(tmp_path: Path) -> None:
+    result, cohort = make(10, (5, 6, 7))
+    found = page(tmp_path, result, cohort=cohort)
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {target[1:] for target in found.values("a", "href")} <= set(ids)
+    assert len(found.values("img", "alt")) == len(found.values("img", "src"))
+    assert all(scope in ("row", "col") for scope in found.values("th", "scope"))
+    assert len(found.values("th", "scope")) == sum(tag == "th" for tag, _ in found.tags)
+    assert found.values("html", "lang") == ["en"]
+    headings = [int(tag[1]) for tag, _ in found.tags if re.fullmatch(r"h\d", tag)]
+    assert headings[0] == 1
+    assert all(b <= a + 1 for a, b in pairwise(headings))
+
+
+def test_without_a_script_every_row_is_there_and_no_control_that_does_nothing(tmp_path: Path) -> None:
+    result, cohort = make(10)
+    found = page(tmp_path, result, cohort=cohort)
+    hidden = [attributes.get("role") for _, attributes in found.tags if "hidden" in attributes]
+    assert hidden == ["toolbar"]
+    assert len(found.values("article", "id")) == 10
+
+
+def test_the_script_is_the_one_that_the_policy_allows(tmp_path: Path) -> None:
+    found = page(tmp_path, make(1)[0])
+    text = (tmp_path / "report.html").read_text("utf-8")
+    (script,) = re.findall("<script>(.*?)</script>", text, re.DOTALL)
+    (policy,) = [text for text in found.values("meta", "content") if "script-src" in text]
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_script_is_javascript(root: Path) -> None:
+    done = subprocess.run(
+        ["node", "--check", root / "cfx/report/report.js"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+
+
+def test_ids_of_any_length_and_kind_are_shown_whole(tmp_path: Path) -> None:
+    result, cohort = make(3)
+    names = ("x" * 300, "name with 'quotes' \"and\" ümlaut", "</article>")
+    found = page(tmp_path, result, cohort=replace(cohort, ids=names))
+    assert [f"Row {name}" for name in names] == sorted(
+        found.values("article", "aria-label"), key=lambda t: names.index(t[4:])
+    )
