@@ -119,7 +119,8 @@ def wilson_interval(share: float, n: int, *, level: float = 0.95) -> tuple[float
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle, scale = share + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    # Rounding must not take the share itself out of its interval.
+    return max(0.0, min(share, (middle - half) / scale)), min(1.0, max(share, (middle + half) / scale))
 
 
 def paired_difference(

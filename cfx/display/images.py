@@ -109,20 +109,22 @@ def data_uri(colours: Pixels) -> str:
     """RGBA colours in [0, 1] as a PNG inside a `data:` address: to 8 bits exact, with a palette where one suffices."""
     pixels = np.ascontiguousarray((colours * 255).round().astype(np.uint8))
     buffer = io.BytesIO()
-    _image(pixels).save(buffer, format="png", optimize=True)
+    _image(pixels).save(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _image(pixels: NDArray[np.uint8]) -> Image.Image:
     """An image of RGBA pixels `(h, w, 4)`; grey values and colour scales are at most 256 colours."""
-    found, index = np.unique(pixels.view("<u4")[..., 0], return_inverse=True)
-    if len(found) > 256:
-        return Image.fromarray(pixels if (pixels[..., 3] < 255).any() else np.ascontiguousarray(pixels[..., :3]))
-    palette = found.view(np.uint8).reshape(-1, 4)
-    image = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8))
-    image.putpalette(palette[:, :3].tobytes())
-    if (palette[:, 3] < 255).any():
-        image.info["transparency"] = palette[:, 3].tobytes()
+    whole = Image.fromarray(pixels)
+    opaque = not (pixels[..., 3] < 255).any()
+    if (found := whole.getcolors(256)) is None:
+        return whole.convert("RGB") if opaque else whole
+    palette = np.sort(np.array([colour for _, colour in found], np.uint8).view("<u4")[:, 0])
+    image = Image.fromarray(np.searchsorted(palette, pixels.view("<u4")[..., 0]).astype(np.uint8))
+    colours = palette.view(np.uint8).reshape(-1, 4)
+    image.putpalette(colours[:, :3].tobytes())
+    if not opaque:
+        image.info["transparency"] = colours[:, 3].tobytes()
     return image
 
 

@@ -153,7 +153,9 @@ def limit_of(result: Counterfactuals, cohort: Cohort | None) -> float:
 
 
 def slices(result: Counterfactuals, i: int) -> tuple[int, ...]:
-    """Where a volume is cut: the centre of mass of its edit."""
+    """Where a volume is cut: the centre of mass of its edit; nowhere in 2D."""
+    if result.x.ndim == 4:
+        return ()
     return images.centre(images.array(result.x_cf[i] - result.x[i]).mean(0))
 
 

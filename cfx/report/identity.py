@@ -48,7 +48,7 @@ def identity(result: Counterfactuals, atlas: Atlas[Counterfactuals] | None) -> l
         Fact("Method", result.method, prints.get("settings", "")),
         Fact("Depth and seed", f"{result.depth}, {result.seed}"),
         Fact("Target class", said(config.get("target") if config.get("target") is not None else _target(bool(config)))),
-        Fact("Date", said(made.get("date", ""))),
+        Fact("Date", said(made.get("date", "")).replace("T", " ").replace("+00:00", " UTC")),
         Fact("Command", said(made.get("command", ""))),
         Fact("Hardware", said(made.get("hardware", ""))),
         Fact("Versions", said(made.get("versions") or _version(root))),

@@ -30,6 +30,7 @@ from cfx.report.cards import (
     limit_of,
     lines,
     pictures,
+    slices,
     stack,
 )
 from cfx.report.identity import identity
@@ -48,12 +49,13 @@ SLICES = 24
 
 @dataclass(frozen=True)
 class Card:
-    """One row with its pictures, and of a volume its axial slices, `places` of them."""
+    """One row with its pictures, and of a volume its axial slices: which, and that of them nearest to the edit."""
 
     line: Line
     pictures: Sequence[Picture]
     slices: Sequence[Picture] = ()
     places: Sequence[int] = ()
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ def _sliced(
     for i, card in enumerate(cards):
         found = stack(shown, cohort, i, limit, card.line, places) if left > 0 else []
         left -= _characters(found)
-        yield Card(card.line, card.pictures, found, places) if found and left >= 0 else card
+        start = int(np.abs(np.array(places) - slices(shown, i)[2]).argmin())
+        yield Card(card.line, card.pictures, found, places, start) if found and left >= 0 else card
 
 
 def _characters(found: Sequence[Picture]) -> int:

@@ -182,7 +182,7 @@
     const slider = document.createElement("input");
     const label = document.createElement("label");
     const said = document.createElement("output");
-    Object.assign(slider, { type: "range", min: 0, max: places.length - 1, step: 1, value: places.length >> 1 });
+    Object.assign(slider, { type: "range", min: 0, max: places.length - 1, step: 1, value: stack.dataset.start });
     slider.setAttribute("aria-label", "Axial slice");
     const height = () => stack.querySelector("img").getBoundingClientRect().height / places.length;
     const show = () => {

@@ -194,7 +194,8 @@ def _size(t: Tally) -> str:
     found = size(t)
     if found is None:
         return ""
-    return f"The change covers {percent(found[0].value)} of the {t.pixel} on average over {found[1]}."
+    over = f" on average over {found[1]}" if len(t.result) > 1 else ""
+    return f"The change covers {percent(found[0].value)} of the {t.pixel}{over}."
 
 
 def _competence(t: Tally) -> str:

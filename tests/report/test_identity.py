@@ -32,7 +32,7 @@ def test_what_a_run_wrote_down_is_shown(tmp_path: Path) -> None:
     assert found["Data"] == ("kind png, folder scans, lazy no, classes [a, b]", "34cd")
     assert found["Method"] == ("minimal", "Minimal(steps=11)")
     assert found["Target class"] == ("0", "")
-    assert found["Date"][0] == MADE["date"]
+    assert found["Date"][0] == "2026-01-02 03:04:05 UTC"
     assert found["Command"][0] == MADE["command"]
     assert found["Versions"][0] == "cfx 9, torch 8"
 
