@@ -5,12 +5,18 @@ declares (`cfx.core.rows`). Of `Counterfactuals`, for example:
 
 | array | axes | holds |
 |---|---|---|
-| `factual`, `counterfactual`, `truth` | sample, channel, (z,) y, x | images in [-1, 1]; `truth` where simulated |
-| `edited`, `lesion`, `region` | sample, (z,) y, x | edited region, ground-truth lesion, region of interest |
+| `factual`, `counterfactual`, `truth` | sample, channel, *space | images in [-1, 1]; `truth` where simulated |
+| `edited`, `lesion`, `region` | sample, *space | edited region, ground-truth lesion, region of interest |
 | `probs_*`, `oracle_probs_*` | sample, class or oracle_class | probabilities |
 | `target`, `verdict`, `margin`, `strength`, `nfe_*`, `seconds`, ... | sample | one number a row |
+| `affine`, `spacing` | sample, world, voxel or sample, axis | place in mm of the grid, where it is known |
+| `intensity`, `file`, `sha256` | sample, ... | what became -1 and 1, and of which file, where it was read from one |
 | `sample`, `row` | sample | name of the row, and its index in the user's input |
 | `complete` | sample | True once everything above is on disk for the row |
+
+The spatial axes have the names that the cohort gives them, in the root attribute `axes`: (right, front, top) for
+volumes in RAS order, (back, right) for axial slices, (y, x) for pictures. Up to schema 3 they were (z,) y, x;
+`spatial_axes` settles what a version of the schema says.
 
 Every array is cut along `sample` alone, at the same places: a shard holds the same samples in all of them, so a
 process that owns a shard owns it everywhere, `complete` included, and writers never touch each other's files. Images
@@ -18,7 +24,7 @@ have one chunk a sample inside the shard. Zarr's own shard checksum covers only 
 CRC32C behind the compressor of each chunk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -30,10 +36,13 @@ from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigParams
 
+from cfx.core.axes import PLAIN
 from cfx.core.errors import InputError
 from cfx.core.rows import Column, Rows, Values
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
+READABLE: Final = (3, SCHEMA)
+"""Versions of the schema that are read; only the last is written."""
 SAMPLE: Final = "sample"
 COMPLETE: Final = "complete"
 # A chunk of zeros must exist on disk, or a lost file could not be told from a result of zeros.
@@ -57,8 +66,8 @@ class Stored:
     column: Column
 
     @classmethod
-    def of(cls, column: Column, value: Values, array: str) -> Self:
-        """A column of a value.
+    def of(cls, column: Column, value: Values, array: str, space: Sequence[str] = ()) -> Self:
+        """A column of a value whose spatial axes have these names; by default (z,) y, x.
 
         Raises:
             InputError: a dtype that numpy lacks.
@@ -70,7 +79,7 @@ class Stored:
         for place in reversed(thin(symbols)):
             value = value.squeeze(place)
         try:
-            return cls(value.numpy(), _axes(array, symbols, value.ndim), column)
+            return cls(value.numpy(), _axes(array, symbols, value.ndim, space), column)
         except TypeError as error:
             raise InputError(f"{array}: expected a dtype that numpy has, such as float32, got {value.dtype}") from error
 
@@ -90,13 +99,18 @@ def array_name(column: Column, name: str) -> str:
     return f"{column.array}{dot}{quote(key, safe=' ').replace('.', '%2E')}"
 
 
-def stored(*values: Rows | None) -> dict[str, Stored]:
-    """Every column of values of the same rows, by the name of its array; one that several have is kept once."""
+def stored(*values: Rows | None, space: Sequence[str] = ()) -> dict[str, Stored]:
+    """Every column of values of the same rows, by the name of its array; one that several have is kept once.
+
+    Args:
+        values: The values; None is no value.
+        space: Names of the spatial axes; by default (z,) y, x.
+    """
     found: dict[str, Stored] = {}
     for value in values:
         for array, column, part in [] if value is None else named(value):
             if array not in found:
-                found[array] = Stored.of(column, part, array)
+                found[array] = Stored.of(column, part, array, space)
     return found
 
 
@@ -113,12 +127,25 @@ def thin(symbols: tuple[str, ...]) -> list[int]:
     return [1 + i for i, axis in enumerate(symbols) if axis == "1"]
 
 
-def _axes(array: str, symbols: tuple[str, ...], ndim: int) -> tuple[str, ...]:
-    """Names of the axes of an array; those of a place count from the last: (z,) y, x."""
+def spatial_axes(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the spatial axes of an atlas, from its root attributes, by the version of its schema."""
+    named = attributes.get("axes") if attributes["cfx_schema"] >= 4 else None
+    return tuple(named or PLAIN[3])
+
+
+def _axes(array: str, symbols: tuple[str, ...], ndim: int, space: Sequence[str]) -> tuple[str, ...]:
+    """Names of the axes of an array.
+
+    Raises:
+        InputError: names of spatial axes that do not fit, or that another axis has.
+    """
     lead = [axis for axis in symbols if axis != "1" and not axis.startswith("*")]
-    names = [_axis_name(array, i, axis.partition("=")[0]) for i, axis in enumerate(lead)]
-    space = ndim - 1 - len(names)
-    return (SAMPLE, *names, *(("z", "y", "x")[3 - space :] if space else ()))
+    names = [SAMPLE, *(_axis_name(array, i, axis.partition("=")[0]) for i, axis in enumerate(lead))]
+    dims = ndim - len(names)
+    here = (space or PLAIN.get(dims, ())) if dims else ()
+    if len(here) != dims or set(here) & set(names):
+        raise InputError(f"axes: expected {dims} names besides {names} for {array}, got {list(here)}")
+    return (*names, *here)
 
 
 def _axis_name(array: str, place: int, symbol: str) -> str:

@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
-from urllib.parse import unquote
+from typing import Any, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
-import torch
 import zarr
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,30 +20,30 @@ from cfx.atlas.kinds import kind_of
 from cfx.atlas.layout import (
     ALL_CHUNKS,
     COMPLETE,
+    READABLE,
     SAMPLE,
     SCHEMA,
     Stored,
     add_array,
     add_flags,
     add_names,
+    spatial_axes,
     stored,
-    thin,
 )
+from cfx.atlas.reading import FAILURES, Reader, runs
 from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError, InputError
-from cfx.core.rows import Column, Rows, Values
+from cfx.core.rows import Rows
 
 Exists = Literal["refuse", "resume", "overwrite"]
 R = TypeVar("R", bound=Rows)
-# What zarr, its codecs and the file system raise for a damaged or unreachable chunk.
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError, AssertionError)
 _ANEW = "; name another path, or start anew (resume: false, exists='overwrite')"
-_SPACE = ("z", "y", "x")
-_ABSENT = 2**64 - 1  # what the index of a shard says of a chunk that was never written
 
 
 class Atlas(Generic[R]):
     """A zarr v3 store of results, filled row by row; `cfx.atlas.layout` describes the arrays.
+
+    One of an older schema is read as that says, and never written to.
 
     Any `Rows` class with a column `row` can be stored. Rows go by their number there, the index in the user's input.
     One process may write the rows of a shard in any number of calls; two processes must never share a shard: each
@@ -57,7 +54,7 @@ class Atlas(Generic[R]):
         kind: Class of the results.
         rows: Row number of every sample, ascending.
         attributes: Root attributes: `cfx_schema`, `cfx_version`, `cfx_kind`, `cfx_fingerprint`, the plain values of the
-            result (such as `depth` and `seed`) and of the cohort (`classes`), and the caller's own.
+            result (such as `depth` and `seed`) and of the cohort (`classes`, `axes`), and the caller's own.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: type[R] | None = None) -> None:
@@ -76,11 +73,11 @@ class Atlas(Generic[R]):
             self._group = zarr.open_group(self.path, mode="r+", zarr_format=3, use_consolidated=False)
             self.attributes: dict[str, Any] = dict(self._group.attrs)
             self._arrays = {name: array.with_config(ALL_CHUNKS) for name, array in self._group.arrays()}
-        except _FAILURES as error:
+        except FAILURES as error:
             raise AtlasError(f"{self.path}: expected a cfx atlas, got a path that does not open: {error}") from error
-        if self.attributes.get("cfx_schema") != SCHEMA:
-            found = self.attributes.get("cfx_schema")
-            raise AtlasError(f"{self.path}: expected a cfx atlas of schema {SCHEMA}, got schema {found}")
+        if (found := self.attributes.get("cfx_schema")) not in READABLE:
+            wanted = " or ".join(map(str, READABLE))
+            raise AtlasError(f"{self.path}: expected a cfx atlas of schema {wanted}, got schema {found}")
         lost = sorted(set(self.attributes["cfx_arrays"]) - set(self._arrays))
         if lost:
             raise AtlasError(f"{self.path}: arrays that it was created with are gone: {lost}")
@@ -88,7 +85,8 @@ class Atlas(Generic[R]):
         if kind is not None and kind.__name__ != holds:
             raise AtlasError(f"{self.path}: expected an atlas of {kind.__name__}, got one of {holds}")
         self.kind: type[R] = kind_of(holds) if kind is None else kind  # type: ignore[assignment]
-        self.rows: list[int] = self._read("row").tolist()
+        self._reader = Reader(self.path, self._arrays, spatial_axes(self.attributes))
+        self.rows: list[int] = self._reader.rows
         self._at = {row: i for i, row in enumerate(self.rows)}
 
     @classmethod
@@ -154,9 +152,10 @@ class Atlas(Generic[R]):
 
         Raises:
             AtlasError: the disk refused (the result in memory is untouched, complete rows stay readable and the
-                refused ones stay missing), or rows are unknown or already complete.
+                refused ones stay missing), rows are unknown or already complete, or the atlas is of an older schema.
             InputError: the result does not look like what the atlas was created for.
         """
+        self._check_current()
         numbers = _numbers(result)
         order = numbers.argsort()
         rows = numbers[order].tolist()
@@ -183,33 +182,11 @@ class Atlas(Generic[R]):
         Raises:
             AtlasError: a row is unknown or missing, or a chunk is damaged (the array and the samples are named).
         """
-        return self.kind.of(*self._value(self.kind, self._positions(rows), images))
+        return self.kind.of(*self._reader.value(self.kind, self.attributes, self._positions(rows), images))
 
     def read_cohort(self, rows: Iterable[int] | None = None, *, images: bool = True) -> Cohort:
         """The inputs of these rows (default: all complete rows), with what was stored of them; arguments as `read`."""
-        return Cohort.of(*self._value(Cohort, self._positions(rows), images))
-
-    def _columns(self, kind: type[Rows]) -> dict[str, tuple[Column, "zarr.Array[Any]"]]:
-        """The columns of a class that are stored here, by field, each with its array."""
-        found: dict[str, tuple[Column, zarr.Array[Any]]] = {}
-        for column in kind.columns():
-            if column.mapping:
-                start = f"{column.array}."
-                inside = {name: array for name, array in self._arrays.items() if name.startswith(start)}
-                found |= {f"{column.name}.{unquote(k.removeprefix(start))}": (column, v) for k, v in inside.items()}
-            elif column.array in self._arrays:
-                found[column.name] = (column, self._arrays[column.array])
-        return found
-
-    def _value(self, kind: type[Rows], at: NDArray[np.int64], images: bool) -> tuple[dict[str, Values], dict[str, Any]]:
-        """What `kind.of` makes a value of these samples from."""
-        parts = {
-            name: self._tensor(column, array, at) if images or not _spatial(array) else self._bare(column, array, at)
-            for name, (column, array) in self._columns(kind).items()
-        }
-        names = [f.name for f in fields(kind) if f.name in self.attributes]  # type: ignore[arg-type]
-        hints = get_type_hints(kind)
-        return parts, {name: _as_declared(self.attributes[name], hints[name]) for name in names}
+        return Cohort.of(*self._reader.value(Cohort, self.attributes, self._positions(rows), images))
 
     def note(self, **attributes: Any) -> None:  # noqa: ANN401
         """Keep more JSON values at the root, such as what is known only when all rows are done.
@@ -228,7 +205,7 @@ class Atlas(Generic[R]):
             rows: Look at these only; rows that the atlas does not know are passed over.
         """
         some = self.rows if rows is None else [row for row in rows if row in self._at]
-        done = self._read(COMPLETE, np.array([self._at[row] for row in some], dtype=np.int64))
+        done = self._reader.read(COMPLETE, np.array([self._at[row] for row in some], dtype=np.int64))
         return [row for row, complete in zip(some, done.tolist(), strict=True) if not complete]
 
     @property
@@ -260,56 +237,13 @@ class Atlas(Generic[R]):
             raise AtlasError(f"{self.path}: expected complete rows, got rows that are missing or unknown: {absent}")
         return np.array([self._at[row] for row in wanted], dtype=np.int64)
 
-    def _bare(self, column: Column, array: "zarr.Array[Any]", at: NDArray[np.int64]) -> Tensor:
-        """A column of images without their pixels."""
-        lengths = [0 if name in _SPACE else length for name, length in zip(_names(array), array.shape, strict=True)]
-        found = torch.from_numpy(np.zeros([len(at), *lengths[1:]], array.dtype))
-        return next(thick for shape in column.shapes if (thick := _thick(shape.axes, found)) is not None)
-
-    def _tensor(self, column: Column, array: "zarr.Array[Any]", at: NDArray[np.int64]) -> Values:
-        """A column of these samples as the class has it."""
-        found = np.array(self._read(array.basename, at))
-        if not column.shapes:
-            return tuple(str(text) for text in found)
-        value = torch.from_numpy(found)
-        shape = next(shape for shape in column.shapes if shape.holds(value) and _thick(shape.axes, value) is not None)
-        return _thick(shape.axes, value)  # type: ignore[return-value]
-
-    def _read(self, name: str, at: NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """Values at these samples (default: all), or an error that names the damaged samples."""
-        array = self._arrays.get(name)
-        if array is None:
-            raise AtlasError(f"{self.path}: array {name!r} is not there or its metadata is damaged")
-        where = np.arange(array.shape[0]) if at is None else at
-        try:
-            return self._checked(array, name, where)
-        except _FAILURES as error:
-            bad = [i for i in where.tolist() if not self._readable(array, name, i)]
-            rows = [self.rows[i] for i in bad] if hasattr(self, "rows") else bad
-            message = f"array {name!r} is damaged at sample rows {rows}: {error or type(error).__name__}"
-            raise AtlasError(f"{self.path}: {message}") from error
-
-    def _checked(self, array: "zarr.Array[Any]", name: str, at: NDArray[np.int64]) -> NDArray[Any]:
-        """Read, but never take what is gone for the fill value; only the flags of shards not begun may lack files."""
-        size = (array.shards or array.chunks)[0]
-        for shard in sorted({int(i) // size for i in at}):
-            key = array.metadata.encode_chunk_key((shard, *[0] * (array.ndim - 1)))
-            file = self.path / name / key
-            if name == COMPLETE and not file.exists():
-                continue
-            if not file.is_file() or not file.stat().st_size:
-                raise FileNotFoundError(f"chunk file {name}/{key} is {'empty' if file.is_file() else 'gone'}")
-            if array.shards is not None:
-                inside = [int(i) % size for i in at if int(i) // size == shard]
-                _check_index(file, f"{name}/{key}", inside, size // array.chunks[0])
-        return _get(array, at)
-
-    def _readable(self, array: zarr.Array[Any], name: str, i: int) -> bool:
-        try:
-            self._checked(array, name, np.array([i]))
-        except _FAILURES:
-            return False
-        return True
+    def _check_current(self) -> None:
+        """Refuse to write to an atlas of an older schema."""
+        if (found := self.attributes["cfx_schema"]) != SCHEMA:
+            raise AtlasError(
+                f"{self.path}: an atlas of schema {found} can be read, but not continued; this version writes schema "
+                f"{SCHEMA}: choose another path, or ask to overwrite it"
+            )
 
     def _check_fits(self, table: Mapping[str, Stored]) -> None:
         known = set(self._arrays) - {SAMPLE, COMPLETE}
@@ -324,6 +258,7 @@ class Atlas(Generic[R]):
 
     def _check_same(self, rows: list[int], root: Mapping[str, Any], table: Mapping[str, Stored]) -> Self:
         """This atlas, if it is one of the same run."""
+        self._check_current()
         mine, theirs = self.attributes["cfx_fingerprint"], root["cfx_fingerprint"]
         values = {f.name for kind in (self.kind, Cohort) for f in fields(kind)}  # type: ignore[arg-type]
         pairs = {key: (self.attributes.get(key), root[key]) for key in sorted(values & root.keys())}
@@ -335,43 +270,6 @@ class Atlas(Generic[R]):
             raise AtlasError(f"{self.path}: cannot resume: stored {len(self.rows)} other rows, now {len(rows)}{_ANEW}")
         self._check_fits(table)
         return self
-
-
-def _check_index(file: Path, name: str, inside: Sequence[int], chunks: int) -> None:
-    """Refuse a shard whose index lacks chunks; they would be read as the fill value."""
-    with file.open("rb") as stream:
-        stream.seek(-(16 * chunks + 4), os.SEEK_END)
-        index = np.frombuffer(stream.read(16 * chunks), "<u8").reshape(chunks, 2)
-    lost = [i for i in inside if index[i, 0] == _ABSENT]
-    if lost:
-        raise FileNotFoundError(f"chunk file {name} lacks the chunks {lost}")
-
-
-def _thick(symbols: tuple[str, ...], value: Tensor) -> Tensor | None:
-    """A stored tensor with the axes of length one that its class fixes; None if these are not its axes."""
-    for place in thin(symbols):
-        if place > value.ndim:
-            return None
-        value = value.unsqueeze(place)
-    spatial = any(axis.startswith("*") for axis in symbols)
-    fits = value.ndim > len(symbols) if spatial else value.ndim == 1 + len(symbols)
-    return value if fits else None
-
-
-def _as_declared(value: Any, hint: Any) -> Any:  # noqa: ANN401
-    """A JSON value as its field declares it: JSON knows lists only."""
-    return tuple(value) if isinstance(value, list) and get_origin(hint) is tuple else value
-
-
-def _spatial(array: "zarr.Array[Any]") -> bool:
-    """Whether an array has spatial axes."""
-    return any(name in _SPACE for name in _names(array))
-
-
-def _names(array: "zarr.Array[Any]") -> tuple[str, ...]:
-    """Names of the axes of an array."""
-    names: Sequence[str] = getattr(array.metadata, "dimension_names", None) or ()
-    return tuple(names)
 
 
 def _numbers(result: Rows) -> Tensor:
@@ -393,7 +291,8 @@ def _table(result: Rows, cohort: Cohort | None) -> dict[str, Stored]:
     if cohort is not None and (len(cohort) != len(result) or (images is not None and cohort.x.shape != images.shape)):
         wanted = f"{len(result)} rows" if images is None else f"images {tuple(images.shape)}"
         raise InputError(f"cohort: expected {wanted} as in the result, got {tuple(cohort.x.shape)}")
-    return {name: part for name, part in stored(result, cohort).items() if name != SAMPLE}
+    space = () if cohort is None else cohort.axes
+    return {name: part for name, part in stored(result, cohort, space=space).items() if name != SAMPLE}
 
 
 def write_atlas(
@@ -449,25 +348,13 @@ def _is_atlas(path: Path) -> bool:
     """Whether a folder says that it is an atlas, of whatever schema."""
     try:
         return "cfx_schema" in zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False).attrs
-    except _FAILURES:
+    except FAILURES:
         return False
 
 
-def _runs(at: NDArray[np.int64]) -> list[slice]:
-    """Where ascending-by-one runs of `at` begin and end; zarr's fancy indexing fails inside shards."""
-    cuts = [0, *(np.flatnonzero(np.diff(at) != 1) + 1).tolist(), len(at)]
-    return [slice(a, b) for a, b in pairwise(cuts) if b > a]
-
-
 def _put(array: zarr.Array[Any], at: NDArray[np.int64], values: NDArray[Any]) -> None:
-    for run in _runs(at):
+    for run in runs(at):
         array[at[run][0] : at[run][-1] + 1] = values[run]
-
-
-def _get(array: zarr.Array[Any], at: NDArray[np.int64]) -> NDArray[Any]:
-    if not len(at):
-        return np.asarray(array[:0])
-    return np.concatenate([np.asarray(array[at[run][0] : at[run][-1] + 1]) for run in _runs(at)])
 
 
 def _beside(target: Path) -> Path:
@@ -496,7 +383,7 @@ def _refusals(path: Path) -> Iterator[None]:
     """Turn what the disk refuses into an `AtlasError` that says what is safe."""
     try:
         yield
-    except _FAILURES as error:
+    except FAILURES as error:
         safe = "the result in memory is intact and rows already complete on disk stay readable"
         raise AtlasError(f"{path}: could not write: {error}; {safe}") from error
 
@@ -520,7 +407,7 @@ def _attributes(
         release = version("cfx")
     except PackageNotFoundError:
         release = "unknown"
-    ours = {"classes": []} | ({} if cohort is None else cohort.plain()) | like.plain()
+    ours = {"classes": [], "axes": []} | ({} if cohort is None else cohort.plain()) | like.plain()
     ours |= {"cfx_schema": SCHEMA, "cfx_version": release, "cfx_kind": type(like).__name__}
     ours["cfx_fingerprint"] = dict(fingerprint or {})
     try:

@@ -12,9 +12,10 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from cfx.core.axes import axis_names, check_axes
 from cfx.core.errors import InputError
 from cfx.core.rows import Index, Rows, about, positions
 
@@ -65,6 +66,11 @@ class Cohort(Rows):
         lesion: Ground-truth lesion mask of `x`, `(n, 1, *space)`, or None.
         readings: Lesion masks of several readers, `(n, readers, *space)`, or None.
         classes: Names of the classes, in label order.
+        axes: Names of the spatial axes, by the direction in which their index grows (right, front, top for a volume in
+            RAS order); by default what the affines say, else `(z,) y, x`: (planes,) rows and columns.
+        intensity: The intensities `(n, 2)` of the original file that became -1 and 1, or None.
+        file: Path of the original file, or None.
+        sha256: SHA-256 of that file, 32 bytes, or None.
     """
 
     x: Float[Tensor, "n c *space"] = field(metadata=about(array="factual"))
@@ -78,6 +84,10 @@ class Cohort(Rows):
     lesion: Bool[Tensor, "n 1 *space"] | None = None
     readings: Bool[Tensor, "n reader *space"] | None = None
     classes: Sequence[str] = field(default_factory=list)
+    axes: Sequence[str] = field(default_factory=list)
+    intensity: Float[Tensor, "n ends=2"] | None = None
+    file: tuple[str, ...] | None = None
+    sha256: UInt8[Tensor, "n byte=32"] | None = None
 
     def __post_init__(self) -> None:
         """Check the images and that every per-row field has one entry a row."""
@@ -85,6 +95,9 @@ class Cohort(Rows):
         if not self.ids:
             object.__setattr__(self, "ids", tuple(str(i) for i in range(len(self.x))))
         super().__post_init__()
+        if not self.axes:
+            object.__setattr__(self, "axes", list(axis_names(self.affine, len(self.space))))
+        check_axes(self.axes, len(self.space), "Cohort.axes")
 
     @property
     def space(self) -> tuple[int, ...]:

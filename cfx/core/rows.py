@@ -353,7 +353,7 @@ def _nothing(n: int, shape: Shape, sizes: Mapping[str, int | tuple[int, ...]]) -
         fixed = fixed_length(axis)
         length = sizes[axis.lstrip("*")] if fixed is None else fixed
         lengths += [length] if isinstance(length, int) else length
-    dtype = {"Bool": torch.bool, "Int": torch.int64}.get(shape.kind)
+    dtype = {"Bool": torch.bool, "Int": torch.int64, "UInt8": torch.uint8}.get(shape.kind)
     return torch.full((n, *lengths), torch.nan) if dtype is None else torch.zeros(n, *lengths, dtype=dtype)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cfx.core import geometry
+from cfx.core.axes import RAS
 from cfx.core.broadcast import each
 from cfx.core.cohort import Cohort
 from cfx.data import confounders, template
@@ -213,4 +214,5 @@ def open_brain(config: BrainConfig) -> LazyCohort:
         y=y,
         covariates=columns,
         classes=CLASSES if config.label == "disease" else [f"no {config.label}", config.label],
+        axes=("back", "right") if config.dims == 2 else RAS,
     )

@@ -18,6 +18,15 @@ Array = npt.NDArray[np.float32]
 Affine = npt.NDArray[np.float64]
 Axis = Literal["sagittal", "coronal", "axial"]
 AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
+SLICE_AXES: dict[Axis, tuple[str, str]] = {
+    "sagittal": ("bottom", "front"),
+    "coronal": ("bottom", "right"),
+    "axial": ("back", "right"),
+}
+"""Where the rows and columns of `slice_at` run to."""
+MOST = 2**30
+"""Most voxels of a grid that a spacing may ask for."""
+_ROUNDING = 1e-4  # voxels by which a centre may lie outside the field of view through rounding
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,9 @@ def target_grid(
 
     With a spacing alone the grid covers the field of view; with both it is cropped or padded about its centre; with a
     shape alone the spacing is the finest isotropic one at which the whole field of view fits.
+
+    Raises:
+        InputError: a spacing so fine that the grid has no place in memory.
     """
     old = np.array(volume.spacing)
     extent = np.array(volume.data.shape) * old
@@ -57,12 +69,19 @@ def target_grid(
     if spacing is None:
         spacing = float((extent / np.array(shape)).max())
     # The tolerance keeps 91 x 2 mm at 1 mm from becoming 183 voxels through rounding of the header.
-    covering = tuple(int(v) for v in np.ceil(extent / spacing - 1e-3))
-    return shape or covering, np.full(3, spacing)
+    covering = np.maximum(np.ceil(extent / spacing - 1e-3), 1)
+    if shape is None and covering.prod() > MOST:
+        grid = " x ".join(f"{v:.0f}" for v in covering)
+        raise InputError(f"spacing: {spacing:g} mm makes {grid} voxels of {volume.name}; expected at most {MOST:.2g}")
+    return shape or tuple(int(v) for v in covering), np.full(3, spacing)
 
 
 def resample(volume: Volume, shape: tuple[int, ...], spacing: npt.NDArray[np.float64]) -> Volume:
-    """Sample the volume on a grid of this shape and spacing about the same centre; new voxels are -1 and off-mask.
+    """Sample the volume on a grid of this shape and spacing about the same centre.
+
+    A voxel of the volume is a box, so that the field of view ends half a voxel beyond the outermost centres. New voxels
+    whose centre lies inside are interpolated, beyond the outermost centres by the nearest; those outside are -1 and
+    off-mask.
 
     Where the spacing does not change, voxels are copied, not interpolated (the centre then moves by half a voxel if
     an odd axis becomes even). Going coarser, the volume is blurred first so as not to alias: the Gaussian that takes
@@ -76,14 +95,27 @@ def resample(volume: Volume, shape: tuple[int, ...], spacing: npt.NDArray[np.flo
     if shape == volume.data.shape and (factor == 1).all():
         return volume
     sigma = np.sqrt(np.maximum(factor**2 - 1, 0)) / np.sqrt(8 * np.log(2))
-    how: dict[str, Any] = {"offset": shift, "output_shape": shape, "order": 1, "mode": "constant"}
-    data = ndimage.affine_transform(ndimage.gaussian_filter(volume.data, sigma, mode="nearest"), factor, cval=-1, **how)
+    how: dict[str, Any] = {"offset": shift, "output_shape": shape, "order": 1, "mode": "nearest"}
+    inside = _inside(volume.data.shape, shape, factor, shift)
+    data = ndimage.affine_transform(ndimage.gaussian_filter(volume.data, sigma, mode="nearest"), factor, **how)
     mask = volume.mask
     if mask is not None:
-        mask = ndimage.affine_transform(mask.astype(np.float32), factor, cval=0, **how) >= 0.5
+        mask = (ndimage.affine_transform(mask.astype(np.float32), factor, **how) >= 0.5) & inside
     change = np.eye(4)
     change[:3, :3], change[:3, 3] = np.diag(factor), shift
-    return Volume(np.clip(data, -1, 1), mask, volume.affine @ change, volume.name)
+    return Volume(np.where(inside, np.clip(data, -1, 1), np.float32(-1)), mask, volume.affine @ change, volume.name)
+
+
+def _inside(
+    old: tuple[int, ...], new: tuple[int, ...], factor: npt.NDArray[np.float64], shift: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Which voxels of a new grid have their centre in the field of view of the old one."""
+    found = np.ones(new, bool)
+    for axis, (n, m) in enumerate(zip(old, new, strict=True)):
+        place = factor[axis] * np.arange(m) + shift[axis]
+        here = (place >= -0.5 - _ROUNDING) & (place <= n - 0.5 + _ROUNDING)
+        found &= here.reshape([-1 if k == axis else 1 for k in range(len(new))])
+    return found
 
 
 def slice_at(volume: Volume, axis: Axis, mm: float | None) -> Volume:

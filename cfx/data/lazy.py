@@ -36,6 +36,8 @@ class LazyCohort:
         y: Labels, as in `Cohort`, or None.
         covariates: Numeric columns `(n,)` by name.
         classes: Names of the classes, in label order.
+        axes: Names of the spatial axes, as in `Cohort`.
+        file: Path of every row's file, as in `Cohort`, or None.
         block: Rows that are read and kept together.
         cache: Most bytes to keep; one block is kept at least.
     """
@@ -45,6 +47,8 @@ class LazyCohort:
     y: Tensor | None = None
     covariates: Mapping[str, Shaped[Tensor, " n"]] = field(default_factory=dict)
     classes: Sequence[str] = field(default_factory=list)
+    axes: Sequence[str] = field(default_factory=list)
+    file: tuple[str, ...] | None = None
     block: int = 1
     cache: int = CACHE
 
@@ -84,6 +88,8 @@ class LazyCohort:
             ids=tuple(self.ids[i] for i in at.tolist()),
             covariates={name: column[at] for name, column in self.covariates.items()},
             classes=self.classes,
+            axes=self.axes,
+            file=None if self.file is None else tuple(self.file[i] for i in at.tolist()),
         )
 
     @cached_property

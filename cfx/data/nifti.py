@@ -1,7 +1,8 @@
 """A folder of NIfTI volumes with a table of labels and covariates, in world coordinates that never move."""
 
-import zlib
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,19 +13,19 @@ from jaxtyping import Int, Shaped
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
+from cfx.core.axes import RAS
 from cfx.core.errors import InputError
-from cfx.data.grid import Affine, Array, Axis, Volume, resample, slice_at, target_grid
+from cfx.data.grid import SLICE_AXES, Affine, Array, Axis, Volume, resample, slice_at, target_grid
 from cfx.data.lazy import Columns, LazyCohort
 from cfx.data.pixels import stack
-from cfx.data.table import Table, encode, find
-
-SUFFIXES = (".nii.gz", ".nii")
+from cfx.data.table import Table, encode, find, some
+from cfx.data.volume_file import SUFFIXES, VolumeFile, stem, warn_of
 
 
 class NiftiConfig(BaseModel):
     """A folder of NIfTI volumes, one a row."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     kind: Literal["nifti"] = "nifti"
     path: Path
@@ -49,7 +50,7 @@ class NiftiConfig(BaseModel):
     """Resample to isotropic voxels of this size in mm."""
     shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """Voxels to the right, front and top. With `spacing`, crop or pad to it about the centre; alone, resample to the
-    finest isotropic voxels at which the whole field of view fits."""
+    finest isotropic voxels at which the whole field of view fits. Voxels beyond the field of view become -1."""
     slice_axis: Axis | None = None
     """Take one 2D slice across this axis, after any resampling."""
     slice_mm: float | None = None
@@ -74,32 +75,51 @@ def open_nifti(config: NiftiConfig) -> LazyCohort:
 
     The axes of `x` beyond the channel are (right, front, top), so that `affine @ (i, j, k, 1)` is the place of voxel
     `x[n, 0, i, j, k]` in mm; a slice has axes (row, column), and its affine takes (row, column, 0, 1). Whatever is
-    done to the grid, a structure keeps its world coordinates. Each volume is scaled on its own.
+    done to the grid, a structure keeps its world coordinates. Each volume is scaled on its own; `intensity` keeps what
+    became -1 and 1, `file` and `sha256` where it came from, so that a result can be written back into it.
 
     Raises:
-        InputError: missing files (listed), a missing label column (with the columns there are); when it is read: an
-            unreadable file, NaN or infinite or constant intensities (with the file), volumes or masks that do not fit
-            together.
+        InputError: missing files (listed), files of one name, a missing label column (with the columns there are); when
+            it is read: an unreadable file, NaN or infinite or constant intensities (with the file), volumes or masks
+            that do not fit together.
     """
     ids, files, y, classes, covariates = _listing(config)
     masks: Sequence[Path | None] = [None] * len(files)
     if config.masks is not None:
         # A name in the table may be a full path, which would otherwise lead back to the image.
         names = [Path(name).name if Path(name).is_absolute() else name for name in ids]
-        masks = find(config.masks, [_stem(name) for name in names], SUFFIXES, "masks")
+        masks = _find(config.masks, [stem(name) for name in names], "masks")
+    warned = False
 
     def read(rows: slice) -> Columns:
-        return _columns([_read(*pair, config) for pair in zip(files[rows], masks[rows], strict=True)])
+        nonlocal warned
+        found = [_read(*pair, config) for pair in zip(files[rows], masks[rows], strict=True)]
+        warned = warned or warn_of([item.file for item in found])
+        return _columns(found)
 
-    return LazyCohort(read, ids, y, covariates, list(classes))
+    axes = RAS if config.slice_axis is None else SLICE_AXES[config.slice_axis]
+    paths = tuple(str(file.absolute()) for file in files)
+    return LazyCohort(read, ids, y, covariates, list(classes), list(axes), paths)
 
 
-def _columns(volumes: Sequence[Volume]) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class _Read:
+    """A volume as the configuration asks for it, its file, and the intensities that became -1 and 1."""
+
+    volume: Volume
+    file: VolumeFile
+    ends: tuple[float, float]
+
+
+def _columns(read: Sequence[_Read]) -> dict[str, Tensor]:
     """What is read of some rows."""
+    volumes = [item.volume for item in read]
     found = {
         "x": stack([_tensor(v.data) for v in volumes], [v.name for v in volumes], "give `shape` to make them alike"),
         "affine": torch.from_numpy(np.stack([v.affine for v in volumes])),
         "spacing": torch.tensor([v.spacing for v in volumes], dtype=torch.float64),
+        "intensity": torch.tensor([item.ends for item in read], dtype=torch.float64),
+        "sha256": torch.tensor([list(item.file.sha256) for item in read], dtype=torch.uint8),
     }
     masks = [_tensor(v.mask) for v in volumes if v.mask is not None]
     return found | {"mask": torch.stack(masks)} if masks else found
@@ -111,72 +131,104 @@ Listing = tuple[tuple[str, ...], list[Path], Int[Tensor, " n"] | None, tuple[str
 def _listing(config: NiftiConfig) -> Listing:
     """Names, files, labels, class names and covariates of the volumes."""
     if config.table is None:
-        if not config.path.is_dir():
-            raise InputError(f"path: expected a folder, found none at {config.path}")
-        files = sorted(file for file in config.path.iterdir() if file.name.endswith(SUFFIXES))
-        return tuple(_stem(file.name) for file in files), files, None, config.classes, {}
+        files = _walk(config.path)
+        return tuple(stem(file.name) for file in files), files, None, config.classes, {}
     table = Table.read(config.table)
     ids = table.names(config.filename)
     y, classes = None, config.classes
     if config.label is not None:
         y, classes = encode(table.column(config.label, "label"), config.classes, f"column {config.label!r}")
     used = [name for name in (config.filename, config.label) if name is not None]
-    return ids, find(config.path, ids, SUFFIXES, "path"), y, classes, table.covariates(without=used)
+    files = _find(config.path, ids, "path")
+    if twice := sorted(str(file) for file, times in Counter(files).items() if times > 1):
+        raise InputError(f"{table.path}: column {config.filename!r} names one file in several rows: {some(twice)}")
+    return ids, files, y, classes, table.covariates(without=used)
 
 
-def _stem(name: str) -> str:
-    """The name without `.nii` or `.nii.gz`."""
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+def _walk(folder: Path) -> list[Path]:
+    """The volumes of a folder in sorted order; hidden files are none.
+
+    Raises:
+        InputError: no folder, no volume in it, or two under one name.
+    """
+    if not folder.is_dir():
+        raise InputError(f"path: expected a folder, found none at {folder}")
+    seen = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    files = [file for file in seen if file.name.lower().endswith(SUFFIXES) and file.is_file()]
+    if not files:
+        raise InputError(f"path: expected .nii or .nii.gz files, found none in {folder}; it holds {_names(seen)}")
+    names = Counter(stem(file.name) for file in files)
+    if twice := [file.name for file in files if names[stem(file.name)] > 1]:
+        raise InputError(f"path: files under one name in {folder}: {some(twice)}; keep one of each, or give a table")
+    return files
 
 
-def _read(file: Path, mask_file: Path | None, config: NiftiConfig) -> Volume:
+def _names(files: Sequence[Path]) -> str:
+    return some([file.name for file in files]) or "nothing"
+
+
+def _find(folder: Path, names: Sequence[str], what: str) -> list[Path]:
+    """The file of every name, with or without its suffix.
+
+    Raises:
+        InputError: no folder, some files are not there, or both `.nii` and `.nii.gz` are; the message lists them.
+    """
+    files = find(folder, names, SUFFIXES, what)
+    bare = [name for name, file in zip(names, files, strict=True) if file != folder / name]
+    if both := [name for name in bare if all((folder / f"{name}{suffix}").is_file() for suffix in SUFFIXES)]:
+        raise InputError(f"{what}: both .nii.gz and .nii in {folder} for {some(both)}; name the file with its suffix")
+    return files
+
+
+def _read(path: Path, mask_path: Path | None, config: NiftiConfig) -> _Read:
     """One volume as the configuration asks for it."""
-    raw, affine = _load(file)
-    mask = None if mask_file is None else _load_mask(mask_file, file, raw, affine)
-    volume = Volume(_scale(raw, mask, config, file), mask, affine, str(file))
+    file = VolumeFile.read(path)
+    raw, affine = canonical(file)
+    mask = None if mask_path is None else _load_mask(mask_path, path, raw, affine)
+    ends = _ends(raw, mask, config, path)
+    volume = Volume(_scale(raw, ends), mask, affine, str(path))
     volume = resample(volume, *target_grid(volume, config.shape, config.spacing))
-    return volume if config.slice_axis is None else slice_at(volume, config.slice_axis, config.slice_mm)
+    if config.slice_axis is not None:
+        volume = slice_at(volume, config.slice_axis, config.slice_mm)
+    return _Read(volume, file, ends)
 
 
-def _load(file: Path) -> tuple[Array, Affine]:
-    """Intensities `(x, y, z)` and affine in RAS order."""
-    import nibabel
+def canonical(file: VolumeFile) -> tuple[npt.NDArray[Any], Affine]:
+    """Intensities and affine in RAS order."""
+    from nibabel import orientations
 
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(file))
-        data: Array = np.asarray(image.get_fdata(dtype=np.float32))
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
-        raise InputError(f"{file} is not a readable NIfTI file ({error})") from error
-    shape = data.shape
-    if data.ndim > 3 and set(shape[3:]) == {1}:
-        data = data.reshape(shape[:3])
-    if data.ndim != 3 or not data.size:
-        raise InputError(f"{file}: expected one volume (x, y, z), got shape {shape}")
-    if not np.isfinite(data).all():
-        raise InputError(f"{file}: {int((~np.isfinite(data)).sum())} voxels are NaN or infinite")
-    return data, np.asarray(image.affine, dtype=np.float64)
+    turn = orientations.io_orientation(file.image.affine)
+    affine: Affine = file.image.affine @ orientations.inv_ornt_aff(turn, file.data.shape)
+    return orientations.apply_orientation(file.data, turn), affine
 
 
-def _load_mask(file: Path, of: Path, raw: Array, affine: Affine) -> npt.NDArray[np.bool_]:
+def _load_mask(path: Path, of: Path, raw: npt.NDArray[Any], affine: Affine) -> npt.NDArray[np.bool_]:
     """The mask of a volume, on the volume's own grid."""
-    values, mask_affine = _load(file)
+    values, mask_affine = canonical(VolumeFile.read(path))
     if values.shape != raw.shape or not np.allclose(mask_affine, affine, atol=1e-2):
-        raise InputError(f"{file}: the mask is on another grid ({values.shape}) than {of} ({raw.shape})")
+        raise InputError(f"{path}: the mask is on another grid ({values.shape}) than {of} ({raw.shape})")
     if not values.any():
-        raise InputError(f"{file}: the mask is empty")
+        raise InputError(f"{path}: the mask is empty")
     inside: npt.NDArray[np.bool_] = values != 0
     return inside
 
 
-def _scale(raw: Array, mask: npt.NDArray[np.bool_] | None, config: NiftiConfig, file: Path) -> Array:
-    """Intensities in [-1, 1]."""
+def _ends(
+    raw: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None, config: NiftiConfig, path: Path
+) -> tuple[float, float]:
+    """The intensities that become -1 and 1."""
     if config.window is not None:
-        low, high = config.window
-    else:
-        inside: npt.NDArray[Any] = raw[raw != 0] if mask is None else raw[mask]
-        low, high = np.percentile(inside, config.percentiles) if inside.size else (0.0, 0.0)
-        if not low < high:
-            raise InputError(f"{file}: intensities are constant ({low:g}) between the percentiles {config.percentiles}")
+        return config.window
+    inside = raw[raw != 0] if mask is None else raw[mask]
+    low, high = np.percentile(inside, config.percentiles) if inside.size else (0.0, 0.0)
+    if not low < high:
+        raise InputError(f"{path}: intensities are constant ({low:g}) between the percentiles {config.percentiles}")
+    return float(low), float(high)
+
+
+def _scale(raw: npt.NDArray[Any], ends: tuple[float, float]) -> Array:
+    """Intensities in [-1, 1]."""
+    low, high = ends
     scaled: Array = np.clip((raw - low) * (2 / (high - low)) - 1, -1, 1).astype(np.float32)
     return scaled
 

@@ -13,7 +13,7 @@ import zarr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfx.atlas.layout import COMPLETE, SAMPLE, add_array, add_flags, add_names, array_name, stored, thin
+from cfx.atlas.layout import COMPLETE, SAMPLE, add_array, add_flags, add_names, array_name, spatial_axes, stored, thin
 from cfx.core.errors import InputError
 from cfx.core.rows import Rows, about
 
@@ -67,6 +67,34 @@ def test_axes_are_named_and_those_of_length_one_that_the_class_fixes_are_left_ou
     assert np.array_equal(found["picture"].values, value.x.numpy())
     assert np.array_equal(found["mask"].values, value.mask[:, 0].numpy())
     assert found["note"].values.tolist() == list(value.note)
+
+
+@pytest.mark.parametrize(("space", "names"), [((3, 5), ("back", "right")), ((2, 3, 4), ("right", "front", "top"))])
+def test_spatial_axes_have_the_names_that_are_given(space, names):
+    found = stored(made(space), space=names)
+    assert found["picture"].axes == (SAMPLE, "channel", *names)
+    assert found["mask"].axes == (SAMPLE, *names)
+    assert found["affine"].axes == (SAMPLE, "world", "voxel")
+    assert found["colour"].axes == (SAMPLE,)
+
+
+@pytest.mark.parametrize("names", [("right",), ("right", "front", "top"), ("sample", "x"), ("channel", "x")])
+def test_names_that_do_not_fit_or_are_taken_are_refused(names):
+    with pytest.raises(InputError, match=r"axes: expected 2 names besides \['sample', 'channel'\] for picture, got"):
+        stored(made(), space=names)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "axes"),
+    [
+        ({"cfx_schema": 3}, ("z", "y", "x")),
+        ({"cfx_schema": 3, "axes": ["a", "b"]}, ("z", "y", "x")),  # a note of the caller's
+        ({"cfx_schema": 4, "axes": []}, ("z", "y", "x")),
+        ({"cfx_schema": 4, "axes": ["back", "right"]}, ("back", "right")),
+    ],
+)
+def test_the_version_says_what_the_spatial_axes_are(attributes, axes):
+    assert spatial_axes(attributes) == axes
 
 
 def test_a_single_channel_is_an_axis_all_the_same():

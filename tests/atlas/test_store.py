@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,8 @@ from cfx.atlas import Atlas, check_path, read_atlas, write_atlas
 from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError, InputError
 from cfx.counterfactual.result import Counterfactuals
+from cfx.data.config import load_cohort
+from cfx.data.nifti import NiftiConfig
 
 
 def make_result(n: int = 10, space: tuple[int, ...] = (6, 5), *, seed: int = 0, oracle: bool = True) -> Counterfactuals:
@@ -104,7 +107,7 @@ def test_round_trip_is_bit_for_bit(tmp_path: Path, space: tuple[int, ...], oracl
     atlas = write_atlas(tmp_path / "a.zarr", result, cohort, attributes={"config": {"lr": 1e-4}})
     assert_same(result, read_atlas(tmp_path / "a.zarr"))
     assert_same(cohort, Atlas(tmp_path / "a.zarr").read_cohort())
-    expected = {"cfx_schema": 3, "seed": 7, "depth": "typical", "classes": ["healthy", "ill"], "config": {"lr": 1e-4}}
+    expected = {"cfx_schema": 4, "seed": 7, "depth": "typical", "classes": ["healthy", "ill"], "config": {"lr": 1e-4}}
     assert {key: atlas.attributes[key] for key in expected} == expected
 
 
@@ -275,12 +278,59 @@ def test_opens_in_xarray(tmp_path: Path, space: tuple[int, ...]) -> None:
     write_atlas(tmp_path / "a", result, make_cohort(result))
     with xarray.open_zarr(tmp_path / "a", consolidated=False, chunks=None) as data:
         one = data.sel(sample="subject-004é")
-        assert data.counterfactual.dims == ("sample", "channel", *("z", "y", "x")[-len(space) :])
+        assert data.counterfactual.dims == ("sample", "channel", *("right", "front", "top")[: len(space)])
         assert data.edited.dims == ("sample", *data.counterfactual.dims[2:])
         np.testing.assert_array_equal(one.counterfactual.values, result.x_cf[4].numpy())
         np.testing.assert_array_equal(one.edited.values, result.edited[4, 0].numpy())
         assert int(one.verdict) == 4
         assert data.verdict.attrs["flag_meanings"].split()[4] == "refused"
+
+
+AFFINES = {"RAS": (3, 2, 4), "LPS": (-3, -2, 4), "LAS": (-3, 2, 4)}
+
+
+@pytest.mark.parametrize("stored_as", AFFINES)
+def test_a_slice_by_name_is_that_slice(tmp_path: Path, stored_as: str) -> None:
+    """However a file has its axes: `isel(right=i)` is the sagittal slice, and so the others."""
+    steps = AFFINES[stored_as]
+    data = np.random.default_rng(0).random((5, 6, 7), np.float32)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([*steps, 1])), tmp_path / "v.nii")
+    cohort = load_cohort(NiftiConfig(path=tmp_path, window=(0, 1)))
+    ras = data[:: int(np.sign(steps[0])), :: int(np.sign(steps[1]))] * 2 - 1
+    result = make_result(1, (5, 6, 7)).replace(x=cohort.x, x_cf=-cohort.x, edited=cohort.x != 0)
+    write_atlas(tmp_path / "a", result, cohort)
+    with xarray.open_zarr(tmp_path / "a", consolidated=False, chunks=None) as atlas:
+        one = atlas.factual.isel(sample=0, channel=0)
+        assert one.dims == ("right", "front", "top")
+        for axis, name in enumerate(one.dims):
+            np.testing.assert_allclose(one.isel({name: 2}), ras.take(2, axis), atol=1e-6)
+        assert atlas.edited.dims == ("sample", "right", "front", "top")
+    assert list(Atlas(tmp_path / "a").read_cohort().axes) == ["right", "front", "top"]
+
+
+@pytest.mark.parametrize(
+    ("space", "axes"), [((4, 5), ["y", "x"]), ((3, 4, 5), ["z", "y", "x"]), ((4, 5), ["back", "right"])]
+)
+def test_axes_survive_and_without_a_cohort_they_are_plain(tmp_path: Path, space: tuple[int, ...], axes: list) -> None:
+    result = make_result(3, space)
+    plain = axes[-1] == "x"
+    cohort = None if plain else Cohort(result.x, axes=axes)
+    write_atlas(tmp_path / "a", result, cohort)
+    with xarray.open_zarr(tmp_path / "a", consolidated=False, chunks=None) as data:
+        assert list(data.counterfactual.dims[2:]) == axes
+    assert list(Atlas(tmp_path / "a").read_cohort().axes) == axes
+    assert Atlas(tmp_path / "a").read(images=False).x.shape == (3, 2, *[0] * len(space))
+
+
+def test_a_cohort_keeps_its_files(tmp_path: Path, result: Counterfactuals) -> None:
+    cohort = make_cohort(result).replace(
+        file=tuple(f"{i}.nii" for i in range(10)),
+        sha256=torch.arange(320, dtype=torch.int64).view(10, 32).to(torch.uint8),
+        intensity=torch.rand(10, 2, dtype=torch.float64),
+    )
+    write_atlas(tmp_path / "a", result, cohort)
+    assert_same(cohort, Atlas(tmp_path / "a").read_cohort())
+    assert_same(cohort[:0], Atlas.create(tmp_path / "b", result[:0], rows=[], cohort=cohort[:0]).read_cohort())
 
 
 WRITER = """
@@ -323,12 +373,67 @@ def test_shard_rows_are_whole_shards(tmp_path: Path, result: Counterfactuals) ->
     assert {(a.shards or a.chunks)[0] for _, a in group.arrays()} == {4}
 
 
+def schema_3(path: Path, result: Counterfactuals, cohort: Cohort) -> None:
+    """An atlas as the version before wrote it: all rows in one shard, spatial axes z, y, x, no files."""
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    dims = result.x.ndim - 2
+    space, codecs = ("z", "y", "x")[3 - dims :], [zarr.codecs.ZstdCodec(level=3), zarr.codecs.Crc32cCodec()]
+    names = {1: (), 2: ("class",), 2 + dims - 1: space, 2 + dims: ("channel", *space)}
+    arrays = {
+        "factual": result.x, "counterfactual": result.x_cf, "edited": result.edited[:, 0], "target": result.target,
+        "probs_before": result.probs_before, "probs_after": result.probs_after, "margin": result.margin,
+        "margin_after": result.margin_after, "strength": result.strength, "verdict": result.verdict,
+        "row": result.row, "nfe_unet_forward": result.nfe_unet_forward, "seconds": result.seconds,
+        "nfe_unet_backward": result.nfe_unet_backward, "nfe_classifier": result.nfe_classifier,
+        "nfe_classifier_backward": result.nfe_classifier_backward, "label": cohort.y, "affine": cohort.affine,
+    }  # fmt: skip
+    group.attrs.update({
+        "cfx_schema": 3, "cfx_version": "0.2.0", "cfx_kind": "Counterfactuals", "cfx_arrays": sorted(arrays),
+        "cfx_fingerprint": {}, "classes": list(cohort.classes), "depth": "typical", "seed": 7, "method": "minimal",
+    })  # fmt: skip
+    texts = np.array(cohort.ids, np.dtypes.StringDType())
+    plain = {"compressors": codecs, "config": {"write_empty_chunks": True}}
+    group.create_array("sample", data=texts, dimension_names=("sample",), **plain)
+    group.create_array("complete", data=np.ones(len(result), bool), dimension_names=("sample",), **plain)
+    for name, value in arrays.items():
+        values = value.numpy()
+        axes = ("world", "voxel") if name == "affine" else names[values.ndim]
+        image = values.ndim > 2
+        group.create_array(
+            name,
+            data=values,
+            dimension_names=("sample", *axes),
+            chunks=((1 if image else len(values)), *values.shape[1:]),
+            shards=values.shape if image else None,
+            **plain,
+        )
+
+
+@pytest.mark.parametrize("space", [(6, 5), (4, 5, 3)])
+def test_an_atlas_of_schema_3_is_read_and_never_written_to(tmp_path: Path, space: tuple[int, ...]) -> None:
+    path, result = tmp_path / "old", make_result(6, space, oracle=False)
+    affine = torch.eye(4).repeat(6, 1, 1)
+    cohort = Cohort(result.x, y=1 - result.target, ids=tuple("abcdéf"), affine=affine, classes=["no", "yes"])
+    schema_3(path, result, cohort)
+    atlas = Atlas(path)
+    assert_same(result, atlas.read())
+    assert_same(cohort, atlas.read_cohort())
+    assert atlas.read(images=False).x.shape == (6, 2, *[0] * len(space))
+    assert atlas.read([3], images=False).edited.shape == (1, 1, *[0] * len(space))
+    for refused in (lambda: atlas.write(result), lambda: write_atlas(path, result, cohort, exists="resume")):
+        with pytest.raises(AtlasError, match=r"an atlas of schema 3 can be read, but not continued; .*schema 4"):
+            refused()
+    assert_same(result, read_atlas(path))
+    write_atlas(path, result, cohort, exists="overwrite")
+    assert Atlas(path).attributes["cfx_schema"] == 4
+
+
 def test_an_atlas_of_an_older_schema_may_be_overwritten_but_not_resumed(tmp_path):
     path = tmp_path / "old.zarr"
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.attrs["cfx_schema"] = 1
     check_path(path, "overwrite")
-    with pytest.raises(AtlasError, match="expected a cfx atlas of schema 3, got schema 1"):
+    with pytest.raises(AtlasError, match="expected a cfx atlas of schema 3 or 4, got schema 1"):
         check_path(path, "resume")
 
 

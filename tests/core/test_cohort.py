@@ -111,3 +111,15 @@ def test_rows_of_one_name_or_one_subject_are_of_one_subject(cohort):
     assert subject_names(named) == ("12.0", "12.0", "7.0", "3", "7.0", "5", "123456789.0")
     assert subjects(part(Counted(named), [6, 1, 0])).tolist() == [0, 1, 1]
     assert subjects(named[[0, 2, 3]]) is None
+
+
+def test_axes_are_those_of_the_affine_unless_they_are_given():
+    volumes, places = torch.zeros(2, 1, 3, 4, 5), torch.diag(torch.tensor([2.0, -2, 2, 1])).repeat(2, 1, 1)
+    assert list(Cohort(volumes).axes) == ["z", "y", "x"]
+    assert list(Cohort(volumes[..., 0]).axes) == ["y", "x"]
+    known = Cohort(volumes, affine=places)
+    assert list(known.axes) == ["right", "back", "top"]
+    assert list(known[:0].axes) == ["right", "back", "top"]
+    assert list(Cohort(volumes, affine=places, axes=("a", "b", "c")).axes) == ["a", "b", "c"]
+    with pytest.raises(InputError, match=r"Cohort.axes: expected 3 different names"):
+        Cohort(volumes, axes=["y", "x"])

@@ -120,3 +120,37 @@ def test_the_nearest_slice_is_taken_and_the_middle_without_a_coordinate():
         assert (slice_at(volume(data, affine), "axial", mm).data == expected).all()
     with pytest.raises(InputError, match=r"slice_mm: 9.1 mm lies outside v, which spans 0.0 to 8.0 mm"):
         slice_at(volume(data, affine), "axial", 9.1)
+
+
+FIELDS = [((32, 32, 1), (1.0, 1, 5)), ((7, 9, 5), (1.0, 2, 3)), ((1, 1, 1), (4.0, 4, 4)), ((40, 3, 11), (0.7, 5, 1.3))]
+
+
+@pytest.mark.parametrize(("shape", "steps"), FIELDS)
+@pytest.mark.parametrize(
+    ("new", "spacing"),
+    [(None, 0.5), (None, 0.7), (None, 2.0), (None, 5.0), ((16, 16, 16), None), ((33, 20, 41), None), ((6, 50, 9), 1.1)],
+)
+def test_a_uniform_volume_stays_uniform_up_to_the_ends_of_its_field_of_view(shape, steps, new, spacing):
+    """Every voxel whose centre lies inside is 1, every other -1; the mask is the inside."""
+    given = volume(np.ones(shape), np.diag([*steps, 1]), np.ones(shape, bool))
+    found = resample(given, *target_grid(given, new, spacing))
+    index = np.stack(np.meshgrid(*map(np.arange, found.data.shape), indexing="ij"), -1)
+    place = (index @ found.affine[:3, :3].T + found.affine[:3, 3]) / steps
+    inside = ((place > -0.5 - 1e-3) & (place < np.array(shape) - 0.5 + 1e-3)).all(-1)
+    assert found.data[inside] == pytest.approx(1, abs=1e-6)
+    assert (found.data[~inside] == -1).all()
+    assert np.array_equal(found.mask, inside)
+    if new is None:
+        assert inside.all()
+
+
+def test_edges_are_those_of_the_outermost_voxels():
+    """Half a voxel beyond the last centre a ramp has the last voxel's value."""
+    ramp = np.broadcast_to(np.linspace(-1, 1, 5)[:, None, None], (5, 3, 3))
+    found = resample(volume(ramp), (10, 6, 6), np.full(3, 0.5)).data[:, 0, 0]
+    assert found == pytest.approx(np.interp((np.arange(10) - 0.5) / 2, np.arange(5), np.linspace(-1, 1, 5)), abs=1e-6)
+
+
+def test_a_grid_without_a_place_in_memory_is_refused():
+    with pytest.raises(InputError, match=r"spacing: 0.001 mm makes 10000 x 10000 x 10000 voxels of v"):
+        target_grid(volume(np.zeros((10, 10, 10))), None, 0.001)

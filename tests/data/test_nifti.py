@@ -1,13 +1,17 @@
 """Folders of NIfTI volumes: values, and above all places, survive whatever is done to the grid."""
 
+import hashlib
+import re
+
 import nibabel
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.data.config import load_cohort
+from cfx.data.config import load_cohort, open_cohort
 from cfx.data.export import to_nifti
 from cfx.data.nifti import NiftiConfig
 
@@ -256,3 +260,105 @@ def test_read_write_read_is_the_identity(marked, tmp_path):
     again = load_cohort(NiftiConfig(path=tmp_path, window=(-1, 1)))
     assert torch.allclose(again.x, first.x, atol=1e-6)
     assert torch.allclose(again.affine, first.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "axes"),
+    [
+        ({}, ["right", "front", "top"]),
+        ({"slice_axis": "axial"}, ["back", "right"]),
+        ({"slice_axis": "coronal"}, ["bottom", "right"]),
+        ({"slice_axis": "sagittal"}, ["bottom", "front"]),
+    ],
+)
+@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE, np.diag([-1.0, -1, 2, 1])], ids=["turned", "oblique", "LPS"])
+def test_axes_have_the_names_of_where_they_run_to(tmp_path, affine, settings, axes):
+    save(tmp_path / "v.nii", np.random.default_rng(0).random(SHAPE, np.float32), affine)
+    cohort = load_cohort(NiftiConfig(path=tmp_path, **settings))
+    assert list(cohort.axes) == axes
+    assert list(cohort.axes) == list(Cohort(cohort.x, affine=cohort.affine).axes)  # and so says the affine
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_is_needed_to_write_back_is_kept(marked, lazy):
+    path, data, _ = marked
+    save(path / "sub-2.nii", 3 * data)
+    config = NiftiConfig(path=path, percentiles=(1, 90), lazy=lazy)
+    cohort = open_cohort(config)[[1, 0]]
+    assert cohort.file == (str(path / "sub-2.nii"), str(path / "sub-1.nii.gz"))
+    for row, factor in enumerate((3, 1)):
+        assert cohort.intensity[row].tolist() == pytest.approx(np.percentile(factor * data, (1, 90)).tolist())
+        file = hashlib.sha256((path / ("sub-2.nii" if factor == 3 else "sub-1.nii.gz")).read_bytes())
+        assert bytes(cohort.sha256[row].tolist()) == file.digest()
+    window = load_cohort(NiftiConfig(path=path, window=(0, 120)))
+    assert window.intensity.tolist() == [[0, 120]] * 2
+
+
+def test_a_uniform_volume_is_uniform_at_any_spacing(tmp_path):
+    save(tmp_path / "v.nii", np.full((32, 32, 1), 100, np.float32), np.diag([1.0, 1, 5, 1]))
+    cohort = load_cohort(NiftiConfig(path=tmp_path, spacing=0.5, window=(0, 100)))
+    assert cohort.space == (64, 64, 10)
+    assert (cohort.x == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["a.nii", "a.nii.gz"], r"path: files under one name in .*: a.nii, a.nii.gz; keep one"),
+        (["A.NII", "A.nii.gz", "b.nii"], r"path: files under one name in .*: A.NII, A.nii.gz; keep one"),
+        (["._a.nii", ".b.nii.gz"], r"path: expected .nii or .nii.gz files, found none in .*; it holds nothing"),
+        (["x.mgz"], r"path: expected .nii or .nii.gz files, found none in .*; it holds x.mgz"),
+        ([], r"path: expected .nii or .nii.gz files, found none in .*; it holds nothing"),
+    ],
+)
+def test_folders_without_one_file_a_name_are_refused(tmp_path, files, message):
+    for name in files:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=message):
+        load_cohort(NiftiConfig(path=tmp_path))
+
+
+def test_hidden_files_and_folders_are_no_volumes(marked):
+    (marked[0] / "._sub-1.nii.gz").write_bytes(b"x")
+    (marked[0] / "folder.nii").mkdir()
+    assert load_cohort(NiftiConfig(path=marked[0])).ids == ("sub-1",)
+
+
+def test_a_name_of_two_files_and_two_names_of_a_file_are_refused(marked, tmp_path):
+    path, data, _ = marked
+    csv = table(tmp_path / "t.csv", "filename\nsub-1\nsub-1.nii.gz\n")
+    with pytest.raises(InputError, match=r"t.csv: column 'filename' names one file in several rows: .*sub-1.nii.gz"):
+        load_cohort(NiftiConfig(path=path, table=csv, label=None))
+    save(path / "sub-1.nii", data)
+    csv = table(tmp_path / "t.csv", "filename\nsub-1\n")
+    with pytest.raises(InputError, match=r"path: both .nii.gz and .nii in .* for sub-1; name the file with its suffix"):
+        load_cohort(NiftiConfig(path=path, table=csv, label=None))
+    csv = table(tmp_path / "t.csv", "filename\nsub-1.nii.gz\nsub-1.nii\n")
+    assert load_cohort(NiftiConfig(path=path, table=csv, label=None)).ids == ("sub-1.nii.gz", "sub-1.nii")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"slice_axis": "top", "slice_mm": 0},
+        {"slice_mm": np.nan, "slice_axis": "axial"},
+        {"slice_mm": np.inf, "slice_axis": "axial"},
+        {"spacing": np.inf},
+        {"spacing": np.nan},
+        {"spacing": -1},
+        {"window": (0, np.inf)},
+        {"window": (np.nan, 1)},
+        {"percentiles": (0, np.nan)},
+        {"percentiles": (-1, 50)},
+    ],
+    ids=str,
+)
+def test_numbers_that_are_none_are_refused(tmp_path, settings):
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        NiftiConfig(path=tmp_path, **settings)
+
+
+@pytest.mark.parametrize("mm", [-1e9, -23.1, 5.6, 1e9])
+def test_slices_beyond_the_ends_are_refused(marked, mm):
+    with pytest.raises(InputError, match=rf"slice_mm: .*{re.escape(str(mm))} mm lies outside .*spans -20.0 to 4.0 mm"):
+        load_cohort(NiftiConfig(path=marked[0], slice_axis="axial", slice_mm=mm))
