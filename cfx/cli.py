@@ -45,6 +45,9 @@ def build() -> typer.Typer:
     for name, verb in BENCHES.items():
         add(bench, name, verb, ("cfx", "bench"))
     made.add_typer(bench, name="bench")
+    atlas = typer.Typer(help="What can be done with an atlas.", no_args_is_help=True)
+    atlas.command()(export)
+    made.add_typer(atlas, name="atlas")
     return made
 
 
@@ -81,6 +84,26 @@ def init(folder: ImageFolder, out: OutFolder = Path(), name: RunName = None) -> 
     except CfxError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+def export(
+    atlas: Annotated[Path, typer.Argument(help="Folder of an atlas, such as runs/mine/atlas.zarr.")],
+    nifti: Annotated[Path | None, typer.Option(help="New folder for NIfTI files, a folder a row.")] = None,
+    native: Annotated[bool, typer.Option("--native", help="In the original files' grid and intensities.")] = False,
+    png: Annotated[Path | None, typer.Option(help="New folder for PNG pictures, a folder a row.")] = None,
+) -> None:
+    """Write every row as files: input, counterfactual, difference, edited region."""
+    from cfx.commands.atlas import export
+    from cfx.core.errors import CfxError
+
+    try:
+        with _warned():
+            rows = export(atlas, nifti=nifti, native=native, png=png)
+    except CfxError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    places = " and ".join(str(folder) for folder in (nifti, png) if folder is not None)
+    typer.echo(f"wrote x, x_cf, difference, edited of {len(rows)} rows into {places}")
 
 
 def add(group: typer.Typer, name: str, verb: Verb, before: Sequence[str] = ("cfx",)) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from cfx.core.errors import InputError
 from cfx.data.export import to_nifti
+from cfx.data.volume_file import doubt
 
 AFFINE = torch.tensor([[0.0, -2, 0, 30], [-1.5, 0, 0, 40], [0, 0.25, 3, -20], [0, 0, 0, 1]])
 
@@ -50,3 +51,26 @@ def test_channels_of_a_slice_stay_apart_from_its_thickness(tmp_path):
 def test_other_shapes_are_refused(tmp_path, shape):
     with pytest.raises(InputError, match=r"x: expected \(c, h, w\) or \(c, x, y, z\), got shape"):
         to_nifti(torch.zeros(shape), torch.eye(4), tmp_path / "x.nii")
+
+
+@pytest.mark.parametrize("make", [str, lambda p: p, lambda p: f"$FOLDER/{p.name}", lambda p: f"~/{p.name}"])
+def test_any_way_to_say_a_path_is_one(tmp_path, monkeypatch, make):
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    to_nifti(torch.ones(1, 2, 3, 4), AFFINE, make(tmp_path / "x.nii.gz"))
+    assert nibabel.load(tmp_path / "x.nii.gz").shape == (2, 3, 4)
+
+
+def test_a_mask_is_0_and_1(tmp_path):
+    mask = torch.rand(1, 3, 4, 5) > 0.5
+    to_nifti(mask, AFFINE, tmp_path / "m.nii")
+    found = nibabel.load(tmp_path / "m.nii")
+    assert found.get_data_dtype() == np.uint8
+    assert np.array_equal(found.get_fdata() > 0, mask[0].numpy())
+
+
+def test_what_has_no_place_says_so(tmp_path):
+    to_nifti(torch.rand(1, 3, 4, 5), None, tmp_path / "x.nii")
+    header = nibabel.load(tmp_path / "x.nii").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
+    assert doubt(header)
