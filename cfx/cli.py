@@ -40,6 +40,7 @@ def build() -> typer.Typer:
     made.command(context_settings=_UNKNOWN)(train)
     made.command()(config)
     made.command()(init)
+    made.command(context_settings=_UNKNOWN)(check)
     for name, verb in VERBS.items():
         add(made, name, verb)
     for name, verb in BENCHES.items():
@@ -104,6 +105,24 @@ def export(
         raise typer.Exit(2) from error
     places = " and ".join(str(folder) for folder in (nifti, png) if folder is not None)
     typer.echo(f"wrote x, x_cf, difference, edited of {len(rows)} rows into {places}")
+
+
+def check(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Read a batch, ask the networks, time a step: what a configuration would do. Exit code 1 if something is odd."""
+    from cfx.commands.check import check
+    from cfx.core.errors import CfxError
+    from cfx.runtime.config import split_overrides
+
+    try:
+        words, problems = check(config, split_overrides(overrides or []))
+    except CfxError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(words)
+    typer.echo("problems    " + ("none found" if not problems else f"{len(problems)}:"))
+    for problem in problems:
+        typer.echo(f"warning: {problem}", err=True)
+    raise typer.Exit(1 if problems else 0)
 
 
 def add(group: typer.Typer, name: str, verb: Verb, before: Sequence[str] = ("cfx",)) -> None:

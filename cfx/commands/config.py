@@ -47,3 +47,8 @@ def model(name: str) -> type[RunConfig]:
     from cfx.training.config import TrainConfig
 
     return TrainConfig
+
+
+def configs() -> list[tuple[str, type[RunConfig]]]:
+    """Every verb with the class of its configuration."""
+    return [(name, model(name)) for name in CONFIGS]

@@ -38,6 +38,7 @@ from cfx.models.kinds import find
 from cfx.models.weights import contents, read_script, read_state
 from cfx.runtime.config import Frozen, check
 from cfx.runtime.files import digest, fingerprint, sha256
+from cfx.runtime.shipped import located
 
 Role = Literal["classifier", "oracle", "generator", "autoencoder"]
 
@@ -72,8 +73,8 @@ class NetworkSpec(Frozen):
 
     @property
     def place(self) -> Path:
-        """The path with `~` and `$NAME` put in."""
-        return expanded(self.path)
+        """The path with `~` and `$NAME` put in; of the bare name of a shipped network, its folder."""
+        return located(expanded(self.path))
 
     @property
     def name(self) -> str:

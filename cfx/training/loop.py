@@ -44,6 +44,7 @@ from cfx.training.state import load_state, newest_state, optimizer_tensors, rest
 log = logging.getLogger(__name__)
 
 MAIN = "main"
+_REHEARSED = 2  # steps that are timed
 _ONE_REQUEST = 5.0  # seconds within which a further signal says nothing new
 _FREE = ("out", "name", "card", "save_every", "log_every", "trackers")
 
@@ -95,6 +96,34 @@ def train(config: TrainConfig, cohort: Source | None = None, validation: Source 
     with alone(config.folder, accelerator):
         rows, held_out = _cohorts(config, cohort, validation)
         return Trainer(config, accelerator, rows, held_out).run()
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run would be.
+
+    Attributes:
+        networks: Its networks by name, `main` first.
+        held_out: Its held-out rows.
+        seconds: Seconds of a step, here.
+    """
+
+    networks: Mapping[str, nn.Module]
+    held_out: Source | None
+    seconds: float
+
+
+def rehearse(config: TrainConfig) -> Rehearsal:
+    """Build a run and take a few of its steps, without writing anything; errors as `train`."""
+    accelerator = make_accelerator(config.precision)
+    rows, held_out = _cohorts(config, None, None)
+    trainer = Trainer(config, accelerator, rows, held_out)
+    trainer._step()  # the first is slower than the others
+    start = monotonic()
+    for trainer.step in range(1, 1 + _REHEARSED):
+        trainer._step()
+    seconds = (monotonic() - start) / _REHEARSED
+    return Rehearsal({name: player.bare for name, player in trainer.players.items()}, held_out, seconds)
 
 
 def _cohorts(config: TrainConfig, cohort: Source | None, validation: Source | None) -> tuple[Source, Source | None]:

@@ -1,0 +1,167 @@
+"""`cfx check CONFIG`: what a run would see and how long it would take, before it is started.
+
+Images are read, networks asked, one step or row timed; nothing is written.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import get_args
+
+import torch
+import yaml
+from pydantic import BaseModel
+from torch import nn
+
+from cfx.commands.config import configs
+from cfx.commands.explain import ExplainConfig
+from cfx.core.cohort import Cohort, Source, subjects
+from cfx.core.errors import CfxWarning, InputError
+from cfx.counterfactual.registry import build_method, check_generator
+from cfx.data import open_cohort
+from cfx.models.doubts import Doubts, competence
+from cfx.models.judge import Judge
+from cfx.models.opening import Described, Role, open_network
+from cfx.runtime.config import RunConfig, read_as
+from cfx.training.config import TrainConfig
+from cfx.training.loop import rehearse
+
+_SEEN, _ASKED = 64, 256  # images whose values are looked at, and that the classifier is asked about
+_IMAGES = ("data", "reference", "donors", "validation")
+
+
+def check(path: Path, overrides: Mapping[str, str]) -> tuple[str, list[str]]:
+    """What a configuration would do.
+
+    Args:
+        path: A configuration of any verb; its keys tell which.
+        overrides: Dotted keys with their values.
+
+    Returns:
+        A line of words for each thing looked at, and the problems found, none of which forbids the run.
+
+    Raises:
+        CfxError: what would stop the run.
+    """
+    verb, model = _verb(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CfxWarning)
+        lines = list(_looked(verb, read_as(model, path, overrides)))
+    problems = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, CfxWarning)))
+    return "\n".join(f"{name:<12}{words}" for name, words in lines), problems
+
+
+def _verb(path: Path) -> tuple[str, type[RunConfig]]:
+    """Which verb a file is for: the one that knows most of its keys."""
+    try:
+        keys = set(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise InputError(f"config {path}: expected a YAML file of keys, {error}") from error
+
+    def fit(model: type[BaseModel]) -> tuple[int, int]:
+        """Keys that it does not know, and keys that it would miss; the fewer the better."""
+        missed = [name for name, f in model.model_fields.items() if f.is_required() and name not in keys]
+        return len(keys - model.model_fields.keys()), len(missed)
+
+    return min(configs(), key=lambda pair: fit(pair[1]))
+
+
+def _looked(verb: str, config: RunConfig) -> Iterator[tuple[str, str]]:
+    """What was looked at, in words, one thing after another."""
+    yield "verb", f"cfx {verb}"
+    found = {}
+    for name in _IMAGES:
+        if isinstance(getattr(config, name, None), BaseModel):
+            found[name] = open_cohort(getattr(config, name))
+            yield name, _images(found[name])
+    networks: dict[str, nn.Module] = {}
+    for name, role, described in _named(config):
+        networks[name] = open_network(described, role)
+        yield name, _network(networks[name])
+    if isinstance(config, TrainConfig):
+        yield from _training(config)
+    for name in (n for n in networks if n.startswith("classifier") and "data" in found):
+        yield "accuracy", _accuracy(networks[name], networks.get("generator"), found)
+    if isinstance(config, ExplainConfig):
+        check_generator(build_method(config.method), networks.get("generator"))
+
+
+def _named(config: RunConfig) -> Iterator[tuple[str, Role, Described]]:
+    """Networks that a configuration names, each with its role."""
+    for role in get_args(Role):
+        if described := getattr(config, role, None):
+            yield role, role, described
+    for k, described in enumerate(getattr(config, "classifiers", ()), start=1):
+        yield f"classifier {k}", "classifier", described
+
+
+def _some(source: Source, most: int) -> Cohort:
+    """Evenly spread rows of a source."""
+    return source[torch.linspace(0, len(source) - 1, min(len(source), most)).long().unique()]
+
+
+def _images(source: Source) -> str:
+    """What images are, in words."""
+    x = _some(source, _SEEN).x
+    shape = " x ".join(map(str, source.shape))
+    words = [f"{len(source)} images, {shape}, values {float(x.min()):.2f} to {float(x.max()):.2f}"]
+    words.append(_labels(source))
+    groups = subjects(source)
+    words += [] if groups is None else [f"{len(groups.unique())} subjects"]
+    words += [f"covariates {', '.join(source.covariates)}"] if source.covariates else []
+    return "; ".join(words)
+
+
+def _labels(source: Source) -> str:
+    """Classes with their counts, in words."""
+    y = source.y
+    if y is None:
+        return "no labels"
+    if y.ndim == 2:
+        return "findings " + ", ".join(f"{_name(source, k)} {int(n)}" for k, n in enumerate(y.sum(0)))
+    return "classes " + ", ".join(f"{_name(source, k)} {int((y == k).sum())}" for k in y.unique().tolist())
+
+
+def _name(source: Source, k: int) -> str:
+    return f"{k} ({source.classes[k]})" if k < len(source.classes) else str(k)
+
+
+def _network(network: nn.Module) -> str:
+    """What a network is, in words."""
+    count = sum(p.numel() for p in network.parameters())
+    words = f"{type(network).__name__}, {count / 1e6:.2f} M parameters"
+    shape, classes = getattr(network, "shape", None), getattr(network, "classes", None)
+    words += f", images {' x '.join(map(str, shape))}" if shape else ""
+    return words + (f", knows {classes} classes" if isinstance(classes, int) else "")
+
+
+def _accuracy(classifier: nn.Module, generator: nn.Module | None, found: Mapping[str, Source]) -> str:
+    """How good a classifier is, and all doubts about it and the images."""
+    judge, images = Judge(classifier), _some(found["data"], _ASKED)
+    logits = judge.answers(images.x)
+    labels = judge.labels(images.y)
+    Doubts(judge, generator, len(images), labels, subjects(images)).look(images.x, logits, torch.arange(len(images)))
+    judge.check(images.x[:1], logits[:1])
+    shares = [f"{k}: {int(n)}" for k, n in enumerate(torch.bincount(logits.argmax(1), minlength=logits.shape[1]))]
+    words = f"decides {', '.join(shares)} of {len(images)} images"
+    of = "reference" if "reference" in found else "data"
+    known = competence(classifier, _some(found[of], _ASKED))
+    return f"{words}; on {of}: {known}" if known else f"{words}; accuracy not known: no labels of two classes"
+
+
+def _training(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """What would be trained, and how long that takes here."""
+    run = rehearse(config)
+    yield "held out", "none" if run.held_out is None else _images(run.held_out)
+    yield from ((name, _network(network)) for name, network in run.networks.items())
+    yield (
+        "time",
+        f"{run.seconds:.2f} s a step here, {config.steps} steps: about {_duration(run.seconds * config.steps)}",
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}" if seconds >= 10 * size else f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
