@@ -1,6 +1,6 @@
-"""`make figures`: the README's picture and `docs/demo.json` from the last `cfx demo`, then its tables from docs/.
+"""`make figures`: the README's picture and `docs/demo.json` from the last `cfx demo`, then the tables of its pages.
 
-In the README each table stands between two comments, `<!-- figures: NAME -->` and `<!-- end -->`; a test holds them to
+On a page each table stands between two comments, `<!-- figures: NAME -->` and `<!-- end -->`; a test holds them to
 what is committed here:
 
 - `demo`: docs/demo.json, the `summary.json` of `cfx demo` without what depends on the machine;
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/methods.md", "docs/audit.md")
 ROWS = [0, 1, 2, 3]  # the first rows, not the best ones
 
 FREE = ("gradient-attack", "additive-map", "identity", "random-real")  # one evaluation, of the stability test
@@ -129,7 +130,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Keep the last demo's summary and picture, and fill the README."""
+    """Keep the last demo's summary and picture, and fill the pages."""
     from cfx.atlas import Atlas
     from cfx.report import panel
 
@@ -138,8 +139,8 @@ def main() -> None:
     (ROOT / "docs/demo.json").write_text(json.dumps(kept, indent=2) + "\n")
     atlas = Atlas(run / "atlas.zarr")
     panel(atlas.read(), atlas.read_cohort(), ROWS, ROOT / "docs/demo.png", dpi=110)
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text()))
+    for page in (ROOT / name for name in PAGES):
+        page.write_text(filled(page.read_text()))
 
 
 if __name__ == "__main__":
