@@ -14,7 +14,7 @@ from cfx.confounder.planted import simulated
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.data import BrainConfig, DataConfig, load_cohort
-from cfx.models import load
+from cfx.models.opening import Network, open_network
 from cfx.report.audit.page import audit_page
 from cfx.runtime.config import RunConfig
 from cfx.runtime.files import digest
@@ -36,8 +36,8 @@ class AuditConfig(RunConfig):
     """Labelled test images; never those the classifiers were trained on."""
     donors: DataConfig | None = None
     """Whose shapes are borrowed, for the confounder `shape`; the test images by default."""
-    classifiers: tuple[str, ...] = ()
-    """Checkpoint folders of networks trained alike but for their seed."""
+    classifiers: tuple[Network, ...] = ()
+    """Networks trained alike but for their seed: their paths, or how they want images and answer besides."""
     train: TrainConfig | None = None
     """How to train them, where there are none yet; kept under the run's folder."""
     permutations: int = Field(default=999, ge=99)
@@ -116,7 +116,7 @@ def _written(config: AuditConfig, folder: RunFolder) -> str:
 def _classifiers(config: AuditConfig) -> list[nn.Module]:
     """The networks, read or trained."""
     if config.train is None:
-        return [load(path) for path in config.classifiers]
+        return [open_network(network) for network in config.classifiers]
     out = config.train.out or str(config.folder / config.train.name)
     return train_seeds(config.train.model_copy(update={"out": out}), config.plan.seeds)
 

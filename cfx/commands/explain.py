@@ -7,14 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from cfx.atlas import Atlas, write_atlas
 from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort, Source, part, subjects
-from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError, heard
 from cfx.counterfactual import Depth, build_method
 from cfx.counterfactual.explain import DEPTHS
@@ -22,7 +20,7 @@ from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_r
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort, open_cohort
 from cfx.display.catalogue import metric
-from cfx.models import load
+from cfx.models.opening import Network, Role, open_network, spec_of
 from cfx.models.perceptual import FeatureDistance
 from cfx.report import write_report
 from cfx.runtime.config import RunConfig
@@ -53,12 +51,12 @@ class ExplainConfig(RunConfig):
     """Images to explain."""
     reference: DataConfig | None = None
     """Labelled validation images that set the typical margins; never those to be explained."""
-    classifier: str
-    """Checkpoint folder of the classifier."""
-    generator: str | None = None
-    """Checkpoint folder of the diffusion model; None for methods that need none."""
-    oracle: str | None = None
-    """Checkpoint folder of an independent classifier."""
+    classifier: Network
+    """The classifier: its path, or its path and how it wants images and answers."""
+    generator: Network | None = None
+    """The diffusion model, likewise; None for methods that need none."""
+    oracle: Network | None = None
+    """An independent classifier, likewise."""
     depths: tuple[Depth, ...] = Field(default=("typical",), min_length=1)
     """Depths to run; the first is the one in the atlas and the report, others are printed beside it."""
     method: str = "minimal"
@@ -110,13 +108,17 @@ class _Run:
         self.words = words
         self.config, self.accelerator, self.folder = config, accelerator, RunFolder(config.folder)
         self.method = build_method(config.method)
-        self.generator = _generator(config.generator, accelerator.device)
-        self.classifier = load(config.classifier).to(accelerator.device)
-        self.oracle = None if config.oracle is None else load(config.oracle).to(accelerator.device)
+        self.generator = self._opened(config.generator, "generator")
+        self.classifier = self._opened(config.classifier, "classifier")
+        self.oracle = self._opened(config.oracle, "oracle")
         self.reference = None if config.reference is None else load_cohort(config.reference)
         source = open_cohort(config.data)
         self.source: Source = source if config.rows is None else part(source, slice(config.rows))
         self.distance = _distance(self.oracle, config.oracle)
+
+    def _opened(self, network: Network | None, role: Role) -> Any:  # noqa: ANN401 - a generator is more than a module
+        """A network for its role, on this process's device."""
+        return None if network is None else open_network(network, role).to(self.accelerator.device)
 
     @property
     def notes(self) -> list[str]:
@@ -126,8 +128,8 @@ class _Run:
     @cached_property
     def prints(self) -> dict[str, str]:
         """What the rows are made of."""
-        config = self.config
-        networks = {name: network_print(getattr(config, name)) for name in ("classifier", "generator", "oracle")}
+        config, names = self.config, ("classifier", "generator", "oracle")
+        networks = {name: network_print(getattr(config, name), getattr(self, name)) for name in names}
         images = {"images": source_print(self.source), "reference": source_print(self.reference)}
         return networks | images | {"settings": repr(self.method), "target": str(config.target)}
 
@@ -189,22 +191,12 @@ class _Run:
         return {"null_edit_error": float(drift.max())}
 
 
-def _generator(path: str | None, device: torch.device) -> Generative | None:
-    """The diffusion model of a checkpoint."""
-    if path is None:
-        return None
-    generator = load(path).to(device)
-    if not isinstance(generator, Generative):
-        raise InputError(f"generator: expected a diffusion checkpoint, got {type(generator).__name__}")
-    return generator
-
-
-def _distance(oracle: nn.Module | None, path: str | None) -> FeatureDistance | None:
+def _distance(oracle: nn.Module | None, network: Network | None) -> FeatureDistance | None:
     """Feature distance of the oracle, under a name that says so."""
-    if oracle is None:
+    if oracle is None or network is None:
         return None
     try:
-        return FeatureDistance(oracle, f"feature distance in {Path(str(path)).name}")
+        return FeatureDistance(oracle, f"feature distance in {spec_of(network).name}")
     except InputError as error:
         _log.warning("no perceptual distance: %s", error)
         return None

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from inspect import getsourcefile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,15 @@ from cfx.atlas import Atlas
 from cfx.atlas.store import Exists
 from cfx.core.cohort import Cohort, Source
 from cfx.core.denoiser import Generative
+from cfx.core.errors import CheckpointError
 from cfx.counterfactual import Depth, Judge, Method, explain_batches
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models import read_manifest
 from cfx.models.autoencoder import Vae
-from cfx.runtime.files import digest
+from cfx.models.checkpoint import MANIFEST
+from cfx.models.opening import Described, NetworkSpec, schedule_of, spec_of
+from cfx.runtime.files import digest, sha256
+from cfx.runtime.files import fingerprint as fingerprint_of
 from cfx.runtime.memory import give_back
 from cfx.runtime.shares import dealt, together
 
@@ -128,6 +134,33 @@ def fill(
     next(parts, None)  # the progress bar ends
 
 
-def network_print(path: str | None) -> str:
-    """Fingerprint of a checkpoint: its name, and a digest of the hashes of its files."""
-    return "none" if path is None else f"{Path(path).name} {digest(read_manifest(path).files)[:16]}"
+def network_print(network: Described | None, opened: nn.Module | None = None) -> str:
+    """Fingerprint of a network: its name, and a digest of its files (or tensors and source) and of its settings.
+
+    Args:
+        network: Its description; None for none.
+        opened: What `open_network` made of it, which is asked for the tensors of an imported one.
+    """
+    if network is None:
+        return "none"
+    spec = spec_of(network)
+    settings = spec.model_dump(mode="json", exclude={"path"}, exclude_defaults=True)
+    return f"{spec.name} {digest(_contents(spec, opened) | ({'settings': settings} if settings else {}))[:16]}"
+
+
+def _contents(spec: NetworkSpec, opened: nn.Module | None) -> dict[str, Any]:
+    """Hashes of what a network is made of, but for its settings."""
+    if spec.imports:
+        source = getsourcefile(import_module(spec.path.partition(":")[0]))
+        tensors = {} if opened is None else opened.state_dict()
+        return {"source": sha256(Path(source)) if source else "none", "tensors": fingerprint_of(tensors)}
+    if not spec.place.exists():
+        raise CheckpointError(f"{spec.path}: missing; expected a network's folder or file")
+    schedule = schedule_of(spec) if isinstance(spec.schedule, str) else None
+    beside = {} if schedule is None else {"schedule": schedule.to_diffusers()}
+    if (spec.place / MANIFEST).exists():
+        return {**read_manifest(spec.place).files, **beside}
+    if spec.place.is_dir():
+        files = (path for path in sorted(spec.place.rglob("*")) if path.is_file())
+        return {path.relative_to(spec.place).as_posix(): sha256(path) for path in files} | beside
+    return {"file": sha256(spec.place), **beside}

@@ -12,7 +12,6 @@ yours. A TorchScript or torch.export file runs its own graph of tensor operation
 unpickled beyond tensors.
 """
 
-import inspect
 import os
 import re
 import sys
@@ -37,7 +36,6 @@ from cfx.models.interop import load_network_state
 from cfx.models.kinds import find
 from cfx.models.weights import contents, read_script, read_state
 from cfx.runtime.config import Frozen, check
-from cfx.runtime.files import digest, fingerprint, sha256
 from cfx.runtime.shipped import located
 
 Role = Literal["classifier", "oracle", "generator", "autoencoder"]
@@ -160,7 +158,7 @@ def _of_folder(spec: NetworkSpec, role: str) -> nn.Module:
     if (place / MANIFEST).exists():
         return load(place)
     if is_diffusers(place):
-        return diffusers_model(place, schedule=_schedule(spec), labels=spec.labels)
+        return diffusers_model(place, schedule=schedule_of(spec), labels=spec.labels)
     found = ", ".join(sorted(p.name for p in place.iterdir())[:6]) or "nothing"
     hint = "; for a model of transformers name a function that loads it, package.module:callable"
     more = hint if (place / "config.json").exists() else ""
@@ -241,9 +239,9 @@ def _generator(opened: nn.Module, spec: NetworkSpec, role: str) -> nn.Module:
     """A diffusion model; a bare network becomes one with its schedule."""
     if isinstance(opened, Generative):
         return cast(nn.Module, opened)
-    if isinstance(opened, Vae) or (spec.place / MANIFEST).exists():
+    if isinstance(opened, Vae) or (not spec.imports and (spec.place / MANIFEST).exists()):
         raise InputError(f"{role}: expected a diffusion checkpoint, got {type(opened).__name__}")
-    schedule = _schedule(spec)
+    schedule = schedule_of(spec)
     if schedule is None:
         raise InputError(
             f"{role}.schedule: {spec.path} is a bare network, and a denoiser needs its schedule of noise; expected a "
@@ -252,37 +250,8 @@ def _generator(opened: nn.Module, spec: NetworkSpec, role: str) -> nn.Module:
     return Denoiser(opened, schedule, classes=labels_of(opened, spec.labels))
 
 
-def _schedule(spec: NetworkSpec) -> Schedule | None:
+def schedule_of(spec: NetworkSpec) -> Schedule | None:
     """The schedule that a description gives, if it does."""
     if isinstance(spec.schedule, str):
         return read_schedule(expanded(spec.schedule))
     return None if spec.schedule is None else read_schedule(spec.schedule)
-
-
-def network_print(network: Described | None, opened: nn.Module | None = None) -> str:
-    """Fingerprint of a network by content: its name, and a digest of settings and files (or tensors and source).
-
-    Args:
-        network: Its description; None for none.
-        opened: What `open_network` made of it, which an imported one needs.
-    """
-    if network is None:
-        return "none"
-    spec = spec_of(network)
-    settings = spec.model_dump(mode="json", exclude={"path"}, exclude_defaults=True)
-    files = _printed(spec, opened)
-    return f"{spec.name} {digest(files | ({'settings': settings} if settings else {}))[:16]}"
-
-
-def _printed(spec: NetworkSpec, opened: nn.Module | None) -> dict[str, Any]:
-    """Hashes of what a network is made of."""
-    place, schedule = spec.place, _schedule(spec)
-    if spec.imports:
-        source = inspect.getsourcefile(import_module(spec.path.partition(":")[0]))
-        tensors = {} if opened is None else opened.state_dict()
-        return {"source": sha256(Path(source)) if source else "none", "tensors": fingerprint(tensors)}
-    if (place / MANIFEST).exists():
-        return dict(read_manifest(place).files)
-    if place.is_dir():
-        return {str(p.relative_to(place)): sha256(p) for p in sorted(place.rglob("*")) if p.is_file()}
-    return {"file": sha256(place)} | ({} if schedule is None else {"schedule": schedule.to_diffusers()})

@@ -32,8 +32,8 @@ from cfx.counterfactual.metrics.measure import source_class
 from cfx.counterfactual.registry import NEEDS
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort
-from cfx.models import load
 from cfx.models.autoencoder import Vae
+from cfx.models.opening import Network, Role, open_network, spec_of
 from cfx.models.perceptual import Lpips
 from cfx.models.running import at_rest
 from cfx.runtime.config import Frozen, RunConfig
@@ -53,8 +53,8 @@ class Contender(Frozen):
     """Name in `cfx.counterfactual.registry.METHODS`."""
     label: str = Field(default="", pattern=r"^[\w.+-]*$")
     """What its rows are called; the method's name by default. For one method with several settings."""
-    generator: str | None = None
-    """Checkpoint folder to use instead of the bench's own."""
+    generator: Network | None = None
+    """What to generate with instead of the bench's own."""
     settings: Mapping[str, Any] = Field(default_factory=dict)
     """Settings of the method that differ from its defaults."""
     rows: int | None = Field(default=None, ge=1)
@@ -81,14 +81,14 @@ class CounterfactualBench(RunConfig):
     """Images to explain."""
     reference: DataConfig | None = None
     """Labelled images that set the typical margins and stand for the real ones; never those to be explained."""
-    classifier: str
-    """Checkpoint folder of the classifier."""
-    generator: str
-    """Checkpoint folder of the diffusion model."""
-    autoencoder: str | None = None
-    """Checkpoint folder of the autoencoder, for methods that work on latents."""
-    oracle: str | None = None
-    """Checkpoint folder of an independent classifier: judges the results, its features measure distance and realism."""
+    classifier: Network
+    """The classifier: its path, or its path and how it wants images and answers."""
+    generator: Network
+    """The diffusion model, likewise."""
+    autoencoder: Network | None = None
+    """The autoencoder, likewise, for methods that work on latents."""
+    oracle: Network | None = None
+    """An independent classifier, likewise: judges the results, its features measure distance and realism."""
     lpips: str | None = None
     """File of AlexNet's weights as torchvision publishes it: LPIPS is measured too (needs `cfx[perceptual]`)."""
     depths: tuple[Depth, ...] = ("typical",)
@@ -156,11 +156,11 @@ class _Bench:
         self.cohort = load_cohort(config.data)
         self.reference = None if config.reference is None else load_cohort(config.reference)
         self.loaded: dict[str, nn.Module] = {}
-        self.classifier = self.network(config.classifier)
-        self.oracle = None if config.oracle is None else self.network(config.oracle)
-        self.autoencoder = None if config.autoencoder is None else self.network(config.autoencoder)
+        self.classifier = self.network(config.classifier, "classifier")
+        self.oracle = None if config.oracle is None else self.network(config.oracle, "oracle")
+        self.autoencoder = None if config.autoencoder is None else self.network(config.autoencoder, "autoencoder")
         self.lpips = None if config.lpips is None else Lpips(weights=config.lpips).to(self.accelerator.device)
-        diffusion = self.network(config.generator)
+        diffusion = self.network(config.generator, "generator")
         if not isinstance(diffusion, Generative):
             raise InputError(f"generator: expected a diffusion checkpoint, got {type(diffusion).__name__}")
         self.diffusion = diffusion
@@ -176,16 +176,16 @@ class _Bench:
     def notes(self) -> list[str]:
         """What a reader of the table has to know."""
         config = self.config
-        names = [f"classifier `{config.classifier}`", f"generator `{config.generator}`"]
-        names += [f"oracle `{config.oracle}`"] if config.oracle else []
-        names += [f"autoencoder `{config.autoencoder}`"] if config.autoencoder else []
+        given = {name: getattr(config, name) for name in ("classifier", "generator", "oracle", "autoencoder")}
+        names = [f"{name} `{spec_of(network).path}`" for name, network in given.items() if network]
         return [f"{len(self.cohort)} images; {', '.join(names)}; seed {config.seed}, batches of {config.batch_size}."]
 
-    def network(self, path: str) -> nn.Module:
-        """A checkpoint's network on this process's device."""
-        if path not in self.loaded:
-            self.loaded[path] = load(path).to(self.accelerator.device)
-        return self.loaded[path]
+    def network(self, network: Network, role: Role) -> nn.Module:
+        """A network for its role on this process's device, opened once."""
+        key = f"{role} {spec_of(network).model_dump_json()}"
+        if key not in self.loaded:
+            self.loaded[key] = open_network(network, role).to(self.accelerator.device)
+        return self.loaded[key]
 
     def cell(self, contender: Contender, depth: Depth) -> Cell | str:
         """The measurement, kept or made now; what went wrong, if the method cannot run."""
@@ -212,27 +212,28 @@ class _Bench:
 
     def prints_of(self, contender: Contender) -> dict[str, str]:
         """All that could change the outcome: images, weights, the method with all its settings."""
-        config, path = self.config, self.generator_path(contender)
-        networks = {"classifier": config.classifier, "generator": path, "oracle": config.oracle}
-        networks["reviewer"] = config.generator
-        found = self.prints | {name: network_print(p) for name, p in networks.items()}
+        config = self.config
+        network, role = self.generating(contender)
+        described: dict[str, tuple[Network | None, Role]] = {
+            "classifier": (config.classifier, "classifier"), "generator": (network, role),
+            "oracle": (config.oracle, "oracle"), "reviewer": (config.generator, "generator"),
+        }  # fmt: skip
+        prints = {k: network_print(n, None if n is None else self.network(n, r)) for k, (n, r) in described.items()}
+        found = self.prints | prints
         found |= {"version": cfx.__version__, "settings": repr(self.methods[contender.name])}
         found |= {"batch_size": str(config.batch_size), "rows": str(contender.rows)}
         found |= {"reversible": str(contender.reversible)}
         return found | {"first": str(contender == config.methods[0])}  # timed beside a plain reconstruction
 
-    def generator_path(self, contender: Contender) -> str | None:
-        """Which checkpoint a method generates with; None for methods that need none."""
-        if contender.generator is not None:
-            return contender.generator
+    def generating(self, contender: Contender) -> tuple[Network | None, Role]:
+        """Which network a method generates with, None for methods that need none, and for which role it is opened."""
         needs = NEEDS.get(contender.method, Generative)
-        if needs is None:
-            return None
-        if needs is not Vae:
-            return self.config.generator
-        if self.config.autoencoder is None:
+        role: Role = "autoencoder" if needs is Vae else "generator"
+        own = self.config.autoencoder if needs is Vae else None if needs is None else self.config.generator
+        network = own if contender.generator is None else contender.generator
+        if network is None and needs is Vae:
             raise InputError(f"autoencoder: expected a checkpoint folder for {contender.method}, got none")
-        return self.config.autoencoder
+        return network, role
 
     def measure(self, contender: Contender, depth: Depth, path: Path, prints: Mapping[str, str]) -> Cell:
         """Run a method on its images; rows that an interrupted bench left are not made again."""
@@ -273,8 +274,8 @@ class _Bench:
 
     def generator(self, contender: Contender) -> Generative | Vae | None:
         """What a method generates with."""
-        path = self.generator_path(contender)
-        return cast(Generative | Vae | None, None if path is None else self.network(path))
+        network, role = self.generating(contender)
+        return cast(Generative | Vae | None, None if network is None else self.network(network, role))
 
     def laws(self, contender: Contender, there: Counterfactuals) -> dict[str, torch.Tensor]:
         """How far a method's results are from the laws of counterfactuals, one number a row for each."""

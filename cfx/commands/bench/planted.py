@@ -26,7 +26,7 @@ from cfx.counterfactual.metrics import TRUE_EFFECT, evaluate, means
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import BrainConfig, load_cohort
 from cfx.data.brain import Confounder
-from cfx.models import load
+from cfx.models.opening import Network, open_network
 from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.processes import make_accelerator
@@ -45,10 +45,10 @@ class PlantedBench(RunConfig):
     """Images for each classifier."""
     population: int = Field(default=21, ge=0)
     """Seed of the simulated subjects."""
-    generator: str
-    """Checkpoint folder of the diffusion model."""
-    classifiers: Mapping[Kind, str]
-    """Checkpoint folder of the classifier of each factor."""
+    generator: Network
+    """The diffusion model: its path, or its path and settings."""
+    classifiers: Mapping[Kind, Network]
+    """The classifier of each factor, likewise."""
     methods: tuple[str, ...] = ("minimal", "gradient-attack")
     """Methods to run."""
     seed: int = Field(default=0, ge=0)
@@ -69,10 +69,10 @@ def run_planted(config: PlantedBench) -> list[dict[str, Any]]:
     """
     accelerator, folder = make_accelerator(), RunFolder(config.folder)
     folder.config(config)
-    generator = cast(Generative, load(config.generator).to(accelerator.device))
+    generator = cast(Generative, open_network(config.generator, "generator").to(accelerator.device))
     rows: list[dict[str, Any]] = []
-    for kind, path in config.classifiers.items():
-        classifier = load(path).to(accelerator.device)
+    for kind, network in config.classifiers.items():
+        classifier = open_network(network).to(accelerator.device)
         images, disease = planted_cohort(kind, config.n, config.population)
         reference, _ = planted_cohort(kind, 128, config.population + 1)
         for name in config.methods:
