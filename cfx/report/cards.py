@@ -159,6 +159,14 @@ def slices(result: Counterfactuals, i: int) -> tuple[int, ...]:
     return images.centre(images.array(result.x_cf[i] - result.x[i]).mean(0))
 
 
+def axial(result: Counterfactuals, i: int, most: int) -> list[int]:
+    """Places of at most so many axial slices of a volume, evenly from the first to the last that show anything."""
+    x = images.array(result.x[i])
+    flat = np.ptp(x, axis=(0, 1, 2)) <= CHANGED
+    first, last = (0, len(flat) - 1) if flat.all() else np.flatnonzero(~flat)[[0, -1]].tolist()
+    return np.linspace(first, last, min(last - first + 1, most)).round().astype(int).tolist()
+
+
 def shown(result: Counterfactuals, cohort: Cohort | None, i: int) -> tuple[dict[str, images.Pixels], list[str]]:
     """What one row shows by caption, as arrays `(c, *space)`, and which captions are changes.
 

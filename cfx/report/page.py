@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from cfx.atlas import Atlas
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
@@ -23,6 +21,7 @@ from cfx.report.cards import (
     ORDER,
     Line,
     Picture,
+    axial,
     changed_share,
     check_cohort,
     class_names,
@@ -149,7 +148,8 @@ def write_report(
         cohort: The cohort of the same rows, for names, classes, labels, lesions and the true counterfactuals; an atlas
             has its own.
         metrics: Metrics of the run; `NAME_low` and `NAME_high` are shown as the interval of `NAME`, with the meaning in
-            the catalogue. `changed_share` and `competence`, where they are among them, are in the verdict.
+            the catalogue. `changed_share`, `competence` and `judged`, where they are
+            among them, are in the verdict.
         title: Heading of the page.
         notes: Paragraphs to print beside the figures.
         max_rows: Most cards.
@@ -220,12 +220,11 @@ def _sliced(
     cards: Sequence[Card], shown: Counterfactuals, cohort: Cohort | None, limit: float, left: int
 ) -> Iterator[Card]:
     """The cards, the first of them with as many stacks of slices as fit."""
-    deep = shown.x.shape[-1]
-    places = np.linspace(0, deep - 1, min(deep, SLICES)).round().astype(int).tolist()
     for i, card in enumerate(cards):
+        places = axial(shown, i, SLICES)
         found = stack(shown, cohort, i, limit, card.line, places) if left > 0 else []
         left -= _characters(found)
-        start = int(np.abs(np.array(places) - slices(shown, i)[2]).argmin())
+        start = min(range(len(places)), key=lambda k: abs(places[k] - slices(shown, i)[2]))
         yield Card(card.line, card.pictures, found, places, start) if found and left >= 0 else card
 
 

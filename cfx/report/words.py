@@ -15,7 +15,7 @@ from torch import Tensor
 from cfx.core.cohort import Cohort, subjects
 from cfx.core.statistics import Estimate, wilson_interval
 from cfx.counterfactual.result import Counterfactuals, Verdict
-from cfx.report.numbers import NONE, count, percent, span
+from cfx.report.numbers import NONE, count, number, percent, span
 from cfx.runtime.folder import Scalar
 
 FAILED = {
@@ -143,7 +143,7 @@ class Tally:
 
 def sentences(t: Tally) -> list[str]:
     """The verdict: what was changed, what failed, what the oracle says, how large the change is, what is not known."""
-    return [text for text in (_changed(t), _others(t), _oracle(t), _size(t), _competence(t)) if text]
+    return [text for text in (_judged(t), _changed(t), _others(t), _oracle(t), _size(t), _competence(t)) if text]
 
 
 def tiles(t: Tally) -> list[Tile]:
@@ -198,15 +198,22 @@ def _size(t: Tally) -> str:
     return f"The change covers {percent(found[0].value)} of the {t.pixel}{over}."
 
 
+def _judged(t: Tally) -> str:
+    if t.metrics.get("judged") is not False:
+        return ""
+    return (
+        "Not judged: the classifier is not shown to know its classes on labelled images, so what follows says little."
+    )
+
+
 def _competence(t: Tally) -> str:
+    if t.right is not None:
+        text = f"On {count(t.right.n, 'labelled image')} the classifier is right in {percent(t.right.value)}"
+        guess = "which is not shown to be better than always giving the commonest answer"
+        return f"{text}." if better_than_guessing(t) else f"{text}, {guess}."
     if (stated := competence(t)) is not None:
-        return f"The classifier itself scores {percent(stated.value)} on labelled images."
-    if t.right is None:
-        return "Whether the classifier is right about these images is not known: they carry no labels."
-    text = f"On {count(t.right.n, 'labelled image')} the classifier is right in {percent(t.right.value)}"
-    if not better_than_guessing(t):
-        text += ", which is not shown to be better than always giving the commonest answer"
-    return f"{text}."
+        return f"The classifier's competence, measured on other images, is {_ranged(stated)}."
+    return "Whether the classifier is right about these images is not known: they carry no labels."
 
 
 def better_than_guessing(t: Tally) -> bool:
@@ -233,7 +240,7 @@ def _estimate(metrics: Mapping[str, Scalar], name: str) -> Estimate | None:
     value, *ends = (metrics.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if not isinstance(value, float | int):
         return None
-    return Estimate(float(value), *(float(e) if isinstance(e, float | int) else math.nan for e in ends))
+    return Estimate(float(value), *(float(end) if isinstance(end, float | int) else math.nan for end in ends))
 
 
 def _flipped_tile(t: Tally) -> Tile:
@@ -264,15 +271,22 @@ def _size_tile(t: Tally) -> Tile:
 
 
 def _competence_tile(t: Tally) -> Tile:
-    if (stated := competence(t)) is not None:
-        judged = t.metrics.get("judged")
-        on = f"on {count(round(judged), 'labelled image')}" if isinstance(judged, float | int) else "on labelled images"
-        interval = f", 95 % interval {span(stated.low, stated.high)}" if math.isfinite(stated.low) else ""
-        return Tile(percent(stated.value), "classifier right", f"{on}{interval}")
-    if t.right is None:
-        return Tile(NONE, "classifier right", "not known: no labels")
-    guess = f"always the commonest answer: {percent(t.commonest)}"
-    return Tile(percent(t.right.value), "classifier right", f"{t.right} labelled images, {t.right.interval}; {guess}")
+    stated = competence(t)
+    if t.right is not None:
+        remark = f"{t.right} labelled images, {t.right.interval}; always the commonest answer: {percent(t.commonest)}"
+        more = "" if stated is None else f"; competence {_ranged(stated)}"
+        return Tile(percent(t.right.value), "classifier right", remark + more)
+    if stated is not None:
+        return Tile(
+            number(stated.value), "competence of the classifier", f"{_ranged(stated)}, measured on other images"
+        )
+    return Tile(NONE, "classifier right", "not known: no labels")
+
+
+def _ranged(found: Estimate) -> str:
+    """An estimate with its interval, where it has one."""
+    interval = f" [{number(found.low)}, {number(found.high)}]" if math.isfinite(found.low) else ""
+    return f"{number(found.value)}{interval}"
 
 
 def directions(t: Tally, names: Mapping[int, str]) -> list[tuple[str, str, str]]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 from cfx.atlas import Atlas, read_atlas
 from cfx.commands.explain import ExplainConfig, explain_run, lines
-from cfx.core.errors import AtlasError, CfxError, InputError
+from cfx.core.errors import AtlasError, CfxError, CfxWarning, InputError
 from cfx.runtime.config import read_as
 from cfx.runtime.lock import alone
 from tests.tiny import SIZE, checkpoints
@@ -30,9 +31,18 @@ def config_of(trained: dict[str, str], out: Path, **more: object) -> ExplainConf
     )
 
 
-def test_a_run_leaves_everything_behind(trained: dict[str, str], tmp_path: Path) -> None:
+def warns(*_: object) -> None:
+    """In place of the perceptual distance: there is none, and a word about it."""
+    warnings.warn("no <distance> here", CfxWarning, stacklevel=2)
+
+
+def test_a_run_leaves_everything_behind(
+    trained: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_of(trained, tmp_path / "run", depths=["typical", "boundary"])
-    summary = explain_run(config)
+    monkeypatch.setattr("cfx.commands.explain._distance", warns)
+    with pytest.warns(CfxWarning, match="no <distance> here"):
+        summary = explain_run(config, "cfx explain tiny.yaml")
     kept = json.loads((tmp_path / "run/summary.json").read_text())
     for key in ("validity", "oracle_validity", "l1", "nfe_unet_forward", "nfe_unet_backward", "seconds_per_image"):
         assert kept[key] == pytest.approx(summary[key])
@@ -40,7 +50,13 @@ def test_a_run_leaves_everything_behind(trained: dict[str, str], tmp_path: Path)
         assert kept[key] == pytest.approx(summary[key])
     assert kept["null_edit_error"] <= 1e-5
     assert kept["outside_mask_error"] == 0
-    assert "brain-5-3" in (tmp_path / "run/report.html").read_text()
+    page = (tmp_path / "run/report.html").read_text()
+    assert "brain-5-3" in page
+    assert "<li>no &lt;distance&gt; here</li>" in page
+    assert "cfx explain tiny.yaml" in page
+    attributes = Atlas(tmp_path / "run/atlas.zarr").attributes
+    assert attributes["warnings"] == ["no <distance> here"]
+    assert attributes["made"]["versions"]["torch"] == torch.__version__
     assert Atlas(tmp_path / "run/atlas.zarr").read().row.tolist() == list(range(6))
     assert read_as(ExplainConfig, tmp_path / "run/config.yaml") == config
     assert any(line.startswith("valid ") for line in lines(summary))

@@ -11,6 +11,7 @@ from cfx.core.errors import InputError
 from cfx.counterfactual.result import Verdict
 from cfx.report.cards import (
     ORDER,
+    axial,
     changed_share,
     check_cohort,
     doubts,
@@ -137,6 +138,17 @@ def test_outlines_are_the_masks_and_only_those_that_hold_something_are_drawn() -
     assert all((p.width, p.height) == (10, 12) for p in shown)
     assert all(p.uri.startswith("data:image/png;base64,") for p in shown)
     assert re.search(r"sub-1\b.*already", shown[1].alt)
+
+
+def test_axial_slices_are_those_that_show_anything() -> None:
+    result, _ = make(1, (4, 5, 9))
+    assert axial(result, 0, 24) == [*range(9)]
+    assert axial(result, 0, 3) == [0, 4, 8]
+    x = result.x.clone()
+    x[..., :2] = -1
+    x[..., 8] = -1
+    assert axial(result.replace(x=x), 0, 24) == [2, 3, 4, 5, 6, 7]
+    assert axial(result.replace(x=x * 0), 0, 2) == [0, 8]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

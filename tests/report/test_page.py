@@ -20,6 +20,7 @@ from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.display.catalogue import Metric, meaning, metric, register
 from cfx.report import page as module
 from cfx.report import panel, write_report
+from cfx.report.cards import failures_first, slices
 from cfx.report.page import LINES, SLICES
 from tests.report.hand_made import make
 
@@ -216,6 +217,9 @@ def test_volumes_have_slices_as_far_as_there_is_room(tmp_path: Path, monkeypatch
     (places,) = {tuple(map(int, text.split())) for text in found.values("div", "data-places")}
     assert (len(places), places[0], places[-1]) == (SLICES, 0, 39)
     assert len(found.values("div", "data-places")) == 5
+    middle = [slices(result, i)[2] for i in failures_first(result)]
+    starts = [places[int(text)] for text in found.values("div", "data-start")]
+    assert all(abs(a - b) <= 1 for a, b in zip(starts, middle, strict=True))
     assert "can be stepped through" not in words(found)
     sizes = [len(a["src"] or "") for tag, a in found.tags if tag == "img" and a["height"] == str(5 * SLICES)]
     _, *every = map(len, found.values("img", "src"))

@@ -128,12 +128,22 @@ def test_a_row_without_an_answer_is_not_right() -> None:
     assert "is right in 75 %" in said(result, cohort)
 
 
-def test_measured_competence_goes_before_what_labels_say() -> None:
-    result, cohort = labelled(4, 0)
-    metrics = {"competence": 0.61, "competence_low": 0.48, "competence_high": 0.72, "judged": 256}
+def test_measured_competence_is_shown_beside_what_labels_say_or_in_its_place() -> None:
+    metrics = {"competence": 0.61, "competence_low": 0.48, "competence_high": 0.72}
+    result, cohort = labelled(36, 4)
     tile = tiles(Tally(result, cohort, metrics, NO_PICTURES))[3]
-    assert (tile.value, tile.remark) == ("61 %", "on 256 labelled images, 95 % interval 48 to 72 %")
-    assert "scores 61 % on labelled images" in said(result, cohort, **metrics)
+    assert (tile.value, tile.remark.rpartition("; ")[2]) == ("90 %", "competence 0.61 [0.48, 0.72]")
+    tile = tiles(Tally(result, None, metrics, NO_PICTURES))[3]
+    assert (tile.value, tile.name) == ("0.61", "competence of the classifier")
+    assert "competence, measured on other images, is 0.61 [0.48, 0.72]." in said(result, **metrics)
+    assert "is 0.61." in said(result, competence=0.61)
+
+
+def test_a_run_that_was_not_judged_says_so_before_all_else() -> None:
+    found = sentences(Tally(of(F, F), None, {"judged": False}, NO_PICTURES))
+    assert found[0].startswith("Not judged: the classifier is not shown to know its classes")
+    for judged in ({"judged": True}, {"judged": 256}, {"judged": None}, {}):
+        assert sentences(Tally(of(F, F), None, judged, NO_PICTURES))[0].startswith("All 2 images")
 
 
 def test_rows_of_one_subject_are_counted_once_in_an_interval() -> None:
