@@ -2,15 +2,18 @@
 
 An intervention shows every test image several times, in arms that differ in one thing:
 
-    untouched    the image
-    identity     through the same resampling, unchanged
-    round_trip   changed to the other class's and back
-    same         with the confounder as another image of its own class has it
-    opposite     with the confounder as an image of the other class has it
-    dose_t       a part t of the way to `opposite`
+    untouched         the image
+    identity          through the same machinery, unchanged
+    same              with the confounder as another image of its own class has it
+    opposite          with the confounder as an image of the other class has it
+    round_trip        changed as for `opposite`, and back
+    round_trip_same   changed as for `same`, and back
+    dose_t            a part t of the way to `opposite`
 
-and further ones of its own (`random`, `normalised`). The score of a row is its margin towards the other class,
-logit[toward] - logit[y]; what the confounder does is score(opposite) - score(same).
+and further ones of its own (`random`, `normalised`). Whatever a change does to an image besides (an interpolation blurs
+it) must be in `same`, `opposite` and their round trips alike, as much and as often. The score of a row is its margin
+towards the other class, logit[toward] - logit[y]; what the confounder does is score(opposite) - score(same), what
+changing alone does is score(round_trip) - score(round_trip_same).
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,8 +33,9 @@ from cfx.runtime.shares import shared
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-UNTOUCHED, IDENTITY, ROUND_TRIP, SAME, OPPOSITE = "untouched", "identity", "round_trip", "same", "opposite"
-NEEDED = (UNTOUCHED, IDENTITY, ROUND_TRIP, SAME, OPPOSITE)
+UNTOUCHED, IDENTITY, SAME, OPPOSITE = "untouched", "identity", "same", "opposite"
+ROUND_TRIP, ROUND_TRIP_SAME = "round_trip", "round_trip_same"
+NEEDED = (UNTOUCHED, IDENTITY, ROUND_TRIP, ROUND_TRIP_SAME, SAME, OPPOSITE)
 
 Arms = Mapping[str, Float[Tensor, "b c *space"]]
 

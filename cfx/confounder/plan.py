@@ -23,9 +23,8 @@ class Plan(BaseModel):
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Level of all tests and intervals."""
     margin: float = Field(default=0.1, gt=0)
-    """Largest effect that counts as none, as a share of the mean |logit| on untouched images."""
-    artefact: float = Field(default=0.1, gt=0, lt=1)
-    """Largest share of the effect that a control arm (identity, round trip) may have."""
+    """Largest effect that counts as none, as a share of the mean |logit| on untouched images: of the confounder, and of
+    every control (identity, round trips), which have to be shown to lie within it."""
     doses: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Steps between none (0) and all (1) of the change."""
     seeds: int = Field(default=8, ge=1)

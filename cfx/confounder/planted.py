@@ -12,7 +12,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm, taken
+from cfx.confounder.intervention import (
+    IDENTITY,
+    OPPOSITE,
+    ROUND_TRIP,
+    ROUND_TRIP_SAME,
+    SAME,
+    UNTOUCHED,
+    Shown,
+    dose_arm,
+    taken,
+)
 from cfx.confounder.plan import Kind
 from cfx.core.broadcast import each
 from cfx.core.cohort import Cohort, check_images
@@ -29,7 +39,8 @@ class Toggle:
         untouched: The images `(n, c, *space)` in [-1, 1].
         absent: The same images with the confounder as class 0 tends to have it.
         present: The same images with the confounder as class 1 tends to have it.
-        back: The images after changing and changing back; the untouched ones by default.
+        back: The images after changing to the other class's state and back; the untouched ones by default. What the
+            change to the own class's state leaves behind is taken as nothing.
         doses: Further images by dose: part t of the way from the own class's state to the other's.
     """
 
@@ -75,6 +86,7 @@ class Toggle:
             UNTOUCHED: untouched,
             IDENTITY: untouched,
             ROUND_TRIP: untouched if self.back is None else taken(self.back, rows),
+            ROUND_TRIP_SAME: untouched,
             SAME: torch.where(own, present, absent),
             OPPOSITE: torch.where(own, absent, present),
         }

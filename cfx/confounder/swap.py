@@ -1,7 +1,8 @@
 """Shapes of other brains on the same image: the intervention of the shape-reliance test.
 
 Every image gets one donor of the other class at random and one of its own class whose change is of the same size, by
-optimal assignment: what the two arms do to the image then differs in whose shape it is, not in how far it was bent.
+optimal assignment: what the two arms do to the image then differs in whose shape it is, not in how far it was bent. The
+round trips, half of the way and back, bend and interpolate as much, and end in the image's own shape.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,17 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from cfx.confounder.intervention import IDENTITY, OPPOSITE, ROUND_TRIP, SAME, UNTOUCHED, Shown, dose_arm, taken
+from cfx.confounder.intervention import (
+    IDENTITY,
+    OPPOSITE,
+    ROUND_TRIP,
+    ROUND_TRIP_SAME,
+    SAME,
+    UNTOUCHED,
+    Shown,
+    dose_arm,
+    taken,
+)
 from cfx.confounder.shape.normalise import mean_shape
 from cfx.confounder.shape.transfer import Transfer, Transferred
 from cfx.core.cohort import Cohort, subject_names
@@ -117,6 +128,7 @@ class ShapeSwap:
             UNTOUCHED: (x, mask),
             IDENTITY: _shown(self.transfer.identity(x, mask)),
             ROUND_TRIP: (other.back(), mask),
+            ROUND_TRIP_SAME: (own.back(), mask),
             SAME: _shown(own),
             OPPOSITE: _shown(other),
             RANDOM: _shown(self.transfer.random(x, mask, other.v, seed=self.seed, row=rows)),

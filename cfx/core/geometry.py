@@ -4,9 +4,16 @@ A displacement u `(b, d, *space)` in voxels stands for the map phi(p) = p + u(p)
 Warping pulls back: (x o phi)(p) = x(p + u(p)). A stationary velocity field v generates phi = exp(v), the flow of v at
 time one, by scaling and squaring (Arsigny et al. 2006, "A log-Euclidean framework for statistics on
 diffeomorphisms"); exp(-v) is its inverse.
+
+`warp` interpolates linearly, which is safe (no overshoot) and blurs. `spline` interpolates by the cubic B-spline
+through the voxels, which keeps most of what is fine: coefficients c with c * [1/6, 2/3, 1/6] = x along every axis
+(Unser, Aldroubi and Eden 1993, "B-spline signal processing": the inverse is sqrt(3) z^|k|, z = sqrt(3) - 2, here cut
+off at `_POLE_TAPS`), then the sum of 4^d weighted coefficients as 2^d linear samples at shifted places (Sigg and
+Hadwiger 2005, "Fast third-order texture filtering").
 """
 
 import math
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +22,9 @@ from torch import Tensor
 
 from cfx.core.broadcast import each
 from cfx.core.errors import InputError
+
+_POLE_TAPS = 12  # of the filter to coefficients: what is cut off is below 2e-7 of the centre
+_MARGIN = 2  # voxels of coefficients beyond the grid that a sample at its edge needs
 
 
 def identity(space: tuple[int, ...], like: Tensor) -> Float[Tensor, "1 d *space"]:
@@ -45,6 +55,50 @@ def warp(
     grid = p.flip(1).movedim(1, -1)  # grid_sample names the last axis first
     out: Tensor = F.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=True)
     return out
+
+
+def spline(x: Float[Tensor, "b c *space"], u: Float[Tensor, "b d *space"]) -> Float[Tensor, "b c *space"]:
+    """The image x o phi, by the cubic B-spline through its voxels; the edge is repeated outside the grid.
+
+    May overshoot by a few percent of a step: clamp where the range matters. At u = 0 it is x, to within 1e-5.
+
+    Args:
+        x: Images.
+        u: Displacements in voxels.
+
+    Raises:
+        InputError: as `warp`.
+    """
+    space = tuple(x.shape[2:])
+    d, expected = len(space), (len(x), len(space), *space)
+    if tuple(u.shape) != expected:
+        raise InputError(f"u: expected shape {expected} for these images, got {tuple(u.shape)}")
+    p, ends = identity(space, u) + u, torch.tensor(space).to(u).view(1, -1, *[1] * d) - 1
+    places, weights = _pairs(torch.minimum(p.clamp_min(0), ends))
+    c, out = _coefficients(x), torch.zeros_like(x)
+    for corner in product((0, 1), repeat=d):
+        q = torch.stack([places[high][:, i] for i, high in enumerate(corner)], 1)
+        weight = torch.stack([weights[high][:, i] for i, high in enumerate(corner)], 1).prod(1, keepdim=True)
+        grid = q.flip(1).movedim(1, -1) / (ends.flip(1).movedim(1, -1) / 2 + _MARGIN) - 1
+        out = out + weight * F.grid_sample(c, grid, mode="bilinear", align_corners=True)
+    return out
+
+
+def _pairs(p: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Where, on the wider grid, two linear samples along an axis hold the four neighbours of p, and their weights."""
+    whole = p.floor()
+    t = p - whole
+    first, last = (1 - t) ** 3 / 6, t**3 / 6
+    lower = first + (3 * t**3 - 6 * t**2 + 4) / 6
+    upper = 1 - lower
+    return (whole + _MARGIN - first / lower, whole + _MARGIN + 1 + last / upper), (lower, upper)
+
+
+def _coefficients(x: Tensor) -> Tensor:
+    """B-spline coefficients on a grid that is `_MARGIN` voxels wider on every side."""
+    taps = torch.arange(-_POLE_TAPS, _POLE_TAPS + 1, device=x.device, dtype=x.dtype)
+    kernel = 3**0.5 * (3**0.5 - 2) ** taps.abs()
+    return _convolved(x, kernel / kernel.sum(), _POLE_TAPS + _MARGIN)
 
 
 def compose(u: Float[Tensor, "b d *space"], w: Float[Tensor, "b d *space"]) -> Float[Tensor, "b d *space"]:
@@ -114,8 +168,13 @@ def smooth(x: Float[Tensor, "b c *space"], sigma: float) -> Float[Tensor, "b c *
     taps = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-(taps**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
+    return _convolved(x, kernel, radius)
+
+
+def _convolved(x: Tensor, kernel: Float[Tensor, " taps"], margin: int) -> Tensor:
+    """The images filtered along every axis in turn, their edges repeated `margin` voxels outwards."""
     for axis in range(2, x.ndim):
         moved = x.movedim(axis, -1)
-        flat = F.pad(moved.reshape(-1, 1, moved.shape[-1]), (radius, radius), mode="replicate")
-        x = F.conv1d(flat, kernel.view(1, 1, -1)).view(moved.shape).movedim(-1, axis)
+        flat = F.pad(moved.reshape(-1, 1, moved.shape[-1]), (margin, margin), mode="replicate")
+        x = F.conv1d(flat, kernel.view(1, 1, -1)).view(*moved.shape[:-1], -1).movedim(-1, axis)
     return x

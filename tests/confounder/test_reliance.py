@@ -1,12 +1,12 @@
 """The reliance test on networks whose answers are known in closed form."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cfx.confounder.intervention import Shown, measure
+from cfx.confounder.intervention import Scores, Shown, measure
 from cfx.confounder.plan import Plan
 from cfx.confounder.planted import Toggle
 from cfx.confounder.reliance import Outcome, Reliance, decide
@@ -66,21 +66,76 @@ def test_one_network_is_judged_by_itself() -> None:
     assert "one network" in found.sentence
 
 
-def test_a_round_trip_with_a_tenth_of_the_effect_is_an_artefact() -> None:
-    assert judged(2.0, back=0.08).verdict is Outcome.RELIES
-    assert judged(2.0, back=0.12).verdict is Outcome.ARTEFACT
+def told(*, truth: float = 0.0, control: float = 0.0, machine: float = 0.0, doubt: float = 0.0, size: float = 2.0):
+    """Scores of 8 networks on 80 images: margin 0.1 size, all arms but `untouched` moved by `machine`, and the arms of
+    the other class by `control` besides, `doubt` the spread of that over networks."""
+    k, n = 8, 80
+    g = torch.Generator().manual_seed(0)
+    y, noise = torch.arange(n) % 2, 0.02 * torch.randn(6, n, k, generator=g)
+    moved = control + doubt * torch.linspace(-1, 1, k)
+    own = -size * torch.ones(n, k)
+    score = {"untouched": own, "identity": own + noise[0] + machine, "same": own + noise[1] + machine}
+    score |= {"opposite": own + noise[2] + machine + moved + truth, "round_trip": own + noise[3] + machine + moved}
+    score |= {"round_trip_same": own + noise[4] + machine}
+    return Scores(torch.arange(n), y, torch.ones(n, dtype=torch.bool), score, {}, "identity")
 
 
-def test_a_round_trip_beyond_the_margin_forbids_to_claim_absence() -> None:
-    class Odd(Toggle):
-        def show(self, rows: Tensor) -> Shown:
-            shown = super().show(rows)
-            arms: Mapping[str, Tensor] = {**shown.arms, "round_trip": -shown.arms["untouched"]}
-            return Shown(arms, shown.ok, shown.quality)
+@pytest.mark.parametrize(
+    ("how", "verdict"),
+    [
+        ({"truth": 0.5, "control": 0.07}, Outcome.RELIES),  # a seventh of the effect, but shown to be within the margin
+        ({"truth": 0.5, "machine": 0.1}, Outcome.RELIES),  # all arms alike
+        ({"truth": 0.5, "control": -0.1}, Outcome.RELIES),
+        ({"truth": 0.5, "control": 0.25}, Outcome.ARTEFACT),  # beyond the margin
+        ({"truth": 0.5, "machine": 0.25}, Outcome.ARTEFACT),  # the machinery alone, in all arms
+        ({"truth": 0.0, "control": 0.6}, Outcome.ARTEFACT),  # the whole effect
+        ({"truth": 0.0, "machine": 0.1}, Outcome.NONE),
+        ({"truth": 0.0, "machine": -0.3}, Outcome.ARTEFACT),
+        ({"truth": 0.3, "control": -0.3}, Outcome.ARTEFACT),  # a reliance that changing hides
+        ({"truth": 0.5, "doubt": 0.7}, Outcome.INCONCLUSIVE),  # the control is too uncertain for either
+    ],
+)
+def test_controls_are_judged_by_their_interval_against_the_margin(how, verdict) -> None:
+    found = decide(told(**how), Plan(confounder="shape", doses=()))
+    assert found.margin == pytest.approx(0.2)
+    assert found.verdict is verdict
+    assert found.net.value == pytest.approx(how["truth"], abs=0.01)
+    assert found.control.value == pytest.approx(how.get("control", 0), abs=0.01)
 
-    odd = Odd(**vars(toggle()))
-    plan = Plan(confounder="pixel", doses=())
-    assert decide(measure(networks(0.0, 0.01), odd), plan).verdict is Outcome.ARTEFACT
+
+def test_an_effect_that_its_control_explains_is_an_artefact_though_that_is_within_the_margin() -> None:
+    """Images differ: the effect is not shown to be within the margin; but it is not beyond its control either."""
+    scores = told(control=0.15)
+    spread = 0.3 * torch.randn(80, 1, generator=torch.Generator().manual_seed(5))
+    wide = scores.score["opposite"] + spread - spread.mean()
+    found = decide(replace(scores, score={**scores.score, "opposite": wide}), Plan(confounder="shape", doses=()))
+    assert found.effect.p_value < 0.05 < found.effect.p_equivalence(found.margin)
+    assert found.control.p_equivalence(found.margin) < 0.05
+    assert found.net.p_value > 0.05
+    assert found.verdict is Outcome.ARTEFACT
+
+
+def test_scores_without_a_control_are_refused() -> None:
+    scores = told()
+    short = {k: v for k, v in scores.score.items() if k != "round_trip_same"}
+    with pytest.raises(InputError, match=r"scores: .*got none called \['round_trip_same'\]"):
+        decide(replace(scores, score=short), Plan(confounder="shape", doses=()))
+
+
+@pytest.mark.parametrize("right", [0.3, 0.5, 0.58, 0.6, 0.75, 0.9])
+@pytest.mark.parametrize("truth", [0.0, 1.0])
+def test_networks_near_chance_are_not_judged(right: float, truth: float) -> None:
+    """Whatever the intervention does; 0.6 of 80 images is not shown to be better than chance."""
+    scores = told(truth=truth)
+    wrong = torch.arange(80) // 2 >= round(40 * right)
+    turned = {k: torch.where(wrong[:, None], -v, v) for k, v in scores.score.items()}
+    found = decide(replace(scores, score=turned), Plan(confounder="shape", doses=()))
+    assert found.competence.accuracy.value == pytest.approx(right, abs=0.02)
+    assert (found.verdict is Outcome.UNJUDGED) == (right < 0.65)
+    assert found.fault == (right > 0.65 and truth > 0)
+    if found.verdict is Outcome.UNJUDGED:
+        assert f"balanced accuracy {found.competence.accuracy.value:.2f} [" in found.sentence
+        assert "no competence" in found.sentence
 
 
 def test_a_mediator_is_never_called_a_fault() -> None:

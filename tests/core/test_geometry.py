@@ -3,9 +3,12 @@
 import inspect
 import math
 import re
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from cfx.core import geometry
 from cfx.core.errors import InputError
@@ -188,3 +191,30 @@ def test_the_gradient_of_a_linear_map_is_its_slope(slope):
 def test_the_flow_of_a_row_does_not_depend_on_its_batch():
     v = torch.cat([waves((32, 32), 0.02), waves((32, 32), 0.2)])
     assert torch.allclose(geometry.exponential(v)[:1], geometry.exponential(v[:1]), atol=1e-9)
+
+
+@pytest.mark.parametrize("space", [(33, 40), (16, 18, 14)])
+def test_the_spline_is_that_of_scipy_at_any_place(space):
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 2, *space, generator=g)
+    u = 3 * torch.randn(2, len(space), *space, generator=g)  # many of these end outside the grid
+    p = geometry.identity(space, u) + u
+    out = geometry.spline(x, u)
+    for row, channel in product(range(2), range(2)):
+        wide = np.pad(x[row, channel].double().numpy(), 20, mode="edge")
+        at = [(p[row, i].clamp(0, n - 1) + 20).double().numpy() for i, n in enumerate(space)]
+        theirs = ndimage.map_coordinates(wide, at, order=3)
+        assert np.abs(theirs - out[row, channel].numpy()).max() < 1e-5
+
+
+def test_the_spline_goes_through_the_voxels_and_keeps_what_a_line_loses():
+    x = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    nowhere, half = torch.zeros(1, 2, 24, 24), torch.full((1, 2, 24, 24), 0.5)
+    assert torch.allclose(geometry.spline(x, nowhere), x, atol=1e-5)
+    wave = torch.cos(torch.arange(24) * torch.pi / 2).expand(1, 1, 24, 24)  # four voxels a period
+    inner = (slice(None), slice(None), slice(4, -4), slice(4, -4))
+    spline, line = (float(f(wave, half)[inner].abs().max()) for f in (geometry.spline, geometry.warp))
+    assert line == pytest.approx(0.5, abs=1e-4)
+    assert spline == pytest.approx(math.cos(math.pi / 4), abs=0.03)
+    with pytest.raises(InputError, match=r"u: expected shape \(1, 2, 24, 24\)"):
+        inspect.unwrap(geometry.spline)(x, torch.zeros(1, 3, 24, 24))

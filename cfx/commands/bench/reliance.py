@@ -2,6 +2,7 @@
 
 - `simulated`: effects drawn from crossed random effects of known variances around a true mean of 0. `crossed` is the
   test of cfx; `images_only` averages the networks and tests the images; `pooled` takes all values as independent.
+- `controls`: whole verdicts on simulated scores with artefacts of the change in every arm (`bench.controls`).
 - `trained`: really trained networks, and shape transfers whose donors had their classes shuffled: whatever the networks
   learned, both arms then show shapes of one distribution, so the null is true.
 - `power`: networks trained with a planted object of some strength that equals the label with probability q, tested by
@@ -21,6 +22,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from cfx.atlas import write_atlas
+from cfx.commands.bench.controls import Control, verdicts
 from cfx.commands.bench.figure import power_figure
 from cfx.confounder.intervention import OPPOSITE, SAME, Intervention, Scores, measure
 from cfx.confounder.plan import Kind, Plan
@@ -62,8 +64,10 @@ class RelianceBench(RunConfig):
 
     designs: tuple[Design, ...]
     """Simulated experiments."""
+    controls: tuple[Control, ...] = ()
+    """Simulated tests whose arms have artefacts."""
     simulations: int = Field(default=1000, ge=1)
-    """True nulls of each design."""
+    """Simulated tests of each design."""
     trained: int = Field(default=40, ge=0)
     """True nulls with trained networks."""
     train: TrainConfig
@@ -91,7 +95,8 @@ def run_reliance(config: RelianceBench) -> list[dict[str, Any]]:
     launch share the training and the measuring.
 
     Returns:
-        One row a simulated design, one for the trained nulls, one a cell of the power surface.
+        One row a simulated design, with artefacts or without, one for the trained nulls, one a cell of the power
+        surface.
 
     Raises:
         InputError, CfxError: as `train_seeds`.
@@ -100,6 +105,7 @@ def run_reliance(config: RelianceBench) -> list[dict[str, Any]]:
     folder = RunFolder(config.folder)
     folder.config(config)
     rows = [simulated_null(design, config.simulations, seed) for seed, design in enumerate(config.designs)]
+    rows += [verdicts(design, config.simulations, seed) for seed, design in enumerate(config.controls)]
     if config.trained:
         rows.append(trained_null(config, accelerator))
     rows += [power(config, q, strength, accelerator) for strength in config.strength for q in config.q]
@@ -208,18 +214,32 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     head = "null | networks | images | donors | sd networks | sd donors | n | crossed | band | images only | pooled"
     lines = [f"| {head} |", "|---" * 11 + "|"]
     for r in rows:
-        if r["part"] == "power":
+        if r["part"] not in ("simulated", "trained"):
             continue
         design = [str(r.get(k, "-")) for k in ("networks", "images", "donors", "s_seed", "s_donor")]
         band = f"[{r['band_low']:.3f}, {r['band_high']:.3f}]"
         rates = [f"{r['crossed']:.3f}", band, f"{r['images_only']:.3f}", f"{r['pooled']:.3f}"]
         lines.append("| " + " | ".join([r["part"], *design, str(r["n"]), *rates]) + " |")
+    lines += _controls([r for r in rows if r["part"] == "controls"])
     lines += ["", "| strength | q | effect (logits) | verdict | power |", "|---|---|---|---|---|"]
     for r in rows:
         if r["part"] == "power":
             effect = f"{r['effect']:+.2f} [{r['effect_low']:+.2f}, {r['effect_high']:+.2f}]"
             lines.append(f"| {r['strength']} | {r['q']} | {effect} | {r['verdict']} | {r['power']:.2f} |")
     return "\n".join(lines) + "\n"
+
+
+def _controls(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The tests with artefacts, as lines of a table."""
+    if not rows:
+        return []
+    keys = ("truth", "artefact", "unequal", "networks", "images", "donors", "n")
+    shares = ("effect_differs", "net_differs", "relies", "no_reliance", "artefact_found", "inconclusive")
+    names = [*keys[:1], "artefact in all arms", "more in those of the other class", *keys[3:]]
+    names += ["effect differs", "net differs", "relies", "no reliance", "artefact", "inconclusive"]
+    lines = ["", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    cells = [[*(str(r[k]) for k in keys), *(f"{r[k]:.3f}" for k in shares)] for r in rows]
+    return lines + [f"| {' | '.join(row)} |" for row in cells]
 
 
 CONFIG = RelianceBench

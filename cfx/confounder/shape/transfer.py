@@ -1,14 +1,18 @@
 """An image with the brain shape of another: the intervention of the shape-reliance test, and its controls.
 
-Every arm of the test goes through one pipeline, `core.registration.reshape`, which interpolates the image once:
+Every arm goes through the same two interpolations, `core.registration.reshape` by half of the way each, so that what
+interpolating does to an image (it blurs a little) is in all of them, as much and as often:
 
-| arm | velocity | support |
-|---|---|---|
-| `transfer(x, mask, donor)` | v with mask o exp(v) ~ donor | the donor's mask |
-| `transfer.deform(x, mask, v, dose=t)` | t v | where exp(t v) carries the mask |
-| `transfer.identity(x, mask)` | 0 | its own mask |
-| `transfer.round_trip(x, mask, v)` | v, then -v, composed | its own mask |
-| `transfer.random(x, mask, v, ...)` | random, as large as v | its own mask |
+| arm | first half | second half | support |
+|---|---|---|---|
+| `transfer(x, mask, donor)` | exp(v / 2), with mask o exp(v) ~ donor | exp(v / 2) | the donor's mask |
+| `.back()` of it | the same image half way | exp(-v / 2) | its own mask |
+| `transfer.deform(x, mask, v, dose=t)` | exp(t v / 2) | exp(t v / 2) | where exp(t v) carries the mask |
+| `transfer.identity(x, mask)` | none | none | its own mask |
+| `transfer.random(x, mask, v, ...)` | of a random v, as large | the same | its own mask |
+
+`back` is the control of a transfer: it shares the first interpolation, its second is as large, and the shape is the
+image's own again. The two halves are one flow, exp(v / 2) o exp(v / 2) = exp(v).
 
 A donor is a mask: another subject's, or `sdf <= 0` of a draw from a shape model.
 """
@@ -43,8 +47,10 @@ class Transferred:
         x: Images `(n, c, *space)` in [-1, 1].
         mask: Their support: the donor's mask at dose 1.
         source: The support before.
-        v: Stationary velocity in voxels, dose included; zero for a round trip.
-        u: Displacement in voxels of the one interpolation.
+        v: Stationary velocity in voxels, dose included.
+        u: Displacement in voxels of both interpolations together.
+        middle: The images half of the way.
+        middle_mask: Their support.
         dice: Overlap of `source` carried by u with `mask`.
         jacobian_min: Least forward-difference Jacobian of u on the grid.
         jacobian_max: Largest.
@@ -59,6 +65,8 @@ class Transferred:
     source: Bool[Tensor, "n 1 *space"]
     v: Float[Tensor, "n d *space"]
     u: Float[Tensor, "n d *space"]
+    middle: Float[Tensor, "n c *space"]
+    middle_mask: Bool[Tensor, "n 1 *space"]
     dice: Float[Tensor, " n"]
     jacobian_min: Float[Tensor, " n"]
     jacobian_max: Float[Tensor, " n"]
@@ -79,8 +87,8 @@ class Transferred:
         return self.plausible & kept & lesion & (self.dice >= LEAST_DICE)
 
     def back(self) -> Float[Tensor, "n c *space"]:
-        """The images taken back to the shape they came from by exp(-v): a second interpolation."""
-        return reshape(self.x, self.mask, self.source, geometry.exponential(-self.v))
+        """The images taken half of the way and back to the shape they came from: as many interpolations, as large."""
+        return reshape(self.middle, self.middle_mask, self.source, geometry.exponential(-self.v / 2))
 
 
 @dataclass(frozen=True)
@@ -144,22 +152,24 @@ class Transfer:
         _check(x, mask, mask if support is None else support, lesion)
         if not 0 <= dose <= 1:
             raise InputError(f"dose: expected a number in [0, 1], got {dose}")
-        u = geometry.exponential(dose * v)
+        half = geometry.exponential(dose * v / 2)
+        u, middle_mask = geometry.compose(half, half), _carry(mask, half)
         support = _carry(mask, u) if support is None else support
-        return self._judged(x, mask, dose * v, u, support, lesion)
+        middle = reshape(x, mask, middle_mask, half)
+        out = reshape(middle, middle_mask, support, half)
+        j = geometry.jacobian_determinant(u).flatten(1)
+        change = torch.zeros(len(x)).to(x) if lesion is None else _growth(lesion, u)
+        plausible = self._plausible(mask) & self._plausible(support)
+        blur = _sharpness(out, support) / _sharpness(x, mask)
+        return Transferred(
+            out, support, mask, dose * v, u, middle, middle_mask, dice(_carry(mask, u), support), j.amin(1), j.amax(1),
+            j.amin(1) <= 0, blur, change, plausible,
+        )  # fmt: skip
 
     def identity(self, x: Float[Tensor, "n c *space"], mask: Bool[Tensor, "n 1 *space"]) -> Transferred:
-        """The images through the pipeline, unchanged but for its interpolation; errors as `__call__`."""
+        """The images through the pipeline, unchanged; errors as `__call__`."""
         v = torch.zeros(len(x), x.ndim - 2, *x.shape[2:]).to(x)
         return self.deform(x, mask, v, support=mask)
-
-    def round_trip(
-        self, x: Float[Tensor, "n c *space"], mask: Bool[Tensor, "n 1 *space"], v: Float[Tensor, "n d *space"]
-    ) -> Transferred:
-        """The images carried by v and back, the two maps composed into one interpolation; errors as `__call__`."""
-        _check(x, mask, mask, None)
-        u = geometry.compose(geometry.exponential(v), geometry.exponential(-v))
-        return self._judged(x, mask, torch.zeros_like(v), u, mask, None)
 
     def random(
         self,
@@ -176,20 +186,6 @@ class Transfer:
         """
         _check(x, mask, mask, None)
         return self.deform(x, mask, random_velocity(v, mask, seed=seed, row=row), support=mask)
-
-    def _judged(
-        self, x: Tensor, mask: Tensor, v: Tensor, u: Tensor, support: Tensor, lesion: Tensor | None
-    ) -> Transferred:
-        """The images of one displacement, measured."""
-        out = reshape(x, mask, support, u)
-        j = geometry.jacobian_determinant(u).flatten(1)
-        change = torch.zeros(len(x)).to(x) if lesion is None else _growth(lesion, u)
-        plausible = self._plausible(mask) & self._plausible(support)
-        blur = _sharpness(out, support) / _sharpness(x, mask)
-        return Transferred(
-            out, support, mask, v, u, dice(_carry(mask, u), support), j.amin(1), j.amax(1), j.amin(1) <= 0, blur,
-            change, plausible,
-        )  # fmt: skip
 
     def _plausible(self, mask: Tensor) -> Tensor:
         volume = mask.flatten(1).sum(1)

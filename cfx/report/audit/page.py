@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cfx.confounder.audit import Audit
-from cfx.confounder.intervention import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, SAME
+from cfx.confounder.intervention import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, ROUND_TRIP_SAME, SAME
 from cfx.confounder.observed.balance import Balance
 from cfx.confounder.reliance import Outcome, Reliance
 from cfx.confounder.witnesses import Witnesses
@@ -14,8 +14,9 @@ from cfx.report.audit import figures
 
 MEANING = {
     "untouched": "the images as they are",
-    IDENTITY: "through the same resampling, unchanged: what the machinery alone does",
-    ROUND_TRIP: "changed to the other class's and back: what changing alone does",
+    IDENTITY: "through the same machinery, unchanged",
+    ROUND_TRIP: "changed as for opposite and back, interpolated as often: what changing alone does",
+    ROUND_TRIP_SAME: "changed as for same and back",
     SAME: "with the confounder of another image of the same class",
     OPPOSITE: "with the confounder of an image of the other class",
     "random": "a random warp of the inside, as large as that of opposite, outline kept",
@@ -38,13 +39,13 @@ class Section:
 def audit_page(found: Audit, title: str) -> str:
     """The page as HTML, self-contained."""
     r = found.reliance
-    kind = "mediator" if r.verdict is Outcome.RELIES and not r.fault else str(r.verdict).replace(" ", "-")
+    calm = r.verdict is Outcome.RELIES and r.plan.role == "mediator"
     return render(
         "cfx.report",
         "audit.html.j2",
         title=title,
         subtitle=f"{r.n} images, {len(r.by_seed)} networks, role declared: {r.plan.role}",
-        kind=kind,
+        kind="mediator" if calm else str(r.verdict).replace(" ", "-"),
         verdict=str(r.verdict).capitalize(),
         sentence=r.sentence,
         tiles=_tiles(r),
@@ -79,8 +80,10 @@ def _arms(r: Reliance) -> Section:
     ]
     text = [
         "What each arm does to the score of the untouched image, its margin towards the other class. The effect is "
-        "opposite minus same: both arms are changed alike and differ only in whose confounder they show. The band is "
-        "the margin within which an effect counts as none; dots on the right are networks.",
+        "opposite minus same: both arms are changed alike and differ only in whose confounder they show. The control "
+        "is round trip minus round trip same, changed and interpolated as much, but ending as they began. The band is "
+        "the margin: an effect within it counts as none, and controls must lie there. Dots on the right are networks.",
+        f"Effect {_effect(r.effect)}, control {_effect(r.control)}, effect less control {_effect(r.net)} logits.",
     ]
     alt = "Forest plot of the effect and of every arm, with one dot a network"
     header = ["Arm", "Change (logits)", "Balanced accuracy", "What it is"]

@@ -19,6 +19,7 @@ def tiny(out: Path) -> RelianceBench:
         "name": "tiny", "out": str(out), "simulations": 20, "trained": 2, "images": 8, "seeds": 3, "pool": 3,
         "subsets": 5, "q": [1.0], "strength": [1.0],
         "designs": [{"networks": 4, "images": 20, "donors": 10, "s_seed": 0.1, "s_donor": 0.2}],
+        "controls": [{"truth": 0.5, "networks": 3, "images": 8, "donors": 4}],
         "train": {
             "name": "net", "network": {"name": "cnn", "channels": [4, 8]}, "objective": {"kind": "classifier"},
             "data": {"kind": "brain", "n": 16, "seed": 4, "size": 32}, "batch_size": 8, "steps": 2, "ema": None,
@@ -29,10 +30,11 @@ def tiny(out: Path) -> RelianceBench:
 
 def test_all_three_parts_are_written(tmp_path: Path) -> None:
     rows = run_reliance(tiny(tmp_path))
-    assert [row["part"] for row in rows] == ["simulated", "trained", "power"]
+    assert [row["part"] for row in rows] == ["simulated", "controls", "trained", "power"]
     assert json.loads((tmp_path / "results.json").read_text()) == rows
     assert "| simulated | 4 | 20 | 10 |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "figure.png").stat().st_size > 1000
+    assert "| 0.5 | 0.0 | 0.0 | 3 | 8 | 4 | 20 |" in (tmp_path / "table.md").read_text()
     for name, images in (("null-0", 8), ("null-1", 8), ("tag-1-1", 16)):
         scores = read_atlas(tmp_path / name / "atlas.zarr", Scores)
         assert (len(scores), scores.networks) == (images, 3)

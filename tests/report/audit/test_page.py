@@ -47,6 +47,8 @@ def table(page: str, heading: str) -> list[list[str]]:
     [
         (Outcome.RELIES, "confounder", "relies"),
         (Outcome.RELIES, "mediator", "mediator"),
+        (Outcome.RELIES, "collider", "relies"),
+        (Outcome.UNJUDGED, "confounder", "not-judged"),
         (Outcome.NONE, "confounder", "no-reliance"),
         (Outcome.INCONCLUSIVE, "confounder", "inconclusive"),
         (Outcome.ARTEFACT, "mediator", "artefact"),
