@@ -164,7 +164,7 @@ def axial(result: Counterfactuals, i: int, most: int) -> list[int]:
     x = images.array(result.x[i])
     flat = np.ptp(x, axis=(0, 1, 2)) <= CHANGED
     first, last = (0, len(flat) - 1) if flat.all() else np.flatnonzero(~flat)[[0, -1]].tolist()
-    return np.linspace(first, last, min(last - first + 1, most)).round().astype(int).tolist()
+    return [int(k) for k in np.linspace(first, last, min(last - first + 1, most)).round()]
 
 
 def shown(result: Counterfactuals, cohort: Cohort | None, i: int) -> tuple[dict[str, images.Pixels], list[str]]:
