@@ -90,7 +90,9 @@ def read_state(path: Path, key: str | None = None) -> dict[str, Tensor]:
 
 def _unpickled(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of protocols; what cannot be read is an error anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"it also holds {found[1]}" if found else "it holds other objects"

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,3 +114,90 @@ def test_a_network_of_another_shape_is_refused():
 
     with pytest.raises(InputError, match=r"network: expected an output of shape \(3, 1, 4, 5\), got \(3, 2, 4, 5\)"):
         Denoiser(Doubling(), Schedule.from_diffusers({}))(noised(), 5)
+
+
+class Diffusers(nn.Module):
+    """diffusers' call: `timestep`, and an output with `.sample`."""
+
+    def forward(self, sample, timestep, class_labels=None, return_dict=True):
+        y = sample * timestep[:, None, None, None].double() / 1000 + (0 if class_labels is None else class_labels.sum())
+        return SimpleNamespace(sample=y)
+
+
+def test_diffusers_call_is_as_good():
+    class Monai(nn.Module):
+        def forward(self, x, timesteps, class_labels=None):
+            return Diffusers()(x, timesteps, class_labels).sample
+
+    schedule, x, t = Schedule.from_diffusers({}), noised(), torch.tensor([1, 40, 1000])
+    for classes, label in ((None, None), (2, torch.tensor([0, 1, 1]))):
+        mine, theirs = (Denoiser(net, schedule, classes)(x, t, label).mean for net in (Diffusers(), Monai()))
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_unet_of_diffusers_is_a_denoiser():
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, num_class_embeds=3,
+    ).eval()  # fmt: skip
+    x, t, label = torch.randn(2, 1, 8, 8), torch.tensor([1, 700]), torch.tensor([0, 1])
+    q = Denoiser(unet, Schedule.from_diffusers({"prediction_type": "sample"}), classes=2)
+    with torch.no_grad():
+        torch.testing.assert_close(q(x, t, label).mean, unet(x, t - 1, class_labels=label).sample)
+        torch.testing.assert_close(q(x, t).mean, unet(x, t - 1, class_labels=torch.tensor([2, 2])).sample)
+
+
+class NeedsText(nn.Module):
+    def forward(self, sample, timestep, encoder_hidden_states):
+        return sample
+
+
+class NoTime(nn.Module):
+    def forward(self, x):
+        return x
+
+
+class NoLabels(nn.Module):
+    def forward(self, x, timesteps):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("network", "classes", "call"), [(NeedsText(), None, ""), (NoTime(), None, ""), (NoLabels(), 2, ", class_labels")]
+)
+def test_a_network_that_cannot_be_called_so_is_refused_when_built(network, classes, call):
+    name = type(network).__name__
+    with pytest.raises(InputError, match=rf"called as network\(x, timesteps=\.\.\.{call}.*, got {name}\("):
+        Denoiser(network, Schedule.from_diffusers({}), classes)
+
+
+def test_a_network_s_own_error_is_one_line():
+    class Breaks(nn.Module):
+        def forward(self, x, timesteps):
+            raise AssertionError("only 96 x 96\nimages")
+
+    with pytest.raises(InputError, match=r"^network: failed on images of shape \(3, 1, 4, 5\): only 96 x 96 images$"):
+        Denoiser(Breaks(), Schedule.from_diffusers({}))(noised(), 5)
+
+
+@pytest.mark.parametrize("wrap", [lambda n: n, lambda n: torch.compile(n, backend="eager"), torch.jit.script])
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_compiled_and_scripted_networks_are_called_likewise(wrap):
+    class Plain(nn.Module):
+        def forward(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+            return x * timesteps[:, None, None, None]
+
+    x, schedule = noised(), Schedule.from_diffusers({"prediction_type": "sample"})
+    torch.testing.assert_close(Denoiser(wrap(Plain()), schedule)(x, 7).mean, x * 6)
+
+
+def test_what_a_network_says_of_sizes_is_checked_when_built():
+    network = NoLabels()
+    network.multiple = 4
+    denoiser = Denoiser(network, Schedule.from_diffusers({}), shape=(1, 8, 12))
+    assert denoiser.multiple == 4
+    with pytest.raises(InputError, match=r"shape: expected spatial sizes divisible by 4, got \(8, 10\)"):
+        Denoiser(network, Schedule.from_diffusers({}), shape=(1, 8, 10))

@@ -45,3 +45,14 @@ def test_patch_unet_names_sizes_it_cannot_take():
 def test_default_patch_unet_is_small_enough_to_train_on_two_cores():
     net = build("patch-unet", spatial_dims=2, in_channels=1, channels=(64, 96), attention=(False, True), classes=2)
     assert 1e6 < sum(p.numel() for p in net.parameters()) < 2.5e6
+
+
+@pytest.mark.parametrize("name", ["unet", "patch-unet"])
+@pytest.mark.parametrize("space", [(15, 17), (16, 18), (12, 15)])
+def test_every_unet_names_sizes_it_cannot_take(name, space):
+    network = small(name)
+    if any(s % network.multiple for s in space):
+        with pytest.raises(InputError, match=rf"x_t: expected spatial sizes divisible by {network.multiple}, got"):
+            network(torch.zeros(1, 1, *space), torch.tensor([0]))
+    else:
+        assert network(torch.zeros(1, 1, *space), torch.tensor([0])).shape[2:] == space

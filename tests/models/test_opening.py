@@ -1,0 +1,231 @@
+"""Every kind of network opens for its role and answers as it does by hand; what does not suit is one line."""
+
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cfx.core.denoiser import Denoiser
+from cfx.core.errors import CfxError, InputError
+from cfx.models import Output, Pixels, adapt, save
+from cfx.models.latent import LatentDiffusion
+from cfx.models.opening import NetworkSpec, open_network, spec_of
+from cfx.models.regressor import Regressor
+from cfx.models.wrappers import Finding, Near
+from tests.models.kinds import images, plain
+from tests.models.networks import keywords, randomise, small
+from tests.models.test_weights import write
+
+OLD = pytest.mark.filterwarnings("ignore:.*torch.jit.(script|save|trace).*:DeprecationWarning")
+MODULE = """
+import torch
+from tests.models.kinds import plain
+
+def make(seed=None):
+    if seed is not None:
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 2))
+    return plain()
+
+def number():
+    return 3
+
+def broken():
+    raise ZeroDivisionError("no rows")
+
+ready = plain()
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A module in the current directory, which is not on the path."""
+    name = f"mine_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return name
+
+
+def expected(x=None):
+    with torch.no_grad():
+        return plain().eval()(images() if x is None else x)
+
+
+@pytest.mark.parametrize("name", ["make", "ready"])
+def test_a_callable_of_a_module_in_the_current_directory(module, name):
+    found = open_network(f"{module}:{name}")
+    assert not found.training
+    torch.testing.assert_close(found(images()), expected())
+
+
+def test_a_callable_takes_keywords(module):
+    spec = {"path": f"{module}:make", "keywords": {"seed": 4}}
+    assert torch.equal(open_network(spec)[1].weight, open_network(spec)[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("{}:number", "oracle: expected .*:number to return a torch module, got int"),
+        ("{}:broken", "oracle: .*:broken failed when called: no rows"),
+        ("{}:nothing", "oracle: expected nothing in the module"),
+        ("no_such_module_at_all:make", "oracle: expected make in the module no_such_module_at_all, No module named"),
+        ("nowhere/at/all", "oracle: nothing at 'nowhere/at/all'; expected a cfx checkpoint folder, .*:callable"),
+    ],
+)
+def test_what_cannot_be_imported_or_found_is_one_line(module, path, message):
+    with pytest.raises(CfxError, match=message):
+        open_network(path.format(module), "oracle")
+
+
+@OLD
+@pytest.mark.parametrize("kind", ["torchscript", "exported"])
+def test_graphs_in_files(kind, tmp_path):
+    path = write(kind, tmp_path / "net")
+    torch.testing.assert_close(open_network(path)(images()), expected())
+    spec = {"path": str(path), "pixels": {"range": [0, 1]}, "output": {"classes": ["a", "b"]}}
+    torch.testing.assert_close(open_network(spec)(images()), expected((images() + 1) / 2))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested"])
+@pytest.mark.parametrize("name", ["monai-densenet121", "monai-resnet18", "cnn"])
+def test_state_dicts_with_the_name_of_their_network(name, suffix, tmp_path):
+    network, path = randomise(small(name)).eval(), tmp_path / "weights"
+    spec = {"path": str(path), "network": name, "keywords": keywords(name)}
+    if suffix == "safetensors":
+        save_file(network.state_dict(), path)
+    else:
+        torch.save({"epoch": 1, "model": network.state_dict()} if suffix == "nested" else network.state_dict(), path)
+    if suffix == "nested":
+        with pytest.raises(CfxError, match=r"got the keys \['epoch', 'model'\]; name the one .*key: model"):
+            open_network(spec)
+        spec["key"] = "model"
+    x = torch.randn(2, 1, 16, 24)
+    torch.testing.assert_close(open_network(spec)(x), network(x))
+
+
+def test_tensors_alone_do_not_say_of_what(tmp_path):
+    path = write("new", tmp_path / "net.pt")
+    with pytest.raises(InputError, match="holds tensors and does not say of which network; name it, network: "):
+        open_network(path)
+    with pytest.raises(InputError, match=r"network name: expected one of .*got 'resnet'"):
+        open_network({"path": str(path), "network": "resnet"})
+    with pytest.raises(CfxError, match="the weights do not fit the network: it has"):
+        open_network({"path": str(path), "network": "cnn", "keywords": keywords("cnn")})
+
+
+SCHEDULE = {"schedule": "scaled_linear_beta", "prediction_type": "v_prediction"}
+
+
+def test_a_bare_unet_becomes_a_denoiser_with_its_schedule(tmp_path):
+    network, path = randomise(small("monai-diffusion-unet", num_class_embeds=3)), tmp_path / "unet.pt"
+    torch.save(network.state_dict(), path)
+    spec = {"path": str(path), "network": "monai-diffusion-unet"}
+    spec |= {"keywords": keywords("monai-diffusion-unet") | {"num_class_embeds": 3}}
+    with pytest.raises(InputError, match=r"generator.schedule: .*needs its schedule of noise"):
+        open_network(spec, "generator")
+    with pytest.raises(InputError, match=r"generator.labels: .*expected labels: 2, if the last of its 3"):
+        open_network(spec | {"schedule": SCHEDULE}, "generator")
+    found = open_network(spec | {"schedule": SCHEDULE, "labels": 2}, "generator")
+    assert isinstance(found, Denoiser)
+    assert (found.classes, found.schedule.prediction) == (2, "v")
+    x = torch.randn(1, 1, 16, 16)
+    q = found(x, 10, torch.tensor([1]))
+    torch.testing.assert_close(
+        q.v, network.eval()(x, torch.tensor([9]), class_labels=torch.tensor([1])), atol=1e-3, rtol=0
+    )
+
+
+def checkpoint(folder, **more):
+    network = randomise(small("cnn"))
+    save(folder, network, name="cnn", config=keywords("cnn"), classes=("edema", "mass", "nodule"), **more)
+    return network.eval()
+
+
+def test_a_checkpoint_of_findings_asks_which(tmp_path):
+    network, x = checkpoint(tmp_path / "net", multilabel=True), torch.randn(2, 1, 16, 16)
+    with pytest.raises(InputError, match=r"\(multilabel\): output.finding: .*among 0 edema, 1 mass, 2 nodule"):
+        open_network(tmp_path / "net")
+    for finding in ("mass", 1):
+        found = open_network({"path": str(tmp_path / "net"), "output": {"finding": finding}})
+        assert isinstance(found, Finding)
+        torch.testing.assert_close(found(x), network(x)[:, 1:2])
+    with pytest.raises(InputError, match=r"expected one among .*got 'effusion'"):
+        open_network({"path": str(tmp_path / "net"), "output": {"finding": "effusion"}}, "oracle")
+    checkpoint(tmp_path / "exclusive")
+    assert type(open_network(tmp_path / "exclusive")).__name__ == "Cnn"
+
+
+def test_a_checkpoint_of_a_value_asks_for_its_goal(tmp_path):
+    model = Regressor(one_value(), ["age"], [70.0], [10.0])
+    save(tmp_path / "age", model, name="cnn", config=keywords("cnn") | {"out_channels": 1}, kind="regressor")
+    with pytest.raises(InputError, match=r"predicts \['age'\]; expected output: \{kind: regression"):
+        open_network(tmp_path / "age")
+    output = {"kind": "regression", "goal": 65, "tolerance": 5}
+    assert isinstance(open_network({"path": str(tmp_path / "age"), "output": output}), Near)
+
+
+def one_value():
+    from cfx.models import build
+
+    return randomise(build("cnn", **keywords("cnn") | {"out_channels": 1}))
+
+
+def test_every_role_refuses_what_is_for_another(tmp_path):
+    checkpoint(tmp_path / "net")
+    vae = randomise(small("monai-autoencoder-kl"))
+    save(tmp_path / "vae", vae, name="monai-autoencoder-kl", config=keywords("monai-autoencoder-kl"))
+    with pytest.raises(InputError, match="generator: expected a diffusion checkpoint, got Cnn"):
+        open_network(tmp_path / "net", "generator")
+    with pytest.raises(InputError, match="generator: expected a diffusion checkpoint, got MonaiKl"):
+        open_network(tmp_path / "vae", "generator")
+    with pytest.raises(InputError, match=r"classifier: expected a classifier's checkpoint, got .*A variational"):
+        open_network(tmp_path / "vae")
+    with pytest.raises(InputError, match="autoencoder: expected encode and decode, got Cnn"):
+        open_network(tmp_path / "net", "autoencoder")
+    assert type(open_network(tmp_path / "vae", "autoencoder")).__name__ == "MonaiKl"
+    for key, value in (("pixels", {"range": [0, 1]}), ("output", {"kind": "binary"})):
+        with pytest.raises(InputError, match=rf"generator.{key}: only for classifiers"):
+            open_network({"path": str(tmp_path / "net"), key: value}, "generator")
+
+
+def test_a_folder_of_nothing_known_says_what_it_holds(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(CfxError, match=r"cfx.json is missing; .*holds config.json; .*transformers name a function"):
+        open_network(tmp_path)
+
+
+def test_home_and_variables_are_put_in(tmp_path, monkeypatch):
+    checkpoint(tmp_path / "net")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETS", str(tmp_path))
+    for path in ("~/net", "$NETS/net", "${NETS}/net"):
+        assert type(open_network(path)).__name__ == "Cnn"
+
+
+def test_names_and_descriptions():
+    assert spec_of("some/folder/net.pt").name == "net.pt"
+    assert spec_of("package.module:make").name == "package.module:make"
+    spec = NetworkSpec(path="x", pixels=Pixels(range=(0, 1)), output=Output(kind="binary"))
+    assert spec_of(spec.model_dump()) == spec
+    with pytest.raises(InputError, match="unknown key `pixel`; did you mean `pixels`"):
+        spec_of({"path": "x", "pixel": {}})
+
+
+def test_described_and_adapted_by_hand_are_the_same(module):
+    x = images()
+    described = open_network({"path": f"{module}:make", "pixels": {"range": [-2, 2]}, "output": {"kind": "logits"}})
+    torch.testing.assert_close(described(x), adapt(plain().eval(), pixels=Pixels(range=(-2, 2)))(x))
+
+
+def test_a_latent_pipeline_is_a_generator(tmp_path):
+    from tests.models import test_folders
+
+    network = test_folders.unet(in_channels=2, out_channels=2, sample_size=8)
+    parts = {"unet": network, "vae": test_folders.vae(), "scheduler": test_folders.scheduler()}
+    for name, part in parts.items():
+        test_folders.saved(part, tmp_path / name)
+    assert isinstance(open_network(tmp_path, "generator"), LatentDiffusion)
+    assert type(open_network(tmp_path / "vae", "autoencoder")).__name__ == "DiffusersKl"
