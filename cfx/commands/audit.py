@@ -7,13 +7,14 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from cfx.atlas import Atlas, write_atlas
+from cfx.commands.alike import alike, network_classes
 from cfx.confounder.audit import Audit, audit
 from cfx.confounder.intervention import Intervention, Scores
 from cfx.confounder.plan import Plan
 from cfx.confounder.planted import simulated
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
-from cfx.data import BrainConfig, DataConfig, load_cohort
+from cfx.data import BrainConfig, DataConfig, load_cohort, open_cohort
 from cfx.models.opening import Network, open_network
 from cfx.report.audit.page import audit_page
 from cfx.runtime.config import RunConfig
@@ -74,11 +75,14 @@ def audit_run(config: AuditConfig) -> Audit:
     sha = _written(config, folder)
     cohort, exact = _images(config)
     shape = config.plan.confounder == "shape"
+    donors = load_cohort(config.donors) if shape and config.donors is not None else None
+    if not exact:
+        cohort, donors = alike(cohort, donors, _classes(config), beside="donors")
     found = audit(
         [network.to(accelerator.device) for network in _classifiers(config)],
         cohort,
         config.plan,
-        donors=load_cohort(config.donors) if shape and config.donors is not None else None,
+        donors=donors,
         intervention=None if shape else exact,
         exact=exact if shape else None,
         leave_out=[name for name in _OUTCOMES if name in cohort.covariates],
@@ -119,6 +123,13 @@ def _classifiers(config: AuditConfig) -> list[nn.Module]:
         return [open_network(network) for network in config.classifiers]
     out = config.train.out or str(config.folder / config.train.name)
     return train_seeds(config.train.model_copy(update={"out": out}), config.plan.seeds)
+
+
+def _classes(config: AuditConfig) -> tuple[str, ...]:
+    """Names of the classes of the networks, in label order, as far as they are known."""
+    if config.train is None:
+        return network_classes({f"classifiers.{k}": path for k, path in enumerate(config.classifiers)})
+    return () if config.train.data is None else tuple(open_cohort(config.train.data).classes)
 
 
 def _images(config: AuditConfig) -> tuple[Cohort, Intervention | None]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cfx.atlas import Atlas, write_atlas
+from cfx.commands.alike import alike, network_classes
 from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort, Source, part, subjects
 from cfx.core.errors import InputError, heard
@@ -111,8 +112,9 @@ class _Run:
         self.generator = self._opened(config.generator, "generator")
         self.classifier = self._opened(config.classifier, "classifier")
         self.oracle = self._opened(config.oracle, "oracle")
-        self.reference = None if config.reference is None else load_cohort(config.reference)
-        source = open_cohort(config.data)
+        classes = network_classes({"classifier": config.classifier, "oracle": config.oracle})
+        reference = None if config.reference is None else load_cohort(config.reference)
+        source, self.reference = alike(open_cohort(config.data), reference, classes)
         self.source: Source = source if config.rows is None else part(source, slice(config.rows))
         self.distance = _distance(self.oracle, config.oracle)
 

@@ -71,6 +71,7 @@ class Cohort(Rows):
         intensity: The intensities `(n, 2)` of the original file that became -1 and 1, or None.
         file: Path of the original file, or None.
         sha256: SHA-256 of that file, 32 bytes, or None.
+        categories: What the numbers of a covariate stand for, where they are codes: code k is text number k.
     """
 
     x: Float[Tensor, "n c *space"] = field(metadata=about(array="factual"))
@@ -88,6 +89,7 @@ class Cohort(Rows):
     intensity: Float[Tensor, "n ends=2"] | None = None
     file: tuple[str, ...] | None = None
     sha256: UInt8[Tensor, "n byte=32"] | None = None
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the images and that every per-row field has one entry a row."""
@@ -177,6 +179,11 @@ class Part:
         return {name: column[self.rows] for name, column in self.source.covariates.items()}
 
     @property
+    def categories(self) -> Mapping[str, Sequence[str]]:
+        """What the codes of covariates stand for."""
+        return categories(self.source)
+
+    @property
     def classes(self) -> Sequence[str]:
         """Names of the classes, in label order."""
         return self.source.classes
@@ -195,6 +202,12 @@ def part(source: Source, rows: Index) -> Source:
     return source[rows] if isinstance(source, Cohort) else Part(source, positions(rows, len(source)))
 
 
+def categories(source: Source) -> Mapping[str, Sequence[str]]:
+    """What the codes of a source's covariates stand for; a source of the user's own need not say."""
+    found: Mapping[str, Sequence[str]] = getattr(source, "categories", {})
+    return found
+
+
 SUBJECT = "subject"
 """The covariate that says whose image a row is, where one subject has several."""
 
@@ -211,7 +224,9 @@ def subject_names(source: Source) -> tuple[str, ...]:
     column = source.covariates.get(SUBJECT)
     if column is None:
         return source.ids
-    return tuple(own if v != v else str(v) for v, own in zip(column.tolist(), source.ids, strict=True))
+    names = dict(enumerate(categories(source).get(SUBJECT, ())))
+    known = zip(column.tolist(), source.ids, strict=True)
+    return tuple(own if v != v else names.get(v, str(v)) for v, own in known)
 
 
 def subjects(source: Source) -> Int[Tensor, " n"] | None:

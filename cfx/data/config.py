@@ -1,11 +1,12 @@
 """One configuration type for every source of images, and the two functions that read them all."""
 
+import warnings
 from typing import Annotated
 
 from pydantic import Field
 
 from cfx.core.cohort import Cohort, Source
-from cfx.core.errors import InputError
+from cfx.core.errors import CfxWarning, InputError
 from cfx.data.brain import BrainConfig, open_brain
 from cfx.data.lazy import LazyCohort
 from cfx.data.nifti import NiftiConfig, open_nifti
@@ -15,6 +16,8 @@ from cfx.data.zarr import ZarrConfig, open_zarr
 
 DataConfig = Annotated[BrainConfig | NpzConfig | PngConfig | NiftiConfig | ZarrConfig, Field(discriminator="kind")]
 """A source of images; in YAML the key `kind` (brain, npz, png, nifti or zarr) says which."""
+
+_LEAST_SPAN = 0.1  # of the whole range; 12-bit images stored in 16 bits span 0.06
 
 
 def load_cohort(config: DataConfig) -> Cohort:
@@ -26,7 +29,9 @@ def load_cohort(config: DataConfig) -> Cohort:
     """
     if config.lazy:
         raise InputError("lazy: expected false, since all images are needed at once here; got true")
-    return _opened(config).load()
+    cohort = _opened(config).load()
+    _check_span(cohort)
+    return cohort
 
 
 def open_cohort(config: DataConfig) -> Source:
@@ -36,6 +41,21 @@ def open_cohort(config: DataConfig) -> Source:
         InputError: as the reader of that kind.
     """
     return _opened(config) if config.lazy else load_cohort(config)
+
+
+def _check_span(cohort: Cohort) -> None:
+    """Say where all images together use so little of their range that it was probably meant to be another one.
+
+    Warns:
+        CfxWarning: they do.
+    """
+    low, high = (float(cohort.x.amin()), float(cohort.x.amax())) if len(cohort) else (0.0, 0.0)
+    if 1e-6 < high - low < 2 * _LEAST_SPAN:
+        warnings.warn(
+            f"images: all pixels lie in [{low:.3g}, {high:.3g}] of [-1, 1]; do `value_range` or `window` fit the data?",
+            CfxWarning,
+            stacklevel=3,
+        )
 
 
 def _opened(config: DataConfig) -> LazyCohort:

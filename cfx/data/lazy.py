@@ -38,6 +38,7 @@ class LazyCohort:
         classes: Names of the classes, in label order.
         axes: Names of the spatial axes, as in `Cohort`.
         file: Path of every row's file, as in `Cohort`, or None.
+        categories: What the codes of covariates stand for, as in `Cohort`.
         block: Rows that are read and kept together.
         cache: Most bytes to keep; one block is kept at least.
     """
@@ -49,6 +50,7 @@ class LazyCohort:
     classes: Sequence[str] = field(default_factory=list)
     axes: Sequence[str] = field(default_factory=list)
     file: tuple[str, ...] | None = None
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
     block: int = 1
     cache: int = CACHE
 
@@ -90,6 +92,7 @@ class LazyCohort:
             classes=self.classes,
             axes=self.axes,
             file=None if self.file is None else tuple(self.file[i] for i in at.tolist()),
+            categories=self.categories,
         )
 
     @cached_property

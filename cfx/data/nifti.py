@@ -2,24 +2,27 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from cfx.core.axes import RAS
 from cfx.core.errors import InputError
+from cfx.data.classes import ClassNames
 from cfx.data.grid import SLICE_AXES, Affine, Array, Axis, Volume, resample, slice_at, target_grid
 from cfx.data.lazy import Columns, LazyCohort
+from cfx.data.listing import Listing, find, listed
 from cfx.data.pixels import stack
-from cfx.data.table import Table, encode, find, some
+from cfx.data.table import some
 from cfx.data.volume_file import SUFFIXES, VolumeFile, stem, warn_of
+from cfx.runtime.config import UserPath
 
 
 class NiftiConfig(BaseModel):
@@ -28,18 +31,21 @@ class NiftiConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     kind: Literal["nifti"] = "nifti"
-    path: Path
+    path: UserPath
     """The folder of `.nii` or `.nii.gz` files."""
-    table: Path | None = None
+    table: UserPath | None = None
     """A csv file with one row a volume; the cohort keeps its order. Columns of numbers become covariates. Without it,
     every volume of the folder is read, in sorted order and without label."""
     filename: str = "filename"
     """Column of file names (or ids) relative to the folder, with or without their suffix."""
     label: str | None = "label"
     """Column of labels (class names, or whole numbers from 0); null for a table without labels."""
-    classes: tuple[str, ...] = ()
+    subject: str | None = None
+    """Column that says whose a volume is, where one subject has several; by default `subject`, `subject_id`,
+    `participant_id` or `patient_id`, if there is one. Subjects are held out whole."""
+    classes: ClassNames = ()
     """Names of the classes, in label order; by default names in alphabetical order."""
-    masks: Path | None = None
+    masks: UserPath | None = None
     """Folder of masks (non-zero inside) under the names of the volumes."""
     percentiles: tuple[float, float] = (0.5, 99.5)
     """Percentiles of the intensities, inside the mask or else of the non-zero voxels, that become -1 and 1. Voxels
@@ -83,7 +89,8 @@ def open_nifti(config: NiftiConfig) -> LazyCohort:
             it is read: an unreadable file, NaN or infinite or constant intensities (with the file), volumes or masks
             that do not fit together.
     """
-    ids, files, y, classes, covariates = _listing(config)
+    found = _listing(config)
+    ids, files = found.ids, found.files
     masks: Sequence[Path | None] = [None] * len(files)
     if config.masks is not None:
         # A name in the table may be a full path, which would otherwise lead back to the image.
@@ -99,7 +106,8 @@ def open_nifti(config: NiftiConfig) -> LazyCohort:
 
     axes = RAS if config.slice_axis is None else SLICE_AXES[config.slice_axis]
     paths = tuple(str(file.absolute()) for file in files)
-    return LazyCohort(read, ids, y, covariates, list(classes), list(axes), paths)
+    known, classes = found.covariates, list(found.classes)
+    return LazyCohort(read, ids, found.y, known.columns, classes, list(axes), paths, known.categories)
 
 
 @dataclass(frozen=True)
@@ -125,24 +133,16 @@ def _columns(read: Sequence[_Read]) -> dict[str, Tensor]:
     return found | {"mask": torch.stack(masks)} if masks else found
 
 
-Listing = tuple[tuple[str, ...], list[Path], Int[Tensor, " n"] | None, tuple[str, ...], dict[str, Shaped[Tensor, " n"]]]
-
-
 def _listing(config: NiftiConfig) -> Listing:
     """Names, files, labels, class names and covariates of the volumes."""
     if config.table is None:
         files = _walk(config.path)
-        return tuple(stem(file.name) for file in files), files, None, config.classes, {}
-    table = Table.read(config.table)
-    ids = table.names(config.filename)
-    y, classes = None, config.classes
-    if config.label is not None:
-        y, classes = encode(table.column(config.label, "label"), config.classes, f"column {config.label!r}")
-    used = [name for name in (config.filename, config.label) if name is not None]
-    files = _find(config.path, ids, "path")
-    if twice := sorted(str(file) for file, times in Counter(files).items() if times > 1):
-        raise InputError(f"{table.path}: column {config.filename!r} names one file in several rows: {some(twice)}")
-    return ids, files, y, classes, table.covariates(without=used)
+        return Listing(tuple(stem(file.name) for file in files), files, None, config.classes)
+    found = listed(
+        config.table, config.path, SUFFIXES, filename=config.filename, label=config.label, subject=config.subject,
+        classes=config.classes,
+    )  # fmt: skip
+    return replace(found, files=_find(config.path, found.ids, "path"))
 
 
 def _walk(folder: Path) -> list[Path]:

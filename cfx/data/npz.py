@@ -4,20 +4,25 @@ import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cfx.core.errors import InputError
-from cfx.data.lazy import LazyCohort
-from cfx.data.pixels import full_range, resize, scale
-from cfx.data.table import labels_of, some
+from cfx.data.classes import ClassNames, labels_of
+from cfx.data.layout import Layout, layout_of, move_channels
+from cfx.data.lazy import Columns, LazyCohort
+from cfx.data.pixels import binary, range_of, resize, resize_mask, scale
+from cfx.data.table import some
+from cfx.runtime.config import UserPath
 
 
 class NpzConfig(BaseModel):
@@ -26,17 +31,23 @@ class NpzConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     kind: Literal["npz"] = "npz"
-    path: Path
+    path: UserPath
     """The file."""
     split: str = "train"
-    """Reads the arrays `<split>_images` and `<split>_labels`."""
+    """Reads the arrays `<split>_images` and `<split>_labels`; an empty text reads `images` and `labels`."""
     labelled: bool = True
     """False for a file without labels."""
+    masks: bool = False
+    """Whether to read `<split>_masks` as well: 0 outside, one other value inside, axes as the images without
+    channels."""
+    layout: Layout | None = None
+    """Axes of the images: n rows, c channels, d, h, w in space. By default the only ones that their shape can have; a
+    shape that can be two things, such as (n, 3, h, w), is refused."""
     size: int | tuple[int, ...] | None = None
     """Resize to this many pixels along every axis."""
     value_range: tuple[float, float] | None = None
     """The values that become -1 and 1; needed unless the images are uint8, uint16 or boolean."""
-    classes: tuple[str, ...] = ()
+    classes: ClassNames = ()
     """Names of the classes, in label order."""
     lazy: bool = False
     """Read an image when it is asked for, instead of all at once (`cfx train`, `cfx explain`); needs a file that is
@@ -46,23 +57,28 @@ class NpzConfig(BaseModel):
 def open_npz(config: NpzConfig) -> LazyCohort:
     """One split, rows in the file's order, `ids` `<split>-<row>`.
 
-    Images are `(n, h, w)`, `(n, h, w, 1 or 3)`, `(n, d, h, w)` or `(n, d, h, w, 1 or 3)`; a last axis of 1 or 3 is
-    read as channels. Labels are `(n,)` or `(n, 1)` classes, or `(n, k)` 0/1 for several labels a row. With `lazy` each
-    image is read in its place in the file, which therefore must not be compressed.
+    Images are `(n, h, w)`, `(n, h, w, 1 or 3)`, `(n, 1, h, w)`, `(n, d, h, w)`, `(n, d, h, w, c)` or `(n, c, d, h, w)`
+    where that is beyond doubt, or as `layout` says. Labels are `(n,)` or `(n, 1)` classes, or `(n, k)` 0/1 for several
+    labels a row. With `lazy` each image is read in its place in the file, which therefore must not be compressed.
 
     Raises:
         InputError: no such file, not an `.npz` of plain arrays, a key that is not there (the message lists the keys),
-            images or labels of another shape or range, or a compressed file that is to be read lazily.
+            images, masks or labels of another shape or range, or a compressed file that is to be read lazily.
     """
-    name = f"{config.split}_images"
+    names = {what: f"{config.split}_{what}" if config.split else what for what in ("images", "labels", "masks")}
+    take = _InPlace.of if config.lazy else _array
     with _open(config.path) as arrays:
-        raw = _InPlace.of(arrays, name, config.path) if config.lazy else _array(arrays, name, config.path)
-        labels = _array(arrays, f"{config.split}_labels", config.path) if config.labelled else None
-    if labels is not None and len(labels) != raw.shape[0]:
-        raise InputError(f"{config.path}: {raw.shape[0]} images, but {len(labels)} labels in split {config.split!r}")
-    y = None if labels is None else labels_of(labels, config.classes, f"{config.split}_labels")
-    ids = tuple(f"{config.split}-{row}" for row in range(raw.shape[0]))
-    return LazyCohort(lambda rows: {"x": _images(raw[rows], config)}, ids, y, classes=list(config.classes))
+        raw = take(arrays, names["images"], config.path)
+        masks = take(arrays, names["masks"], config.path) if config.masks else None
+        labels = _array(arrays, names["labels"], config.path) if config.labelled else None
+    reader = _Reader(config, raw, layout_of(raw.shape, config.layout, names["images"]), masks, names)
+    for what, values in (("labels", labels), ("masks", masks)):
+        if values is not None and values.shape[:1] != raw.shape[:1]:
+            got = f"{raw.shape[0]} images, but {math.prod(values.shape[:1])} {what}"
+            raise InputError(f"{config.path}: {got} in split {config.split!r}")
+    y = None if labels is None else labels_of(labels, config.classes, f"{config.path}: {names['labels']}")
+    ids = tuple(f"{config.split}-{row}" if config.split else str(row) for row in range(raw.shape[0]))
+    return LazyCohort(reader.read, ids, y, classes=list(config.classes))
 
 
 @dataclass(frozen=True)
@@ -155,15 +171,48 @@ def _array(arrays: np.lib.npyio.NpzFile, key: str, path: Path) -> npt.NDArray[An
     return value
 
 
-def _images(raw: npt.NDArray[Any], config: NpzConfig) -> Float[Tensor, "n c *space"]:
-    """Images in [-1, 1], channels first."""
-    name = f"{config.split}_images"
-    coloured = raw.ndim > 3 and raw.shape[-1] in (1, 3)
-    if raw.ndim - coloured not in (3, 4) or not raw.size:
-        raise InputError(f"{name}: expected (n, h, w) or (n, d, h, w), with or without channels, got {raw.shape}")
-    value_range = config.value_range or full_range(raw.dtype)
-    if value_range is None:
-        raise InputError(f"{name}: images of dtype {raw.dtype} need a value_range (the values that become -1 and 1)")
-    x = scale(raw, value_range, name)
-    x = x.movedim(-1, 1).contiguous() if coloured else x.unsqueeze(1)
-    return x if config.size is None else resize(x, config.size)
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Reads rows of the arrays.
+
+    Attributes:
+        config: How.
+        raw: Images.
+        layout: Their axes.
+        masks: Their masks, or None.
+        names: What the arrays are called.
+    """
+
+    config: NpzConfig
+    raw: "npt.NDArray[Any] | _InPlace"
+    layout: Layout
+    masks: "npt.NDArray[Any] | _InPlace | None"
+    names: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that are no images, and masks on another grid."""
+        if self.raw.dtype.kind not in "buif":
+            raise InputError(f"{self.names['images']}: expected numbers, got {self.raw.dtype}")
+        space = tuple(n for n, axis in zip(self.raw.shape, self.layout, strict=True) if axis in "dhw")
+        if self.masks is not None and self.masks.shape[1:] != space:
+            raise InputError(
+                f"{self.names['masks']}: expected masks (n, {space}), as the images, got {self.masks.shape}"
+            )
+
+    def read(self, rows: slice) -> Columns:
+        """Images of consecutive rows, and their masks."""
+        found = {"x": self._images(self.raw[rows])}
+        return found if self.masks is None else found | {"mask": self._masks(self.masks[rows], rows.start)}
+
+    def _images(self, raw: npt.NDArray[Any]) -> Float[Tensor, "n c *space"]:
+        """Images in [-1, 1], channels first."""
+        name, size = self.names["images"], self.config.size
+        x = scale(raw, range_of(raw, self.config.value_range, name), name)
+        x = move_channels(x, self.layout).contiguous()
+        return x if size is None else resize(x, size)
+
+    def _masks(self, raw: npt.NDArray[Any], first: int) -> Bool[Tensor, "n 1 *space"]:
+        """Masks on the grid of the images."""
+        name, size = self.names["masks"], self.config.size
+        mask = torch.stack([binary(values, f"{name}, row {row}") for row, values in enumerate(raw, first)])[:, None]
+        return mask if size is None else resize_mask(mask, size)

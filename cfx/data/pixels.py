@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from cfx.core.errors import InputError
+from cfx.data.table import some
 
 Range = tuple[float, float]
 Size = int | tuple[int, ...]
@@ -21,6 +22,20 @@ def full_range(dtype: np.dtype[Any]) -> Range | None:
     if dtype == np.bool_:
         return (0.0, 1.0)
     return (0.0, float(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
+
+
+def range_of(values: npt.NDArray[Any], value_range: Range | None, name: str) -> Range:
+    """The values that become -1 and 1: the ones given, or the full range of the dtype.
+
+    Raises:
+        InputError: neither; the message says what the values span.
+    """
+    found = value_range or full_range(values.dtype)
+    if found is None:
+        finite = values[np.isfinite(values)] if values.dtype.kind in "iuf" else values[:0]
+        span = f"; they lie in [{finite.min():.4g}, {finite.max():.4g}]" if finite.size else ""
+        raise InputError(f"{name}: {values.dtype} need a value_range (the values that become -1 and 1){span}")
+    return found
 
 
 def scale(values: npt.NDArray[Any], value_range: Range, name: str) -> Float[Tensor, " ..."]:
@@ -69,6 +84,11 @@ def resize(x: Float[Tensor, "n c *space"], size: Size) -> Float[Tensor, "n c *sp
     return functional.interpolate(x, size=wanted, mode=mode, align_corners=False)
 
 
+def resize_mask(mask: Bool[Tensor, "n 1 *space"], size: Size) -> Bool[Tensor, "n 1 *space2"]:
+    """Resize masks as `resize` does images: inside is where at least half of a pixel was; errors as there."""
+    return resize(mask.float(), size) >= 0.5
+
+
 def stack(images: Sequence[Tensor], names: Sequence[str], hint: str) -> Tensor:
     """Stack images of one shape.
 
@@ -89,3 +109,17 @@ def stack(images: Sequence[Tensor], names: Sequence[str], hint: str) -> Tensor:
                 f"{hint}"
             )
     return torch.stack(list(images))
+
+
+def binary(values: npt.NDArray[Any], name: str) -> Bool[Tensor, " ..."]:
+    """A mask of an array that is 0 outside and has one other value inside.
+
+    Raises:
+        InputError: more values than these, or nothing inside.
+    """
+    present = np.unique(values)
+    inside = present[present != 0]
+    if len(inside) != 1:
+        came = "nothing but 0" if not len(inside) else f"the values {some(present.tolist())}"
+        raise InputError(f"{name}: expected a mask, 0 outside and one other value inside, got {came}")
+    return torch.from_numpy(values != 0)

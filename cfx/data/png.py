@@ -1,42 +1,55 @@
-"""A folder of PNG images: with a table of labels and covariates, with a subfolder a class, or without labels."""
+"""A folder of PNG, JPEG, TIFF or BMP images: with a table of labels and covariates, a subfolder a class, or neither."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from cfx.core.errors import InputError
+from cfx.data.classes import ClassNames
+from cfx.data.decode import SUFFIXES, decode
 from cfx.data.lazy import Columns, LazyCohort
-from cfx.data.pixels import full_range, resize, scale, stack
-from cfx.data.table import Table, encode, find
+from cfx.data.listing import Listing, find, listed, walked
+from cfx.data.pixels import binary, range_of, resize, resize_mask, scale, stack
+from cfx.runtime.config import UserPath
 
 
 class PngConfig(BaseModel):
-    """A folder of PNG images."""
+    """A folder of images: PNG, JPEG, TIFF or BMP."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     kind: Literal["png"] = "png"
-    path: Path
-    """The folder. Without a table, its subfolders are the classes; without subfolders, images have no label."""
-    table: Path | None = None
-    """A csv file with one row an image; the cohort keeps its order. Columns of numbers become covariates."""
+    path: UserPath
+    """The folder. Without a table, its subfolders are the classes (whole numbers as names are the labels themselves);
+    without subfolders, images have no label."""
+    table: UserPath | None = None
+    """A csv file with one row an image; the cohort keeps its order. Columns of numbers become covariates, and columns
+    of texts that repeat, as codes."""
     filename: str = "filename"
-    """Column of file names relative to the folder, with or without `.png`."""
+    """Column of file names relative to the folder, with or without their suffix."""
     label: str | None = "label"
     """Column of labels (class names, or whole numbers from 0); null for a table without labels."""
+    subject: str | None = None
+    """Column that says whose an image is, where one subject has several; by default `subject`, `subject_id`,
+    `participant_id` or `patient_id`, if there is one. Subjects are held out whole."""
+    masks: UserPath | None = None
+    """Folder of masks (0 outside, one other value inside) under the names of the images."""
     channels: Literal[1, 3] | None = None
     """Convert to grey (1) or RGB (3); null keeps what is stored, which must then be one of the two throughout."""
     size: int | tuple[int, int] | None = None
     """Resize to this many pixels (rows, columns). Without it, images of different sizes are refused."""
     value_range: tuple[float, float] | None = None
-    """The values that become -1 and 1; by default the full range of the stored depth (0..255 or 0..65535)."""
-    classes: tuple[str, ...] = ()
+    """The values that become -1 and 1; by default the full range of the stored depth (0..255 or 0..65535), which must
+    then be one throughout."""
+    classes: ClassNames = ()
     """Names of the classes, in label order; by default names in alphabetical order."""
     lazy: bool = False
     """Read an image when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
@@ -45,83 +58,98 @@ class PngConfig(BaseModel):
 def open_png(config: PngConfig) -> LazyCohort:
     """The folder, each image read when asked for; `ids` are names as in the table, or relative paths in sorted order.
 
-    Transparency is dropped, palettes are resolved to RGB, and Pillow reads 16-bit colour at 8 bits.
+    What is done to the colours of a file, `cfx.data.decode` says. A mask is resized with its image: a pixel is inside
+    where at least half of it is.
 
     Raises:
         InputError: missing files (listed), a missing label column (with the columns there are), a label outside the
-            classes; when it is read: images of several sizes or channel counts (with both), an unreadable file.
+            classes; when it is read: images of several sizes, channel counts or depths (with both), an unreadable file,
+            a mask of another size than its image, of more than two values, or with nothing inside.
+
+    Warns:
+        CfxWarning: as `walked` and `Table.covariates`.
     """
-    ids, files, y, classes, covariates = _listing(config)
-
-    def read(rows: slice) -> Columns:
-        images, names = [_read(file, config) for file in files[rows]], [str(file) for file in files[rows]]
-        return {"x": stack(images, names, "give `size` (and `channels`) to make them alike")}
-
-    return LazyCohort(read, ids, y, covariates, list(classes))
-
-
-Listing = tuple[tuple[str, ...], list[Path], Int[Tensor, " n"] | None, tuple[str, ...], dict[str, Shaped[Tensor, " n"]]]
+    found = _listing(config)
+    masks = [] if config.masks is None else find(config.masks, [_stem(name) for name in found.ids], SUFFIXES, "masks")
+    reader = _Reader(config, found.files, masks)
+    y, known = found.y, found.covariates
+    return LazyCohort(reader.read, found.ids, y, known.columns, list(found.classes), known.categories)
 
 
 def _listing(config: PngConfig) -> Listing:
     """Names, files, labels, class names and covariates of the images."""
     if config.table is None:
-        return _walk(config)
-    table = Table.read(config.table)
-    ids = table.names(config.filename)
-    y, classes = None, config.classes
-    if config.label is not None:
-        y, classes = encode(table.column(config.label, "label"), config.classes, f"column {config.label!r}")
-    used = [name for name in (config.filename, config.label) if name is not None]
-    return ids, find(config.path, ids, [".png"], "path"), y, classes, table.covariates(without=used)
+        return walked(config.path, SUFFIXES, config.classes, without=config.masks)
+    return listed(
+        config.table, config.path, SUFFIXES, filename=config.filename, label=config.label, subject=config.subject,
+        classes=config.classes,
+    )  # fmt: skip
 
 
-def _walk(config: PngConfig) -> Listing:
-    """The same without a table: the subfolder is the class."""
-    if not config.path.is_dir():
-        raise InputError(f"path: expected a folder, found none at {config.path}")
-    files = sorted(file for file in config.path.rglob("*") if file.suffix.lower() == ".png")
-    if not files:
-        raise InputError(f"path: expected PNG images, found none in {config.path}")
-    ids = tuple(file.relative_to(config.path).as_posix() for file in files)
-    folders = [name.split("/")[0] if "/" in name else "" for name in ids]
-    if not any(folders):
-        return ids, files, None, config.classes, {}
-    if "" in folders:
-        loose = ids[folders.index("")]
-        raise InputError(f"path: {config.path} holds both class subfolders and loose images ({loose}); give a table")
-    named = config.classes or tuple(sorted(set(folders)))
-    y, classes = encode(folders, named, f"subfolders of {config.path}")
-    return ids, files, y, classes, {}
+def _stem(name: str) -> str:
+    """The name without its suffix; of a full path, which would lead back to the image, the last part."""
+    path = Path(name.replace("\\", "/"))
+    path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+    return path.name if path.is_absolute() else path.as_posix()
 
 
-def _read(file: Path, config: PngConfig) -> Float[Tensor, "c h w"]:
-    """One image in [-1, 1]."""
-    pixels = _decode(file)
-    value_range = config.value_range or full_range(pixels.dtype)
-    if value_range is None:
-        raise InputError(f"{file}: {pixels.dtype} pixels need a value_range (the values that become -1 and 1)")
-    x = scale(pixels, value_range, str(file))
-    x = x.unsqueeze(0) if x.ndim == 2 else x.movedim(-1, 0)
-    if config.channels == 1 and len(x) == 3:
-        x = (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)  # luma of ITU-R BT.601
-    if config.channels == 3:
-        x = x.expand(3, -1, -1)
-    return x if config.size is None else resize(x.unsqueeze(0), config.size)[0]
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Reads images and their masks.
 
+    Attributes:
+        config: How.
+        files: Images.
+        masks: Their masks; none or one each.
+    """
 
-def _decode(file: Path) -> npt.NDArray[Any]:
-    """Pixels `(h, w)` or `(h, w, 3)` at the stored depth."""
-    from PIL import Image, UnidentifiedImageError
+    config: PngConfig
+    files: list[Path]
+    masks: list[Path]
 
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            if image.mode in ("1", "LA"):
-                return np.asarray(image.convert("L"))
-            if image.mode in ("P", "PA", "RGBA"):
-                return np.asarray(image.convert("RGB"))
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise InputError(f"{file} is not a readable PNG image ({error})") from error
-    # Some Pillow versions hand 16-bit grey out as 32-bit integers.
-    return pixels.astype(np.uint16) if pixels.dtype == np.int32 else pixels
+    def read(self, rows: slice) -> Columns:
+        """Images of consecutive rows, and their masks."""
+        files, masks = self.files[rows], self.masks[rows]
+        pixels = [self._pixels(file) for file in files]
+        images = [self._image(values, file) for values, file in zip(pixels, files, strict=True)]
+        names = [str(file) for file in files]
+        found = {"x": stack(images, names, "give `size` (and `channels`) to make them alike")}
+        if self.masks:
+            triples = zip(masks, pixels, files, strict=True)
+            found["mask"] = torch.stack([self._mask(mask, values.shape[:2], file) for mask, values, file in triples])
+        return found
+
+    @cached_property
+    def _depth(self) -> np.dtype[Any]:
+        """Type of the first image's values, which is that of all."""
+        return decode(self.files[0]).dtype
+
+    def _pixels(self, file: Path) -> npt.NDArray[Any]:
+        """Values of one image, of the same depth as the others unless their range is said."""
+        pixels = decode(file)
+        if self.config.value_range is None and pixels.dtype != self._depth:
+            raise InputError(
+                f"images differ in depth: {self._depth} in {self.files[0]}, {pixels.dtype} in {file}; bring them to "
+                "one depth, or give `value_range` if the values mean the same in both"
+            )
+        return pixels
+
+    def _image(self, pixels: npt.NDArray[Any], file: Path) -> Float[Tensor, "c h w"]:
+        """One image in [-1, 1]."""
+        config = self.config
+        x = scale(pixels, range_of(pixels, config.value_range, str(file)), str(file))
+        x = x.unsqueeze(0) if x.ndim == 2 else x.movedim(-1, 0)
+        if config.channels == 1 and len(x) == 3:
+            x = (x * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)  # luma of ITU-R BT.601
+        if config.channels == 3:
+            x = x.expand(3, -1, -1)
+        return x if config.size is None else resize(x.unsqueeze(0), config.size)[0]
+
+    def _mask(self, file: Path, size: tuple[int, ...], of: Path) -> Bool[Tensor, "1 h w"]:
+        """The mask of an image."""
+        values = decode(file)
+        values = values.max(-1) if values.ndim == 3 else values
+        if values.shape != size:
+            raise InputError(f"{file}: the mask has {values.shape} pixels, its image {of} has {size}")
+        mask = binary(values, str(file))[None, None]
+        return (mask if self.config.size is None else resize_mask(mask, self.config.size))[0]

@@ -1,19 +1,41 @@
-"""The table beside a folder of images: which file, which label, which covariates."""
+"""The table beside a folder of images: which file, whose image, which covariates; and what counts as a missing value.
+
+Cells are text until they are used. A cell of `MISSING` says that nothing is known, in whatever way the program that
+wrote the table says so (pandas, R, Excel, SQL and SAS each have their own). Covariates are columns of numbers, or of
+texts that repeat, which become codes: the place of each text among the texts of the column in alphabetical order.
+"""
 
 import csv
+import io
+import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Shaped
 from torch import Tensor
 
-from cfx.core.errors import InputError
+from cfx.core.cohort import SUBJECT
+from cfx.core.errors import CfxWarning, InputError
+
+MISSING = frozenset(
+    ("", "-", "--", "\u2013", "\u2014", "?", "??", ".", "..", "na", "n/a", "n.a.", "n.a", "#n/a", "#n/a n/a", "#na",
+     "nan", "-nan", "+nan", "<na>", "<nan>", "nat", "null", "(null)", "none", "\\n", "1.#ind", "-1.#ind", "1.#qnan",
+     "-1.#qnan", "#null!", "#value!", "#div/0!", "#ref!", "#name?", "#num!")
+)  # fmt: skip
+"""What stands for no value, in lower case."""
+
+SUBJECTS = (SUBJECT, "subject_id", "participant_id", "patient_id")
+"""Columns that say whose an image is where no other is named, the first that is there."""
+
+_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # as Excel saves "Unicode text"
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NEARLY = re.compile(r"[+-]?\d+([.,]\d+)?(\s*%|\s+[A-Za-z]{1,6})?")  # 70,5 or 12 % or 3 mm
+_FEW = 10  # texts, where any repeats, are categories
+_EXACT = 2**53  # whole numbers up to here are themselves as float64
 
 
 def some(values: Iterable[object], most: int = 8) -> str:
@@ -23,6 +45,30 @@ def some(values: Iterable[object], most: int = 8) -> str:
     return ", ".join(map(str, values[:most])) + more
 
 
+def missing(cell: str) -> bool:
+    """Whether a cell says that nothing is known."""
+    return cell.lower() in MISSING
+
+
+def number(cell: str) -> float | None:
+    """The cell as a finite number, None if it is not one."""
+    value = float(cell) if _NUMBER.fullmatch(cell) else float("inf")
+    return value if abs(value) < float("inf") else None
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """What is known of every image besides its label.
+
+    Attributes:
+        columns: Numbers `(n,)` by name; NaN where nothing is known.
+        categories: What the codes of a column stand for: code k is text number k.
+    """
+
+    columns: Mapping[str, Shaped[Tensor, " n"]] = field(default_factory=dict)
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Table:
     """A csv file with a header, every cell as text.
@@ -30,35 +76,44 @@ class Table:
     Attributes:
         path: Where it was read.
         columns: Cells of every column, in the order of the rows.
+        comma: Whether numbers may have a decimal comma, as they do where semicolons part the cells.
     """
 
     path: Path
     columns: dict[str, list[str]]
+    comma: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "Table":
-        """Read a comma-separated file whose first line names the columns.
+        """Read a file whose first line names the columns, parted by commas, semicolons or tabs as that line is.
+
+        Rows without any text are left out, as is a column without a name, which is where pandas puts row numbers.
 
         Raises:
-            InputError: no such file, one that is no text in UTF-8, no rows, a column named twice, or a row with more or
-                fewer cells than the header.
+            InputError: no such file, one that is no text in UTF-8 or UTF-16 (the message names the row), no rows, a
+                column named twice, or a row with more or fewer cells than the header.
         """
         if not path.is_file():
             raise InputError(f"table: expected a csv file, found none at {path}")
+        text = _text(path)
+        separator = _separator(text)
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-        except (UnicodeDecodeError, csv.Error) as error:
+            rows = [
+                [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+            ]
+        except csv.Error as error:
             raise InputError(f"{path}: expected comma-separated text in UTF-8, {error}") from error
+        rows = [row for row in rows if any(row)]
         if len(rows) < 2:
             raise InputError(f"{path}: expected a header and at least one row, got {len(rows)} lines")
         header, body = rows[0], rows[1:]
-        if twice := {name for name in header if header.count(name) > 1}:
+        if twice := {name for name in header if name and header.count(name) > 1}:
             raise InputError(f"{path}: columns named more than once: {some(sorted(twice))}")
-        for number, row in enumerate(body, start=1):
+        for at, row in enumerate(body, start=1):
             if len(row) != len(header):
-                raise InputError(f"{path}: row {number} has {len(row)} cells, the header names {len(header)} columns")
-        return cls(path, {name: [row[i] for row in body] for i, name in enumerate(header)})
+                raise InputError(f"{path}: row {at} has {len(row)} cells, the header names {len(header)} columns")
+        columns = {name: [row[i] for row in body] for i, name in enumerate(header) if name}
+        return cls(path, columns, separator == ";")
 
     def column(self, name: str, what: str) -> list[str]:
         """The cells of a column, none of them empty.
@@ -88,115 +143,105 @@ class Table:
             raise InputError(f"{self.path}: column {column!r} names these more than once: {some(twice)}")
         return tuple(cells)
 
-    def covariates(self, without: Sequence[str]) -> dict[str, Float[Tensor, " n"]]:
-        """Every other column of numbers, as float64 with NaN for an empty cell; columns of text are left out."""
-        found = {}
+    def covariates(self, without: Sequence[str], subject: str | None = None) -> Covariates:
+        """Every other column that is known of any row and is a covariate, and whose each image is.
+
+        A column of numbers is one, and a column of texts that repeat: few (10), or at most half of them different. One
+        whose texts are all different names rows and is left out. Where most cells are numbers, other texts count as
+        missing.
+
+        Args:
+            without: Columns that are something else.
+            subject: Column that says whose an image is; by default the first of `SUBJECTS` that is there. It becomes
+                the covariate `subject`, NaN where it is missing.
+
+        Raises:
+            InputError: no such column as `subject`.
+
+        Warns:
+            CfxWarning: a column loses texts by being read as numbers, or is left out though its texts repeat.
+        """
+        if subject is not None and subject not in self.columns:
+            raise InputError(f"subject: no column {subject!r} in {self.path}; it has {some(self.columns, 40)}")
+        whose = subject or next((name for name in SUBJECTS if name in self.columns and name not in without), None)
+        found: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
         for name, cells in self.columns.items():
-            values = [number(cell) if cell else float("nan") for cell in cells]
-            if name not in without and any(cells) and None not in values:
-                found[name] = torch.tensor(values, dtype=torch.float64)
-        return found
+            if name == whose:
+                found[SUBJECT] = _identities(cells)
+            elif name not in without and (made := self._covariate(name, cells)) is not None:
+                found.setdefault(name, made)
+        return Covariates(
+            {name: values for name, (values, _) in found.items()},
+            {name: texts for name, (_, texts) in found.items() if texts},
+        )
 
+    def _covariate(self, name: str, cells: Sequence[str]) -> tuple[Tensor, tuple[str, ...]] | None:
+        """The numbers of a column and what they stand for, or None where it is no covariate."""
+        present = [cell for cell in cells if not missing(cell)]
+        values = [self._number(cell) for cell in cells]
+        odd = [i for i, (cell, v) in enumerate(zip(cells, values, strict=True)) if v is None and not missing(cell)]
+        if present and 2 * len(odd) < len(present):
+            if odd:
+                came = some([f"{cells[i]!r} in row {i + 1}" for i in odd])
+                self._warn(f"column {name!r} holds numbers, but also {came}; these count as missing")
+            return torch.tensor([float("nan") if v is None else v for v in values], dtype=torch.float64), ()
+        return _codes(cells) if present and self._repeats(name, present) else None
 
-def number(cell: str) -> float | None:
-    """The cell as a number, None if it is not one."""
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
-def encode(cells: Sequence[str], classes: Sequence[str], name: str) -> tuple[Int[Tensor, " n"], tuple[str, ...]]:
-    """Class labels to integers.
-
-    Names become their place in `classes`, or in alphabetical order where no classes are given. Whole numbers stand
-    for themselves, so that a split which lacks a class keeps the numbering of the others.
-
-    Args:
-        cells: One label a row.
-        classes: Names of the classes in label order, or empty.
-        name: The column, for the error message.
-
-    Returns:
-        The labels, and the names of the classes (empty for whole numbers without names).
-
-    Raises:
-        InputError: a label outside the classes, a negative one, or numbers that are not whole.
-    """
-    if classes and set(cells) <= set(classes):
-        return torch.tensor([list(classes).index(cell) for cell in cells]), tuple(classes)
-    values = [number(cell) for cell in cells]
-    numeric = [value for value in values if value is not None]
-    if len(numeric) < len(cells):
-        if classes:
-            raise InputError(
-                f"{name}: labels {some(sorted(set(cells) - set(classes)))} are not among the classes {classes}"
+    def _repeats(self, name: str, texts: Sequence[str]) -> bool:
+        """Whether texts are categories; say so where that is in doubt."""
+        different, n = len(set(texts)), len(texts)
+        if different < n and (different <= _FEW or 2 * different <= n):
+            return True
+        if sum(_NEARLY.fullmatch(text) is not None for text in texts) > n / 2:
+            self._warn(f"column {name!r} is left out: expected numbers such as 70.5, got {texts[0]!r}")
+        elif different < n:
+            self._warn(
+                f"column {name!r} is left out: {different} different texts in {n} rows are no categories (if it says "
+                f"whose an image is, give `subject: {name}`)"
             )
-        return encode(cells, sorted(set(cells)), name)
-    if wrong := sorted({value for value in numeric if value < 0 or not value.is_integer()}):
-        raise InputError(f"{name}: expected class names or whole numbers from 0, got {some(wrong)}")
-    check_labels(y := torch.tensor([int(value) for value in numeric]), classes, name)
-    return y, tuple(classes)
+        return False
+
+    def _number(self, cell: str) -> float | None:
+        return number(cell.replace(",", ".") if self.comma and cell.count(",") == 1 else cell)
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"{self.path}: {message}", CfxWarning, stacklevel=2)
 
 
-def labels_of(raw: npt.NDArray[Any], classes: Sequence[str], name: str) -> Int[Tensor, " n"] | Float[Tensor, "n k"]:
-    """Labels of an array of numbers: classes `(n,)` of `(n,)` or `(n, 1)`, or 0/1 `(n, k)`.
-
-    Args:
-        raw: The array.
-        classes: Names of the classes in label order, or empty.
-        name: What the array is, for the error message.
-
-    Raises:
-        InputError: another shape, no whole numbers, or labels without a name among the classes.
-    """
-    if raw.ndim not in (1, 2) or raw.dtype.kind not in "biuf":
-        raise InputError(f"{name}: expected numbers (n,), (n, 1) or (n, k), got {raw.dtype} {raw.shape}")
-    values = torch.from_numpy(raw.astype(np.float64))
-    if raw.ndim == 2 and raw.shape[1] > 1:
-        return _several(values, classes, name)
-    y = values.flatten().long()
-    if bool((y != values.flatten()).any()) or bool((y < 0).any()):
-        raise InputError(f"{name}: expected whole numbers from 0, got {some(values.unique().tolist())}")
-    check_labels(y, classes, name)
-    return y
+def _text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 where its first bytes say so."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"table: {path} cannot be read ({error})") from error
+    encoding = _MARKS.get(raw[:2], "utf-8-sig")
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        row = len(re.split(rb"\r\n|\r|\n", raw[: error.start])) - 1
+        raise InputError(
+            f"{path}: expected comma-separated text in UTF-8, but {'the header' if not row else f'row {row}'} is in "
+            f"another encoding, or this is no text ({error.reason}); save it as CSV UTF-8"
+        ) from error
 
 
-def _several(values: Float[Tensor, "n k"], classes: Sequence[str], name: str) -> Float[Tensor, "n k"]:
-    """Several 0/1 labels a row."""
-    if bool(((values != 0) & (values != 1)).any()):
-        raise InputError(f"{name}: several labels a row must be 0 or 1, got {some(values.unique().tolist())}")
-    if classes and len(classes) != values.shape[1]:
-        raise InputError(f"{name}: {values.shape[1]} labels a row, but {len(classes)} classes {classes}")
-    return values.float()
+def _separator(text: str) -> str:
+    """What parts the cells: of comma, semicolon and tab the one that is most often in the header."""
+    header = re.sub(r'"[^"]*"', "", next((line for line in text.splitlines() if line.strip()), ""))
+    return max((",", ";", "\t"), key=header.count)
 
 
-def check_labels(y: Int[Tensor, " n"], classes: Sequence[str], name: str) -> None:
-    """Refuse labels that have no name among the classes; without names everything passes.
-
-    Raises:
-        InputError: a label that is not a place in `classes`.
-    """
-    if classes and int(y.max()) >= len(classes):
-        raise InputError(f"{name}: label {int(y.max())} is outside the {len(classes)} classes {tuple(classes)}")
+def _codes(cells: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
+    """Texts as their places in the alphabet, NaN where they are missing, and the texts."""
+    texts = tuple(sorted({cell for cell in cells if not missing(cell)}))
+    place = {text: float(k) for k, text in enumerate(texts)}
+    return torch.tensor([place.get(cell, float("nan")) for cell in cells], dtype=torch.float64), texts
 
 
-def find(folder: Path, names: Sequence[str], suffixes: Sequence[str], what: str) -> list[Path]:
-    """The file of every name, which may be written with or without its suffix.
-
-    Args:
-        folder: Where the files lie.
-        names: Names relative to the folder.
-        suffixes: Suffixes to try, with their dot.
-        what: The setting that names the folder, for the error message.
-
-    Raises:
-        InputError: the folder or some of the files do not exist; the message lists them.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{what}: expected a folder, found none at {folder}")
-    tried = [[folder / f"{name}{suffix}" for suffix in ("", *suffixes)] for name in names]
-    found = [next((path for path in paths if path.is_file()), None) for paths in tried]
-    if missing := [name for name, path in zip(names, found, strict=True) if path is None]:
-        raise InputError(f"{what}: no file in {folder} for {some(missing)} (tried the suffixes {some(suffixes)})")
-    return [path for path in found if path is not None]
+def _identities(cells: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
+    """Whose each row is: whole numbers written as such are themselves, all else is text, so that 01 is not 1."""
+    present = [cell for cell in cells if not missing(cell)]
+    if any(not cell.isdecimal() or str(int(cell)) != cell or int(cell) > _EXACT for cell in present):
+        return _codes(cells)
+    values = [float("nan") if missing(cell) else float(cell) for cell in cells]
+    return torch.tensor(values, dtype=torch.float64), ()

@@ -8,9 +8,12 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from cfx.core.errors import InputError
+from cfx.data.classes import ClassNames, labels_of
+from cfx.data.layout import Layout, channels_first, move_channels
 from cfx.data.lazy import Columns, LazyCohort
-from cfx.data.pixels import full_range, scale
-from cfx.data.table import labels_of, some
+from cfx.data.pixels import range_of, scale
+from cfx.data.table import some
+from cfx.runtime.config import UserPath
 
 # What zarr, its codecs and the file system raise for a damaged or unreachable chunk.
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError)
@@ -22,17 +25,20 @@ class ZarrConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     kind: Literal["zarr"] = "zarr"
-    path: Path
+    path: UserPath
     """The store, a group."""
     images: str = "images"
     """Array of images `(n, c, h, w)` or `(n, c, d, h, w)`. What is read at a time is one of its chunks along n."""
+    layout: Layout | None = None
+    """Axes of the images where they are others: n rows, c channels, d, h, w in space. Needed for more than 4
+    channels, which might be something else."""
     labels: str | None = None
     """Array of labels: classes `(n,)`, or several 0/1 labels a row `(n, k)`; null for none."""
     ids: str | None = None
     """Array of names; by default rows are numbered."""
     value_range: tuple[float, float] | None = None
     """The values that become -1 and 1; needed unless the images are uint8, uint16 or boolean."""
-    classes: tuple[str, ...] = ()
+    classes: ClassNames = ()
     """Names of the classes, in label order."""
     lazy: bool = False
     """Read a chunk when it is asked for, instead of all at once (`cfx train`, `cfx explain`)."""
@@ -47,17 +53,17 @@ def open_zarr(config: ZarrConfig) -> LazyCohort:
     """
     arrays = _arrays(config.path)
     images = _named(arrays, config.images, "images", config)
-    if images.ndim not in (4, 5) or not images.size:
-        raise InputError(f"images: expected (n, c, h, w) or (n, c, d, h, w) in {config.path}, got {images.shape}")
-    value_range = config.value_range or full_range(images.dtype)
-    if value_range is None:
-        raise InputError(f"images of dtype {images.dtype} need a value_range (the values that become -1 and 1)")
+    layout = channels_first(images.shape, config.layout, f"{config.path}: {config.images}")
+    value_range = range_of(
+        _read(images, slice(0, 1), config.path), config.value_range, f"{config.path}: {config.images}"
+    )
     labels, names = (_beside(arrays, config, what, images.shape[0]) for what in ("labels", "ids"))
-    y = None if labels is None else labels_of(labels, config.classes, "labels")
+    y = None if labels is None else labels_of(labels, config.classes, f"{config.path}: {config.labels}")
     ids = tuple(map(str, range(images.shape[0]) if names is None else names.tolist()))
 
     def read(rows: slice) -> Columns:
-        return {"x": scale(_read(images, rows, config.path), value_range, config.images)}
+        x = scale(_read(images, rows, config.path), value_range, config.images)
+        return {"x": move_channels(x, layout).contiguous()}
 
     return LazyCohort(read, ids, y, classes=list(config.classes), block=images.chunks[0])
 

@@ -1,16 +1,37 @@
 """Configuration of a run: frozen, complete, and the same object from YAML, the command line and Python."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from cfx.core.errors import InputError
 from cfx.runtime.faults import faults
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as a shell would read it: `~` is the home folder, `$NAME` and `${NAME}` are environment variables.
+
+    Raises:
+        ValueError: a variable or a user that does not exist, in a path that does not exist as it is written either.
+    """
+    if os.path.lexists(path):
+        return Path(path)
+    found = Path(os.path.expandvars(os.path.expanduser(path)))
+    if str(found).startswith("~"):
+        raise ValueError(f"expected an existing user's home folder, got {path}")
+    if "$" in str(found):
+        raise ValueError(f"expected environment variables that are set, got {path}")
+    return found
+
+
+UserPath = Annotated[Path, AfterValidator(user_path)]
+"""A path in a configuration, in which `~`, `$NAME` and `${NAME}` are what they are in a shell."""
 
 
 class Frozen(BaseModel):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from cfx.core.cohort import Source
+from cfx.core.cohort import Source, subject_names
 from cfx.core.errors import InputError
 from cfx.core.scores import auroc
 from cfx.models import build
@@ -44,6 +44,24 @@ class ClassifierConfig(AugmentConfig):
     """Whether two classes are told apart by one logit instead of two."""
     remedy: RemedyConfig | None = None
     """What keeps it from using a confounder; None for plain training."""
+
+    def check_sides(self, cohort: Source, held_out: Source, split: bool) -> None:
+        """Refuse held-out rows of a class that is not trained, and a split that holds out none of some class.
+
+        Raises:
+            InputError: with the number of images and subjects of every class.
+        """
+        y, other = cohort.y, held_out.y
+        if y is None or other is None or y.ndim != 1 or other.ndim != 1:
+            return  # refused as labels when the objective is made
+        trained, held = set(y.tolist()), set(other.tolist())
+        if lacking := sorted((held - trained) | (trained - held if split else set())):
+            names = dict(enumerate(cohort.classes))
+            given = f"of classes {[names.get(k, k) for k in lacking]} there are rows on one side only"
+            advice = "; give a validation cohort, more subjects of them, or validation: 0" if split else ""
+            raise InputError(
+                f"validation: {given}{advice}. Training: {_counted(cohort)}. Held out: {_counted(held_out)}"
+            )
 
     def make(self, network: NetworkConfig, cohort: Source, steps: int) -> "ClassifierObjective":
         """Classification of the cohort's images.
@@ -133,6 +151,17 @@ class ClassifierObjective:
         return network, facts
 
 
+def _counted(cohort: Source) -> str:
+    """How many images and subjects of each class there are."""
+    assert cohort.y is not None
+    whose, names = subject_names(cohort), dict(enumerate(cohort.classes))
+    found: list[str] = []
+    for k in cohort.y.unique().tolist():
+        rows = (cohort.y == k).nonzero().flatten().tolist()
+        found.append(f"{names.get(k, k)} {len(rows)} images of {len({whose[i] for i in rows})} subjects")
+    return ", ".join(found) or "none"
+
+
 def _width(config: ClassifierConfig, cohort: Source) -> int:
     """Number of logits for the labels of a cohort."""
     if cohort.y is None:
@@ -149,6 +178,12 @@ def _width(config: ClassifierConfig, cohort: Source) -> int:
     if len(present) < 2:
         raise InputError(f"cohort.y: expected at least two classes to train a classifier, got only {present}")
     classes = max(len(cohort.classes), max(present) + 1)
+    if not cohort.classes and len(present) < classes:
+        absent = [k for k in range(min(classes, len(present) + 8)) if k not in present]
+        raise InputError(
+            f"cohort.y: no image of classes {absent[:8]} ({classes - len(present)} in all), labels are {present[:8]}; "
+            "number them from 0 without gaps, or name them by `classes` of the data (numbers in quotes are names too)"
+        )
     if config.one_logit and classes != 2:
         raise InputError(f"one_logit: expected two classes, got {classes}")
     return 1 if config.one_logit else classes

@@ -25,9 +25,10 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from cfx.core.cohort import Source, part
+from cfx.core.cohort import Source, part, subjects
 from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.data import open_cohort
+from cfx.data.classes import numbered_by
 from cfx.models import load_network, save
 from cfx.runtime.files import fingerprint
 from cfx.runtime.folder import RunFolder
@@ -86,7 +87,8 @@ def train(config: TrainConfig, cohort: Source | None = None, validation: Source 
         validation: Held-out rows; read or split off as `config.validation` says by default.
 
     Raises:
-        InputError: the cohort does not suit the objective, or the batch does not split over the processes.
+        InputError: the cohort does not suit the objective, a class is not on both sides of a split, held-out rows have
+            classes that the training rows lack, or the batch does not split over the processes.
         LaunchError: the launcher and the processes disagree.
         CheckpointError: the newest state is damaged or belongs to another configuration.
         CfxError: the loss became NaN or infinite (the last saved state is kept), or another run is at work in the
@@ -127,19 +129,23 @@ def rehearse(config: TrainConfig) -> Rehearsal:
 
 
 def _cohorts(config: TrainConfig, cohort: Source | None, validation: Source | None) -> tuple[Source, Source | None]:
-    """Training and held-out rows."""
+    """Training and held-out rows; labels of both are numbered by the classes of the training rows."""
     if cohort is None:
         if config.data is None:
             raise InputError("data: expected a cohort in the configuration or as an argument, got neither")
         cohort = open_cohort(config.data)
     if validation is None and not isinstance(config.validation, float):
         validation = open_cohort(config.validation)
-    share = config.validation if isinstance(config.validation, float) and validation is None else 0.0
-    held = int(len(cohort) * share)
-    if not held:
-        return cohort, validation
-    kept, out = split(len(cohort), held, config.seed)
-    return part(cohort, kept), part(cohort, out)
+    whole = cohort
+    if validation is not None:
+        validation = numbered_by(validation, cohort.classes, "validation", "data")
+    elif isinstance(config.validation, float) and (held := int(len(cohort) * config.validation)):
+        y = cohort.y if cohort.y is None or cohort.y.ndim == 1 else None
+        kept, out = split(len(cohort), held, config.seed, y, subjects(cohort))
+        cohort, validation = part(cohort, kept), part(cohort, out)
+    if validation is not None:
+        config.objective.check_sides(cohort, validation, split=cohort is not whole)
+    return cohort, validation
 
 
 def start_from(network: nn.Module, path: str) -> None:

@@ -93,6 +93,15 @@ class ObjectiveConfig(Frozen):
         """What the network is to say of each row, `Batch.y`; the labels unless an objective asks for something else."""
         return cohort.y
 
+    def check_sides(self, cohort: Source, held_out: Source, split: bool) -> None:
+        """Refuse training and held-out rows that do not suit each other; by default none are refused.
+
+        Args:
+            cohort: Training rows.
+            held_out: Held-out rows.
+            split: Whether both are parts of one cohort.
+        """
+
     def make(self, network: NetworkConfig, cohort: Source, steps: int) -> Objective:
         """The objective for these training rows.
 

@@ -29,10 +29,35 @@ def mix(seed: int, step: int, rank: int) -> int:
     return hash((seed, step, rank)) & (2**63 - 1)
 
 
-def split(n: int, held: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows 0 .. n-1 as those to train on and `held` rows to hold out, at random."""
+def split(
+    n: int, held: int, seed: int, y: Int[Tensor, " n"] | None = None, subject: Int[Tensor, " n"] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows 0 .. n-1 as those to train on and about `held` rows to hold out, at random; subjects stay whole.
+
+    Of each class about the same share is held out, of at least one subject, and at least one is kept. A class of one
+    subject is kept. A subject with several labels counts for that of its first row in the random order.
+
+    Args:
+        n: Number of rows.
+        held: Rows to hold out.
+        seed: Seed of the random order.
+        y: Class of every row; None takes all for one.
+        subject: Number of every row's subject; None where each is its own.
+    """
     order = permutation(n, seed=seed ^ _ORDER_SEED, stream=2**32 - 1)  # no epoch reaches this stream
-    return order[held:], order[:held]
+    subject = torch.arange(n) if subject is None else subject
+    y = torch.zeros(n, dtype=torch.long) if y is None else y
+    whose, label = subject[order], y[order]
+    units, of, size = whose.unique(return_inverse=True, return_counts=True)
+    first = torch.full((len(units),), n).scatter_reduce(0, of, torch.arange(n), "amin")
+    out = torch.zeros(len(units), dtype=torch.bool)
+    for k in label.unique():
+        unit = first.argsort()
+        unit = unit[label[first[unit]] == k]
+        many = size[unit].cumsum(0) - size[unit] / 2 <= held * size[unit].sum() / n
+        most = min(max(int(many.sum()), 1 if held else 0), len(unit) - 1)
+        out[unit[:most]] = True
+    return order[~out[of]], order[out[of]]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cfx.core.cohort import Cohort, Part, Source, check_images, part, subject_names, subjects
+from cfx.core.cohort import Cohort, Part, Source, categories, check_images, part, subject_names, subjects
 from cfx.core.errors import InputError
 
 
@@ -123,3 +123,16 @@ def test_axes_are_those_of_the_affine_unless_they_are_given():
     assert list(Cohort(volumes, affine=places, axes=("a", "b", "c")).axes) == ["a", "b", "c"]
     with pytest.raises(InputError, match=r"Cohort.axes: expected 3 different names"):
         Cohort(volumes, axes=["y", "x"])
+
+
+def test_codes_of_subjects_have_names_wherever_the_rows_are(cohort):
+    whose = torch.tensor([1.0, 1.0, 0.0, torch.nan, 0.0, torch.nan, 2.0], dtype=torch.float64)
+    named = replace(cohort, covariates={"subject": whose}, categories={"subject": ("ann", "bob", "cy")})
+    wanted = ("bob", "bob", "ann", "3", "ann", "5", "cy")
+    assert subject_names(named) == wanted
+    assert subject_names(named[[6, 0]]) == ("cy", "bob")
+    assert named[[6, 0]].categories == named.categories
+    other = replace(cohort, covariates={"subject": whose}, categories={"subject": ("bob", "cy", "dan")})
+    assert set(subject_names(other)) & set(wanted) == {"bob", "cy", "3", "5"}  # by name, not by code
+    assert categories(Counted(named)) == {}  # a source of the user's own need not have names
+    assert categories(Part(named, torch.tensor([1]))) == named.categories

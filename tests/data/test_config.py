@@ -1,11 +1,14 @@
 """Sources of images as YAML names them."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 import cfx.data
+from cfx.core.errors import CfxWarning
 from cfx.data import BrainConfig, DataConfig, NiftiConfig, NpzConfig, PngConfig, load_cohort
 
 SOURCE = TypeAdapter(DataConfig)
@@ -46,3 +49,14 @@ def test_one_function_reads_every_kind(tmp_path):
 def test_unknown_name_lists_the_known():
     with pytest.raises(AttributeError, match=r"no attribute 'load'; it offers .*load_cohort"):
         _ = cfx.data.load
+
+
+@pytest.mark.parametrize(("top", "warns"), [(1, True), (20, True), (30, False), (255, False), (0, False)])
+def test_images_that_use_little_of_their_range_are_said(tmp_path, top, warns):
+    images = np.zeros((2, 4, 4), np.uint8)
+    images[1, 2, 2] = top
+    np.savez(tmp_path / "a.npz", train_images=images)
+    config = NpzConfig(path=tmp_path / "a.npz", labelled=False)
+    with pytest.warns(CfxWarning, match=r"all pixels lie in \[-1, .* do `value_range`") if warns else nullcontext():
+        load_cohort(config)
+    load_cohort(config.model_copy(update={"value_range": (0.0, float(max(top, 1)))}))

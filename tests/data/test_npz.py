@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cfx.core.errors import InputError
-from cfx.data.config import load_cohort
+from cfx.data.config import load_cohort, open_cohort
 from cfx.data.npz import NpzConfig, open_npz
 
 
@@ -163,7 +163,8 @@ def test_pneumoniamnist(realdata):
 def test_rows_are_read_in_their_place(tmp_path, dtype, space):
     images = np.random.default_rng(0).integers(0, 200, (9, *space)).astype(dtype)
     np.savez(tmp_path / "a.npz", other=np.zeros(7), train_images=images, train_labels=np.arange(9))
-    config = NpzConfig(path=tmp_path / "a.npz", value_range=(0, 200), lazy=True)
+    layout = {2: "nhw", 3: "ndhw"}[len(space)]
+    config = NpzConfig(path=tmp_path / "a.npz", value_range=(0, 200), layout=layout, lazy=True)
     whole, source = load_cohort(config.model_copy(update={"lazy": False})), open_npz(config)
     assert source[[8, 0, 3]].x.equal(whole.x[[8, 0, 3]])
     assert source[2:5].y.tolist() == [2, 3, 4]
@@ -186,3 +187,76 @@ def test_a_file_cut_short_is_named(tmp_path):
         file.truncate(9000)
     with pytest.raises(InputError, match="expected rows 3 to 3, but the file ends before"):
         _ = source[[3]]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc", "ndhw"])
+def test_the_layout_is_said_or_asked_for(tmp_path, lazy, layout):
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    images = images.transpose(0, 2, 3, 1).copy() if layout == "nhwc" else images
+    config = NpzConfig(path=write(tmp_path / "a.npz", images, np.arange(4) % 2), lazy=lazy)
+    if layout != "nhwc":
+        with pytest.raises(InputError, match=r"train_images: expected `layout` .* nchw .*, ndhw"):
+            open_cohort(config)
+        config = config.model_copy(update={"layout": layout})
+    found = open_cohort(config)[[2, 1]].x
+    assert found.shape == ((2, 1, 3, 32, 32) if layout == "ndhw" else (2, 3, 32, 32))
+    value = found[0, 0, 2, 7, 5] if layout == "ndhw" else found[0, 2, 7, 5]
+    pixel = images[2, 7, 5, 2] if layout == "nhwc" else images[2, 2, 7, 5]
+    assert value == pytest.approx(pixel / 127.5 - 1, abs=1e-6)
+
+
+def test_one_channel_in_front_is_a_channel(tmp_path):
+    images = np.arange(2 * 25, dtype=np.uint8).reshape(2, 1, 5, 5) * 5
+    assert load_cohort(NpzConfig(path=write(tmp_path / "a.npz", images, np.arange(2)))).x.shape == (2, 1, 5, 5)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_masks_beside_the_images(tmp_path, lazy):
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
+    masks = (np.arange(24).reshape(6, 4) >= 4 * np.arange(1, 6)[:, None, None]) * 7
+    path = write(tmp_path / "a.npz", images, np.arange(5) % 2, train_masks=masks)
+    config = NpzConfig(path=path, masks=True, lazy=lazy)
+    assert open_cohort(config)[[4, 1]].mask.equal(torch.from_numpy(masks[[4, 1], None] > 0))
+    assert open_cohort(config.model_copy(update={"size": (3, 2)}))[:].mask.shape == (5, 1, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (np.ones((3, 6, 4)), "5 images, but 3 masks"),
+        (np.ones((5, 6, 5)), r"train_masks: expected masks .* got \(5, 6, 5\)"),
+        (np.arange(5)[:, None, None] * np.ones((1, 6, 4)), "train_masks, row 0: expected a mask, .* nothing but 0"),
+        (np.arange(120).reshape(5, 6, 4), "row 0: expected a mask, 0 outside and one other value inside"),
+        (None, "no array 'train_masks'"),
+    ],
+)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_is_no_mask_is_refused(tmp_path, masks, message, lazy):
+    more = {} if masks is None else {"train_masks": masks}
+    path = write(tmp_path / "a.npz", np.zeros((5, 6, 4), np.uint8), np.arange(5) % 2, **more)
+    config = NpzConfig(path=path, masks=True, lazy=lazy)
+    with pytest.raises(InputError, match=message):
+        _ = open_npz(config)[:] if lazy else load_cohort(config)
+
+
+def test_arrays_without_a_split(tmp_path):
+    np.savez(tmp_path / "a.npz", images=np.eye(4, dtype=np.uint8)[None] * np.uint8(255), labels=np.array([0]))
+    cohort = load_cohort(NpzConfig(path=tmp_path / "a.npz", split=""))
+    assert (cohort.ids, cohort.y.tolist()) == (("0",), [0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.int8, np.uint32, np.float16])
+def test_numbers_without_a_range_are_said_with_what_they_span(tmp_path, dtype):
+    path = write(tmp_path / "a.npz", np.arange(50).reshape(2, 5, 5).astype(dtype), np.arange(2))
+    with pytest.raises(InputError, match=r"need a value_range .* they lie in \[0, 49\]"):
+        load_cohort(NpzConfig(path=path))
+
+
+@pytest.mark.parametrize(
+    "images", [np.full((1, 3, 3), "a"), np.zeros((2, 3, 3), complex), np.zeros((0, 3, 3), np.uint8)]
+)
+def test_what_holds_no_numbers_is_refused(tmp_path, images):
+    path = write(tmp_path / "a.npz", images, np.arange(len(images)))
+    with pytest.raises(InputError, match="train_images: expected"):
+        load_cohort(NpzConfig(path=path, value_range=(0, 1)))

@@ -1,13 +1,14 @@
 """The table beside the images: what is read is what was written, and what is wrong is named with its place."""
 
 import csv
+import re
 
-import numpy as np
 import pytest
 import torch
 
-from cfx.core.errors import InputError
-from cfx.data.table import Table, check_labels, encode, find, labels_of, number, some
+from cfx.core.cohort import Cohort, subject_names
+from cfx.core.errors import CfxWarning, InputError
+from cfx.data.table import MISSING, Table, missing, number, some
 
 
 def read(tmp_path, text, encoding="utf-8"):
@@ -60,7 +61,7 @@ def test_columns_are_asked_for_by_name_and_must_be_full(tmp_path):
 
 def test_covariates_are_the_columns_of_numbers(tmp_path):
     table = read(tmp_path, "name,age,sex,none,dose\n1,70.5,f,,1e-3\n2,,m,,2\n")
-    found = table.covariates(without=["name"])
+    found = table.covariates(without=["name"]).columns
     assert found.keys() == {"age", "dose"}
     assert found["dose"].tolist() == [0.001, 2.0]
     assert found["dose"].dtype == torch.float64
@@ -69,79 +70,122 @@ def test_covariates_are_the_columns_of_numbers(tmp_path):
     assert number("7 years") is None
 
 
-class TestEncode:
-    def test_names_are_numbered_as_given_or_by_the_alphabet(self):
-        y, classes = encode(["ill", "well", "ill"], ["well", "ill"], "dx")
-        assert (y.tolist(), classes) == ([1, 0, 1], ("well", "ill"))
-        y, classes = encode(["ill", "well", "ailing"], [], "dx")
-        assert (y.tolist(), classes) == ([1, 2, 0], ("ailing", "ill", "well"))
-
-    def test_whole_numbers_stand_for_themselves_though_a_class_is_absent(self):
-        y, classes = encode(["2", "0.0", "2"], [], "dx")
-        assert (y.tolist(), classes) == ([2, 0, 2], ())
-        assert encode(["2", "0"], ["a", "b", "c"], "dx")[0].tolist() == [2, 0]
-
-    def test_classes_named_by_numbers_are_names(self):
-        assert encode(["10", "5", "10"], ["10", "5"], "dx")[0].tolist() == [0, 1, 0]
-
-    @pytest.mark.parametrize(
-        ("cells", "classes", "message"),
-        [
-            (["a", "c"], ["a", "b"], r"dx: labels c are not among the classes"),
-            (["0", "1.5"], [], "dx: expected class names or whole numbers from 0, got 1.5"),
-            (["-1", "1"], [], "got -1.0"),
-            (["nan", "1"], [], "got nan"),
-            (["0", "3"], ["a", "b"], "dx: label 3 is outside the 2 classes"),
-        ],
-    )
-    def test_labels_without_meaning_are_refused(self, cells, classes, message):
-        with pytest.raises(InputError, match=message):
-            encode(cells, classes, "dx")
+@pytest.mark.parametrize("token", ["", "NA", "n/a", "NaN", "nan", "null", "NULL", "None", "-", "--", "?", ".", "#N/A",
+                                   "<NA>", "N.A.", "#DIV/0!", "-1.#IND", r"\N"])  # fmt: skip
+def test_a_missing_value_leaves_its_column_a_column_of_numbers(tmp_path, token):
+    assert missing(token)
+    assert missing(token.upper())
+    table = read(tmp_path, f"f,age\na,71\nb,{token}\nc,68\nd,80\n")
+    found = table.covariates(without=["f"])
+    assert found.columns["age"].isnan().tolist() == [False, True, False, False]
+    assert found.columns["age"][[0, 2, 3]].tolist() == [71, 68, 80]
+    assert not found.categories
 
 
-class TestLabelsOf:
-    @pytest.mark.parametrize("raw", [np.array([1, 0, 2], np.uint8), np.array([[1.0], [0], [2]]), np.array([1.0, 0, 2])])
-    def test_one_label_a_row(self, raw):
-        y = labels_of(raw, [], "y")
-        assert (y.tolist(), y.dtype) == ([1, 0, 2], torch.long)
-
-    def test_several_labels_a_row(self):
-        y = labels_of(np.array([[1, 0], [1, 1]]), ["a", "b"], "y")
-        assert (y.tolist(), y.dtype) == ([[1, 0], [1, 1]], torch.float32)
-
-    @pytest.mark.parametrize(
-        ("raw", "classes", "message"),
-        [
-            (np.array(["a"]), [], r"y: expected numbers \(n,\), \(n, 1\) or \(n, k\)"),
-            (np.zeros((2, 2, 2)), [], r"got float64 \(2, 2, 2\)"),
-            (np.array([0.5]), [], "y: expected whole numbers from 0, got 0.5"),
-            (np.array([-1]), [], "whole numbers from 0"),
-            (np.array([2]), ["a", "b"], "y: label 2 is outside the 2 classes"),
-            (np.array([[0, 2]]), [], "several labels a row must be 0 or 1"),
-            (np.array([[0, 1]]), ["a"], "2 labels a row, but 1 classes"),
-        ],
-    )
-    def test_labels_without_meaning_are_refused(self, raw, classes, message):
-        with pytest.raises(InputError, match=message):
-            labels_of(raw, classes, "y")
+@pytest.mark.parametrize("token", ["0", "n", "no", "unknown", "missing", "x", "-1", "+", "nano", "7T"])
+def test_what_is_a_value_is_not_missing(token):
+    assert not missing(token)
 
 
-def test_without_names_every_label_passes():
-    check_labels(torch.tensor([9]), [], "y")
-    with pytest.raises(InputError, match="label 9 is outside"):
-        check_labels(torch.tensor([9]), ["a"], "y")
+def test_what_is_missing_is_written_in_lower_case():
+    assert {token.lower() for token in MISSING} == MISSING
 
 
-def test_files_are_found_with_and_without_their_suffix_the_exact_name_first(tmp_path):
-    for name in ("a", "a.png", "b.jpg", "b.png", "sub/c.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = find(tmp_path, ["a", "b", "sub/c", "b.jpg"], [".png", ".jpg"], "path")
-    assert [str(p.relative_to(tmp_path)) for p in found] == ["a", "b.png", "sub/c.png", "b.jpg"]
-    with pytest.raises(InputError, match=r"path: no file in .* for d, e \(tried the suffixes .png\)"):
-        find(tmp_path, ["d", "a", "e"], [".png"], "path")
-    with pytest.raises(InputError, match="path: expected a folder, found none"):
-        find(tmp_path / "none", [], [], "path")
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [("1_000", None), ("inf", None), ("1e999", None), ("0x10", None), ("", None), ("1e-3", 0.001), (".5", 0.5),
+     ("-7.", -7.0), ("+3", 3.0)],
+)  # fmt: skip
+def test_numbers_are_plain_and_finite(cell, value):
+    assert number(cell) == value
+
+
+def test_texts_that_repeat_become_codes_with_their_names(tmp_path):
+    table = read(tmp_path, "f,sex,site,note\na,M,Kiel,x1\nb,F,NA,x2\nc,M,Aachen,x3\nd,,Kiel,x4\n")
+    found = table.covariates(without=["f"])
+    assert found.categories == {"sex": ("F", "M"), "site": ("Aachen", "Kiel")}
+    assert found.columns["sex"][:3].tolist() == [1, 0, 1]
+    assert found.columns["site"][[0, 2, 3]].tolist() == [1, 0, 1]
+    assert [bool(found.columns[k][i].isnan()) for k, i in (("sex", 3), ("site", 1))] == [True, True]
+    assert "note" not in found.columns  # every text is another: names of rows, no categories
+
+
+@pytest.mark.parametrize("text", ["80+", "unknown", ">90"])
+def test_a_text_among_numbers_is_named_and_counts_as_missing(tmp_path, text):
+    table = read(tmp_path, f"f,age\na,71\nb,68\nc,{text}\nd,80\n")
+    with pytest.warns(CfxWarning, match=f"'age' holds numbers, but also '{re.escape(text)}' in row 3"):
+        found = table.covariates(without=["f"])
+    assert found.columns["age"].isnan().tolist() == [False, False, True, False]
+
+
+def test_columns_that_get_lost_are_named(tmp_path):
+    ages = "\n".join(f'{i},"{60 + i},5"' for i in range(12))
+    with pytest.warns(CfxWarning, match=r"column 'age' is left out: expected numbers such as 70.5, got '60,5'"):
+        assert not read(tmp_path, f"f,age\n{ages}\n").covariates(without=["f"]).columns
+    people = "\n".join(f"{i},p{max(i, 1)}" for i in range(12))
+    with pytest.warns(CfxWarning, match=r"11 different texts in 12 rows .* give `subject: who`"):
+        read(tmp_path, f"f,who\n{people}\n").covariates(without=["f"])
+
+
+@pytest.mark.parametrize("header", ["subject", "subject_id", "participant_id", "patient_id"])
+@pytest.mark.parametrize(("cells", "groups"), [
+    (["7", "8", "7", "NA"], [0, 1, 0, None]),
+    (["sub-01", "sub-02", "sub-01", ""], [0, 1, 0, None]),
+    (["01", "1", "01", "?"], [0, 1, 0, None]),
+    (["123456789012345678", "123456789012345679", "123456789012345678", "-"], [0, 1, 0, None]),
+])  # fmt: skip
+def test_whose_an_image_is_survives_as_text_or_number(tmp_path, header, cells, groups):
+    rows = "\n".join(f"{i},{cell}" for i, cell in enumerate(cells))
+    found = read(tmp_path, f"f,{header}\n{rows}\n").covariates(without=["f"])
+    column = found.columns["subject"]
+    same = [[a is not None and a == b for a in groups] for b in groups]
+    assert (column[:, None] == column).tolist() == same
+    cohort = Cohort(torch.zeros(4, 1, 2, 2), covariates=found.columns, categories=found.categories)
+    names = subject_names(cohort)
+    assert [[a == b for a in names[:3]] for b in names[:3]] == [row[:3] for row in same[:3]]
+    assert names[3] == "3"
+    if not cells[0].isdecimal():
+        assert names[:2] == ("sub-01", "sub-02")
+
+
+def test_the_column_of_subjects_can_be_named_and_must_be_there(tmp_path):
+    table = read(tmp_path, "f,subject,who\na,1,x\nb,2,x\nc,3,y\n")
+    found = table.covariates(["f"], "who")
+    assert (found.columns["subject"].tolist(), found.categories["subject"]) == ([0, 0, 1], ("x", "y"))
+    with pytest.raises(InputError, match=r"subject: no column 'patient' in .*; it has f, subject, who"):
+        table.covariates(["f"], "patient")
+    assert "subject" not in read(tmp_path, "participant_id,age\na,1\nb,2\n").covariates(["participant_id"]).columns
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_as_programs_write_them(tmp_path, separator, encoding):
+    rows = [["filename", "site", "note; or, more"], ["a", "K\u00f6ln", "x"], ["b", "Lom\u00e9", "a; b, c"]]
+    path = tmp_path / "t.csv"
+    with path.open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=separator).writerows(rows)
+    assert list(Table.read(path).columns.values()) == [list(column) for column in zip(*rows[1:], strict=True)]
+
+
+def test_a_decimal_comma_stands_where_semicolons_part_the_cells(tmp_path):
+    table = read(tmp_path, "f;age;n\na;70,5;1\nb;68;2\n")
+    assert table.covariates(["f"]).columns["age"].tolist() == [70.5, 68]
+
+
+@pytest.mark.parametrize(("raw", "place"), [
+    (b"name,site\na,x\nb,K\xf6ln\n", "row 2 is"),
+    (b"name,Gr\xf6\xdfe\na,1\n", "the header is"),
+    (b"name,site\r\na,\xe9\r\n", "row 1 is"),
+    (b"PK\x03\x04\xff\xff\x00", "the header is"),
+])  # fmt: skip
+def test_what_is_in_another_encoding_is_named_with_its_row(tmp_path, raw, place):
+    (tmp_path / "t.csv").write_bytes(raw)
+    with pytest.raises(InputError, match=rf"t.csv: expected comma-separated text in UTF-8, but {place} in another"):
+        Table.read(tmp_path / "t.csv")
+
+
+def test_rows_without_text_and_columns_without_name_do_not_count(tmp_path):
+    assert read(tmp_path, ",f,y,\n0,a,1,\n1,b,0,\n,,,\n").columns == {"f": ["a", "b"], "y": ["1", "0"]}
 
 
 def test_long_lists_are_cut_and_counted():

@@ -48,7 +48,8 @@ def test_bytes_span_their_full_range(tmp_path):
     ("more", "message"),
     [
         ({"images": "image"}, "images: no array 'image' .*grade, images, name"),
-        ({"images": "grade"}, r"expected \(n, c, h, w\) .* got \(4,\)"),
+        ({"images": "grade"}, r"grade: expected \(n, h, w\) or .* got \(4,\)"),
+        ({"layout": "ndhwc"}, "layout: ndhwc has 5 axes, .*images has 4"),
         ({"value_range": None}, "float32 need a value_range"),
         ({"value_range": (0, 5)}, "expected values within value_range"),
         ({"labels": "short"}, "labels: expected 4 entries in 'short'"),

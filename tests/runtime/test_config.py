@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field, ValidationError
 
 from cfx.core.errors import InputError
-from cfx.runtime.config import Frozen, RunConfig, check, put, read_as, split_overrides
+from cfx.runtime.config import Frozen, RunConfig, UserPath, check, put, read_as, split_overrides
 
 
 class Optimizer(Frozen):
@@ -120,3 +120,30 @@ def test_text_becomes_overrides():
 def test_arguments_that_are_no_overrides(words):
     with pytest.raises(InputError, match="expected --key value or --key=value"):
         split_overrides(words)
+
+
+class Placed(Frozen):
+    """Somewhere."""
+
+    path: UserPath
+    """Where."""
+
+
+@pytest.mark.parametrize("path", ["~", "~/a", "$HERE/a", "${HERE}/a/$HERE", "a", "/a/b", "a b~", "~a/x$HERE"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_paths_are_read_as_in_a_shell(tmp_path, monkeypatch, path, kind):
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("HERE", "there")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~a").mkdir()
+    (tmp_path / "~a" / "x$HERE").touch()  # a file that is called so is meant
+    wanted = {"~": "/home/someone", "~/a": "/home/someone/a", "$HERE/a": "there/a", "${HERE}/a/$HERE": "there/a/there"}
+    assert Placed(path=kind(path)).path == Path(wanted.get(path, path))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("$NO_SUCH_NAME/a", "variables that are set, got"), ("~no-such-user/a", "home folder, got")]
+)
+def test_paths_that_lead_nowhere_are_refused(path, message):
+    with pytest.raises(InputError, match=message):
+        check(Placed, {"path": path})

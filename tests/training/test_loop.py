@@ -5,21 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
-from cfx.core.cohort import Cohort
-from cfx.core.errors import CfxError, CheckpointError, InputError
+from cfx.core.cohort import Cohort, subject_names
+from cfx.core.errors import CfxError, CfxWarning, CheckpointError, InputError
 from cfx.data.lazy import LazyCohort
-from cfx.models import load, read_manifest
+from cfx.models import load, load_network, read_manifest
 from cfx.runtime.lock import alone
 from cfx.training import train
-from cfx.training.loop import Trainer
+from cfx.training.loop import Trainer, _cohorts
 from tests.training.toys import NETWORKS, OBJECTIVES, toy_cohort, toy_config
 
 HERE = Path(__file__).parent
@@ -373,3 +375,100 @@ def test_the_averaged_network_ships_the_running_statistics(tmp_path):
     classifier = load(result.checkpoint)
     assert torch.equal(classifier(cohort.x).argmax(1), cohort.y)
     assert torch.allclose(classifier(cohort.x)[3:4], classifier(cohort.x[3:4]), atol=1e-5)
+
+
+def written(folder, name, labels, more=None):
+    """A table of as many tiny images as labels; `more` are columns of its own."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(exist_ok=True)
+    more = more or {}
+    lines = [",".join(["filename", "label", *more])]
+    for i, label in enumerate(labels):
+        file = f"{name}{i}.png"
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / "images" / file)
+        lines.append(",".join([file, label, *(str(column[i]) for column in more.values())]))
+    (folder / f"{name}.csv").write_text("\n".join(lines))
+    return {"kind": "png", "path": str(folder / "images"), "table": str(folder / f"{name}.csv")}
+
+
+def cohorts(config):
+    """The rows that a run trains on and holds out."""
+    return _cohorts(config, None, None)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_validation_is_numbered_by_the_classes_of_training(tmp_path, lazy):
+    data = written(tmp_path, "train", ["AD", "CN", "MCI"] * 4) | {"lazy": lazy}
+    other = written(tmp_path, "val", ["MCI", "CN", "CN"]) | {"lazy": lazy}
+    config = toy_config(tmp_path, "classifier", data=data, validation=other)
+    rows, held = cohorts(config)
+    assert list(rows.classes) == list(held.classes) == ["AD", "CN", "MCI"]
+    assert held.y.tolist() == held[:].y.tolist() == [2, 1, 1]
+    swapped = toy_config(tmp_path, "classifier", data=data, validation=other | {"classes": ["MCI", "CN"]})
+    assert cohorts(swapped)[1].y.tolist() == [2, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["classifier", "diffusion"])
+def test_a_class_of_the_validation_alone_is_refused_by_name(tmp_path, kind):
+    data, other = written(tmp_path, "train", ["AD", "CN"] * 4), written(tmp_path, "val", ["CN", "MCI"])
+    with pytest.raises(InputError, match=r"validation: labels MCI are not among the classes \('AD', 'CN'\) of data"):
+        train(toy_config(tmp_path / "run", kind, data=data, validation=other))
+
+
+def test_numbers_of_the_validation_alone_are_refused(tmp_path):
+    data, other = written(tmp_path, "train", ["0", "1"] * 4), written(tmp_path, "val", ["0", "2"])
+    with pytest.raises(InputError, match=r"of classes \[2\] there are rows on one side only. Training: 0 4"):
+        train(toy_config(tmp_path / "run", "classifier", data=data, validation=other))
+
+
+@pytest.mark.parametrize("whose", [[f"sub-{i // 4:02}" for i in range(40)], [100 + i // 4 for i in range(40)]])
+@pytest.mark.parametrize("kind", ["classifier", "vae"])
+@pytest.mark.parametrize("column", ["subject", "participant_id", "who"])
+def test_whole_subjects_are_held_out(tmp_path, whose, kind, column):
+    labels = ["AD" if i // 4 % 2 else "CN" for i in range(40)]
+    data = written(tmp_path, "train", labels, {column: whose}) | ({"subject": "who"} if column == "who" else {})
+    rows, held = cohorts(toy_config(tmp_path, kind, data=data, validation=0.1))
+    assert not set(subject_names(rows)) & set(subject_names(held))
+    assert len(rows) + len(held) == 40
+    assert len(held) in (4, 8)
+    assert kind == "vae" or set(held.y.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("rare", [1, 2])
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_every_class_is_on_both_sides_or_nothing_is_trained(tmp_path, rare, share):
+    data = written(tmp_path, "train", ["0"] * 20 + ["1"] * 20 + ["2"] * rare)
+    config = toy_config(tmp_path / "run", "classifier", data=data, validation=share, steps=1)
+    if rare > 1:
+        rows, held = cohorts(config)
+        assert set(rows.y.tolist()) == set(held.y.tolist()) == {0, 1, 2}
+        return
+    with pytest.raises(InputError, match=r"classes \[2\] .* one side only; .*: 0 1\d images.*, 2 1 images of 1 subj"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+    rows, held = cohorts(toy_config(tmp_path, "vae", data=data, validation=share))
+    assert 2 in rows.y.tolist()
+
+
+@pytest.mark.parametrize("labels", [(1, 2), (10, 20190), (0, 2)])
+@pytest.mark.parametrize("kind", ["csv", "folder", "npz"])
+def test_numbers_with_gaps_are_no_classes_until_they_are_named(tmp_path, labels, kind):
+    texts = [str(labels[i % 2]) for i in range(8)]
+    if kind == "npz":
+        np.savez(tmp_path / "a.npz", train_images=np.eye(8, dtype=np.uint8)[None].repeat(8, 0) * 255,
+                 train_labels=np.array(texts, dtype=np.int64))  # fmt: skip
+        data = {"kind": "npz", "path": str(tmp_path / "a.npz")}
+    else:
+        data = written(tmp_path, "a", texts)
+    if kind == "folder":
+        for i, text in enumerate(texts):
+            (tmp_path / "images" / text).mkdir(exist_ok=True)
+            (tmp_path / "images" / f"a{i}.png").rename(tmp_path / "images" / text / f"{i}.png")
+        data = {"kind": "png", "path": str(tmp_path / "images")}
+    run = {"validation": 0.0, "steps": 1}
+    said = pytest.warns(CfxWarning, match="no image has label 0") if labels[0] else nullcontext()
+    with said, pytest.raises(InputError, match=r"cohort.y: no image of classes .* name them by `classes`"):
+        train(toy_config(tmp_path / "run", "classifier", data=data, **run))
+    named = data | {"classes": [str(label) for label in labels]}
+    train(toy_config(tmp_path / "run", "classifier", data=named, **run))
+    assert load_network(tmp_path / "run/checkpoint").state_dict()["head.weight"].shape[0] == 2

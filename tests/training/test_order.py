@@ -1,5 +1,6 @@
 """The endless sequence of shuffled epochs, and what is held out of it."""
 
+import pytest
 import torch
 
 from cfx.training.order import Classes, rows_at, split
@@ -28,3 +29,41 @@ def test_classes_are_drawn_from_evenly():
         drawn = classes.draw(torch.full((300,), number), u)
         assert (y[drawn] == label).all()
         assert len(set(drawn.bincount(minlength=6)[y == label].tolist())) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("counts", [[20, 20], [30, 8, 2], [97, 3], [50, 1, 9]])
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_every_class_is_held_out_in_its_share(seed, counts, share):
+    y = torch.cat([torch.full((n,), k) for k, n in enumerate(counts)])
+    kept, held = split(len(y), int(share * len(y)), seed, y)
+    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(len(y)))
+    for k, n in enumerate(counts):
+        out = int((y[held] == k).sum())
+        assert out == (0 if n == 1 else min(max(out, 1), n - 1))
+        assert abs(out - share * n) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("several", [4, 7])
+def test_subjects_are_held_out_whole(seed, several):
+    subject = torch.arange(120) // several
+    y = (subject % 3 == 0).long()
+    for labels in (y, None):
+        kept, held = split(120, 24, seed, labels, subject)
+        assert not set(subject[kept].tolist()) & set(subject[held].tolist())
+        assert abs(len(held) - 24) <= several
+        assert labels is None or set(y[kept].tolist()) == set(y[held].tolist()) == {0, 1}
+
+
+def test_a_subject_whose_label_changes_stays_whole():
+    subject, y = torch.arange(40) // 2, torch.arange(40) % 2
+    kept, held = split(40, 10, 0, y, subject)
+    assert not set(subject[kept].tolist()) & set(subject[held].tolist())
+    assert len(held) == 10
+
+
+def test_one_subject_is_not_parted():
+    kept, held = split(8, 2, 0, None, torch.zeros(8, dtype=torch.long))
+    assert (len(kept), len(held)) == (8, 0)
+    assert len(split(8, 0, 0, torch.arange(8) % 2)[1]) == 0

@@ -16,6 +16,7 @@ from torch import nn
 
 import cfx
 from cfx.atlas.store import Exists
+from cfx.commands.alike import alike, network_classes
 from cfx.commands.bench import cost
 from cfx.commands.bench.cells import Cell, begun, finish, kept
 from cfx.commands.bench.figure import draw
@@ -153,8 +154,9 @@ class _Bench:
     def __init__(self, config: CounterfactualBench, accelerator: "Accelerator") -> None:
         self.config, self.accelerator = config, accelerator
         self.methods = {m.name: m.build() for m in config.methods}
-        self.cohort = load_cohort(config.data)
-        self.reference = None if config.reference is None else load_cohort(config.reference)
+        classes = network_classes({"classifier": config.classifier, "oracle": config.oracle})
+        reference = None if config.reference is None else load_cohort(config.reference)
+        self.cohort, self.reference = alike(load_cohort(config.data), reference, classes)
         self.loaded: dict[str, nn.Module] = {}
         self.classifier = self.network(config.classifier, "classifier")
         self.oracle = None if config.oracle is None else self.network(config.oracle, "oracle")

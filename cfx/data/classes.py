@@ -1,0 +1,271 @@
+"""Labels: from names or numbers to integers, and the same integers for the same classes in every cohort.
+
+A number of a class never follows from what happens to lie in a folder or a table: names are numbered by one list, the
+configured one, or else by the alphabet; whole numbers stand for themselves; and where two cohorts are used together,
+the second is numbered by the classes of the first (`numbered_by`).
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from pydantic import AfterValidator, BeforeValidator
+from torch import Tensor
+
+from cfx.core.cohort import Cohort, Source, categories
+from cfx.core.errors import CfxWarning, InputError
+from cfx.core.rows import Index, positions
+from cfx.data.table import missing, number, some
+
+
+def _texts(names: object) -> object:
+    """Names as YAML reads them: whole numbers become text, and what it takes for a truth value is asked for anew."""
+    if not isinstance(names, (list, tuple)):
+        return names
+    if any(isinstance(name, bool) or name is None for name in names):
+        raise ValueError(
+            f"expected texts, got {list(names)}; YAML reads yes, no and null its own way: put them in quotes"
+        )
+    return tuple(str(name) if isinstance(name, int) else name for name in names)
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each class once, got {names}")
+    return names
+
+
+ClassNames = Annotated[tuple[str, ...], BeforeValidator(_texts), AfterValidator(_distinct)]
+"""Names of classes in label order, each once."""
+
+
+def encode(cells: Sequence[str], classes: Sequence[str], name: str) -> tuple[Int[Tensor, " n"], tuple[str, ...]]:
+    """Class labels to integers.
+
+    Names become their place in `classes`, or in alphabetical order where no classes are given. Whole numbers stand
+    for themselves, so that a split which lacks a class keeps the numbering of the others.
+
+    Args:
+        cells: One label a row.
+        classes: Names of the classes in label order, or empty.
+        name: The column, for the error message.
+
+    Returns:
+        The labels, and the names of the classes (empty for whole numbers without names).
+
+    Raises:
+        InputError: a missing label (of `cfx.data.table.MISSING`, unless it is among the classes), one outside the
+            classes, a negative one, or numbers that are not whole.
+
+    Warns:
+        CfxWarning: classes whose numbering is in doubt: numbers among names, names that differ in capitals only, or
+            numbers that do not start at 0.
+    """
+    if classes and set(cells) <= set(classes):
+        place = {text: k for k, text in enumerate(classes)}
+        return torch.tensor([place[cell] for cell in cells], dtype=torch.long), tuple(classes)
+    if gaps := [f"{i} ({cell!r})" for i, cell in enumerate(cells, start=1) if missing(cell) and cell not in classes]:
+        raise InputError(
+            f"{name}: no label in row {some(gaps)}; leave these rows out of the table, or list the text among "
+            "`classes` if it is one"
+        )
+    values = {cell: number(cell) for cell in set(cells)}
+    if names := sorted(cell for cell, value in values.items() if value is None):
+        if classes:
+            unknown = some(sorted(set(cells) - set(classes)))
+            raise InputError(f"{name}: labels {unknown} are not among the classes {tuple(classes)}")
+        _doubt_names(sorted(values), len(names), name)
+        return encode(cells, sorted(values), name)
+    y = _whole(torch.tensor([values[cell] for cell in cells], dtype=torch.float64), f"{name}: expected class names or")
+    check_labels(y, classes, name)
+    return y, tuple(classes)
+
+
+def labels_of(raw: npt.NDArray[Any], classes: Sequence[str], name: str) -> Int[Tensor, " n"] | Float[Tensor, "n k"]:
+    """Labels of an array of numbers: classes `(n,)` of `(n,)` or `(n, 1)`, or 0/1 `(n, k)`.
+
+    Numbers are places in `classes`, unless the names of these are numbers, all of them.
+
+    Args:
+        raw: The array.
+        classes: Names of the classes in label order, or empty.
+        name: What the array is, for the error message.
+
+    Raises:
+        InputError: another shape, no whole numbers, or labels without a name among the classes.
+
+    Warns:
+        CfxWarning: as `encode`.
+    """
+    if raw.ndim not in (1, 2) or raw.dtype.kind not in "biuf":
+        raise InputError(f"{name}: expected numbers (n,), (n, 1) or (n, k), got {raw.dtype} {raw.shape}")
+    values = torch.from_numpy(raw.astype(np.float64))
+    if raw.ndim == 2 and raw.shape[1] > 1:
+        return _several(values, classes, name)
+    y = _whole(values.flatten(), f"{name}: expected")
+    texts = [str(k) for k in y.tolist()]
+    if classes and set(texts) <= set(classes):
+        return encode(texts, classes, name)[0]
+    check_labels(y, classes, name)
+    return y
+
+
+def _whole(values: Float[Tensor, " n"], expected: str) -> Int[Tensor, " n"]:
+    """Numbers as labels."""
+    bad = ~torch.isfinite(values) | (values < 0) | (values != values.floor())
+    if bad.any():
+        rows = some((bad.nonzero().flatten() + 1).tolist())
+        came = some(values[bad].unique().tolist())
+        raise InputError(f"{expected} whole numbers from 0, got {came} in row {rows}")
+    return values.long()
+
+
+def _several(values: Float[Tensor, "n k"], classes: Sequence[str], name: str) -> Float[Tensor, "n k"]:
+    """Several 0/1 labels a row."""
+    if bool(((values != 0) & (values != 1)).any()):
+        raise InputError(f"{name}: several labels a row must be 0 or 1, got {some(values.unique().tolist())}")
+    if classes and len(classes) != values.shape[1]:
+        raise InputError(f"{name}: {values.shape[1]} labels a row, but {len(classes)} classes {classes}")
+    return values.float()
+
+
+def check_labels(y: Int[Tensor, " n"], classes: Sequence[str], name: str) -> None:
+    """Refuse labels that have no name among the classes; without names everything passes.
+
+    Raises:
+        InputError: a label that is not a place in `classes`.
+
+    Warns:
+        CfxWarning: there are no names, and several labels none of which is 0.
+    """
+    if classes and len(y) and int(y.max()) >= len(classes):
+        raise InputError(f"{name}: label {int(y.max())} is outside the {len(classes)} classes {tuple(classes)}")
+    present = y.unique().tolist()
+    if not classes and len(present) > 1 and present[0] > 0:
+        warnings.warn(
+            f"{name}: no image has label 0, where numbers of classes start; the labels are {some(present)}. If they "
+            f"are names, say `classes: [{', '.join(f'{k!r}' for k in map(str, present[:8]))}]`",
+            CfxWarning,
+            stacklevel=2,
+        )
+
+
+def _doubt_names(texts: Sequence[str], names: int, name: str) -> None:
+    """Say where names in alphabetical order are probably not what was meant."""
+    same = {text.casefold(): text for text in texts}
+    if names < len(texts):
+        why = "hold numbers and texts"
+    elif len(same) < len(texts):
+        why = "differ in capitals only, some of them"
+    else:
+        return
+    warnings.warn(
+        f"{name}: the classes {some(texts)} {why}; if they are right, say `classes: [{', '.join(texts[:8])}]`",
+        CfxWarning,
+        stacklevel=2,
+    )
+
+
+@dataclass(frozen=True)
+class Renumbered:
+    """A source with other numbers for its classes.
+
+    Attributes:
+        source: The images.
+        y: The labels.
+        classes: Names of the classes, in label order.
+    """
+
+    source: Source
+    y: Int[Tensor, " n"]
+    classes: Sequence[str]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape `(c, *space)` of one image."""
+        return self.source.shape
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of all rows."""
+        return self.source.ids
+
+    @property
+    def covariates(self) -> Mapping[str, Tensor]:
+        """Numeric columns of all rows by name."""
+        return self.source.covariates
+
+    @property
+    def categories(self) -> Mapping[str, Sequence[str]]:
+        """What the codes of covariates stand for."""
+        return categories(self.source)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.source)
+
+    def __getitem__(self, rows: Index) -> Cohort:
+        """These rows with their images."""
+        at = positions(rows, len(self))
+        return self.source[at].replace(y=self.y[at], classes=self.classes)
+
+
+def numbered_by(source: Source, classes: Sequence[str], name: str, of: str) -> Source:
+    """A source whose labels are places in `classes`, by the names of its own classes.
+
+    A source that names no class has numbers already, which stand for themselves; they take the names on.
+
+    Args:
+        source: Images.
+        classes: Names of the classes in label order; empty where numbers have no names.
+        name: What the source is, for the error message.
+        of: Whose classes these are.
+
+    Raises:
+        InputError: labels of a class that is not among these, or numbers beyond them.
+    """
+    y, own = source.y, tuple(source.classes)
+    if y is None or y.ndim != 1 or not classes or own == tuple(classes):
+        return source
+    if own:
+        present = [own[k] for k in y.unique().tolist()]
+        if unknown := [text for text in present if text not in classes]:
+            raise InputError(
+                f"{name}: labels {some(unknown)} are not among the classes {tuple(classes)} of {of}; name the same "
+                "`classes` in both, or leave these images out"
+            )
+        place = torch.tensor([list(classes).index(text) if text in classes else -1 for text in own])
+        y = place[y]
+    elif len(y) and int(y.max()) >= len(classes):
+        raise InputError(f"{name}: label {int(y.max())} is outside the {len(classes)} classes {tuple(classes)} of {of}")
+    if isinstance(source, Cohort):
+        return source.replace(y=y, classes=list(classes))
+    return Renumbered(source, y, list(classes))
+
+
+def numbered_alike(sources: Mapping[str, Source], classes: Sequence[str] = (), of: str = "") -> dict[str, Source]:
+    """Sources that give the same numbers to the same classes.
+
+    Args:
+        sources: Images by what they are called in error messages.
+        classes: Names of the classes in label order, where something else decides them (a classifier, say); otherwise
+            they are those of the source that has the classes of all others, the first if there are several.
+        of: What decides them.
+
+    Raises:
+        InputError: labels that are not among the classes, or no source that has those of all others.
+    """
+    named = {name: tuple(s.classes) for name, s in sources.items() if s.classes}
+    if not classes and named:
+        every = set().union(*named.values())
+        of = next((name for name, texts in named.items() if set(texts) == every), "")
+        if not of:
+            listed = "; ".join(f"{name} {some(texts)}" for name, texts in named.items())
+            raise InputError(f"classes: expected one set of classes, got {listed}; name the same `classes` in each")
+        classes = named[of]
+    return {name: numbered_by(source, classes, name, of) for name, source in sources.items()}

@@ -1,0 +1,216 @@
+"""Which files are the images of a cohort, and what is known of each before it is read.
+
+Either a table names them, or they are found in a folder, where subfolders are classes. What programs leave in folders
+(hidden files, checkpoints of notebooks, thumbnails) is no image. What looks like one and is not read is said aloud.
+"""
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import Int
+from torch import Tensor
+
+from cfx.core.errors import CfxWarning, InputError
+from cfx.data.classes import encode
+from cfx.data.table import MISSING, Covariates, Table, some
+
+_LEFT_BEHIND = {
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "thumbs.db",
+}
+_NO_IMAGE = frozenset(
+    (".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml", ".html", ".htm",
+     ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".py", ".ipynb", ".m", ".r", ".sh", ".log", ".ini", ".cfg",
+     ".db", ".sqlite", ".sha256", ".md5", ".zip", ".tar", ".tgz", ".7z", ".rar", ".bval", ".bvec", ".lnk", ".url",
+     ".bib", ".tex", ".pkl", ".pt", ".pth", ".ckpt", ".safetensors", ".parquet", ".feather")
+)  # fmt: skip
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a cohort, none of them read.
+
+    Attributes:
+        ids: One name a row.
+        files: Where each is.
+        y: Labels, or None.
+        classes: Names of the classes, in label order.
+        covariates: What else the table knows.
+    """
+
+    ids: tuple[str, ...]
+    files: list[Path]
+    y: Int[Tensor, " n"] | None
+    classes: tuple[str, ...]
+    covariates: Covariates = field(default_factory=Covariates)
+
+
+def listed(
+    table: Path,
+    folder: Path,
+    suffixes: Sequence[str],
+    *,
+    filename: str,
+    label: str | None,
+    subject: str | None,
+    classes: Sequence[str],
+) -> Listing:
+    """The files that a table names, in its order.
+
+    Args:
+        table: A csv file.
+        folder: Where the files lie.
+        suffixes: What a name in the table may lack.
+        filename: Column of names.
+        label: Column of labels, or None.
+        subject: Column that says whose an image is; None looks for one.
+        classes: Names of the classes in label order, or empty.
+
+    Raises:
+        InputError: as `Table`, `encode` and `find`.
+    """
+    read = Table.read(table)
+    ids = read.names(filename)
+    y, named = None, tuple(classes)
+    if label is not None:
+        y, named = encode(read.column(label, "label"), classes, f"{table}: column {label!r}")
+    used = [name for name in (filename, label) if name is not None]
+    return Listing(ids, find(folder, ids, suffixes, "path"), y, named, read.covariates(used, subject))
+
+
+def walked(folder: Path, suffixes: Sequence[str], classes: Sequence[str], without: Path | None = None) -> Listing:
+    """The images of a folder and its subfolders, which are the classes, in sorted order.
+
+    Folders whose names are whole numbers are these classes. Links to folders are followed.
+
+    Args:
+        folder: Where the files lie.
+        suffixes: How the names of images end, in lower case.
+        classes: Names of the classes in label order, or empty.
+        without: A folder in it that holds something else.
+
+    Raises:
+        InputError: no such folder, no images, images beside subfolders of images, subfolders that are no classes.
+
+    Warns:
+        CfxWarning: files that look like images and are not read, or classes without any.
+    """
+    found = _visible(folder, suffixes, without)
+    files = sorted(file for file in found if file.name.lower().endswith(tuple(suffixes)))
+    _say_unread(folder, set(found) - set(files))
+    if not files:
+        raise InputError(f"path: expected images ({some(suffixes, 20)}), found none in {folder}")
+    ids = tuple(file.relative_to(folder).as_posix() for file in files)
+    folders = [name.split("/")[0] if "/" in name else "" for name in ids]
+    if not any(folders):
+        return Listing(ids, files, None, tuple(classes))
+    if "" in folders:
+        loose = ids[folders.index("")]
+        raise InputError(f"path: {folder} holds both class subfolders and loose images ({loose}); give a table")
+    _check_folders(folder, set(folders), without)
+    y, named = encode(folders, classes or _names(folders), f"subfolders of {folder}")
+    return Listing(ids, files, y, named)
+
+
+def _names(folders: Sequence[str]) -> tuple[str, ...]:
+    """Folders as classes where one of them is called `none`, which in a table would be a missing label."""
+    names = tuple(sorted(set(folders)))
+    others = {name.lower() for name in names} - {"none"}
+    return names if len(others) < len(names) and not others & MISSING else ()
+
+
+def _check_folders(folder: Path, classes: set[str], without: Path | None) -> None:
+    """Refuse subfolders that are splits, and name those without images."""
+    if len(classes) > 1 and {name.lower() for name in classes} <= _SPLITS:
+        raise InputError(
+            f"path: the subfolders {some(sorted(classes))} of {folder} are splits of the data, no classes; give one of "
+            f"them, such as {folder / min(classes)}"
+        )
+    there = {path.name for path in folder.iterdir() if path.is_dir() and not _left_behind(path) and path != without}
+    if empty := sorted(there - classes):
+        _warn(f"{folder}: no image in the subfolders {some(empty)}, which are no classes therefore")
+
+
+def _visible(folder: Path, suffixes: Sequence[str], without: Path | None) -> list[Path]:
+    """Every file below a folder but those that programs leave behind; images among these are counted aloud."""
+    if not folder.is_dir():
+        raise InputError(f"path: expected a folder, found none at {folder}")
+    found, hidden = [], []
+    for path, left_behind in _files(folder, without, set()):
+        if not left_behind:
+            found.append(path)
+        elif path.name.lower().endswith(tuple(suffixes)) and not path.name.startswith("._"):
+            hidden.append(path.relative_to(folder).as_posix())  # ._a.png is not an image but what macOS notes of one
+    if hidden:
+        _warn(f"{folder}: {len(hidden)} images not read, since they are hidden: {some(sorted(hidden), 3)}")
+    return found
+
+
+def _files(
+    folder: Path, without: Path | None, seen: set[str], left_behind: bool = False
+) -> Iterator[tuple[Path, bool]]:
+    """Every file below a folder, and whether a program left it behind; no folder twice, however links lead there."""
+    seen.add(os.path.realpath(folder))
+    for path in sorted(folder.iterdir()):
+        hidden = left_behind or _left_behind(path)
+        if not path.is_dir():
+            yield path, hidden
+        elif path != without and os.path.realpath(path) not in seen:
+            yield from _files(path, without, seen, hidden)
+
+
+def _left_behind(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _LEFT_BEHIND
+
+
+def _say_unread(folder: Path, files: set[Path]) -> None:
+    """Count the files that may be images and are not read."""
+    odd = [file for file in files if file.suffix.lower() not in _NO_IMAGE and not re.fullmatch(r"[A-Z]{4,}", file.name)]
+    if odd:
+        kinds = Counter("".join(file.suffixes[-2:] if file.suffix == ".gz" else file.suffix) for file in odd)
+        counts = (f"{n} {kind.lower() or 'without suffix'}" for kind, n in sorted(kinds.items()))
+        _warn(f"{folder}: {len(odd)} files not read: {some(counts)}")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, CfxWarning, stacklevel=2)
+
+
+def find(folder: Path, names: Sequence[str], suffixes: Sequence[str], what: str) -> list[Path]:
+    """The file of every name, which may be written with or without its suffix, and as on Windows.
+
+    Args:
+        folder: Where the files lie.
+        names: Names relative to the folder.
+        suffixes: Suffixes to try, with their dot.
+        what: The setting that names the folder, for the error message.
+
+    Raises:
+        InputError: the folder or some of the files do not exist, or two names are one file; the message lists them.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{what}: expected a folder, found none at {folder}")
+    ends = ("", *suffixes, *(suffix.upper() for suffix in suffixes))
+    tried = [
+        [folder / f"{n}{end}" for n in dict.fromkeys((name, name.replace("\\", "/"))) for end in ends] for name in names
+    ]
+    found = [next((path for path in paths if path.is_file()), None) for paths in tried]
+    if missing := [name for name, path in zip(names, found, strict=True) if path is None]:
+        raise InputError(f"{what}: no file in {folder} for {some(missing)} (tried the suffixes {some(suffixes)})")
+    files = [path for path in found if path is not None]
+    of: dict[str, str] = {}
+    for name, file in zip(names, files, strict=True):
+        if (first := of.setdefault(os.path.normpath(file), name)) != name:
+            raise InputError(f"{what}: {first} and {name} are both {file}; expected each file once")
+    return files
