@@ -5,6 +5,7 @@ configured one, or else by the alphabet; whole numbers stand for themselves; and
 the second is numbered by the classes of the first (`numbered_by`).
 """
 
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from cfx.core.cohort import Cohort, Source, categories
 from cfx.core.errors import CfxWarning, InputError
 from cfx.core.rows import Index, positions
 from cfx.data.table import missing, number, some
+
+_LARGEST = 2**31  # no network has so many classes
 
 
 def _texts(names: object) -> object:
@@ -63,7 +66,7 @@ def encode(cells: Sequence[str], classes: Sequence[str], name: str) -> tuple[Int
             classes, a negative one, or numbers that are not whole.
 
     Warns:
-        CfxWarning: classes whose numbering is in doubt: numbers among names, names that differ in capitals only, or
+        CfxWarning: classes whose numbering is in doubt: numbers among names, names that look alike, or
             numbers that do not start at 0.
     """
     if classes and set(cells) <= set(classes):
@@ -82,8 +85,7 @@ def encode(cells: Sequence[str], classes: Sequence[str], name: str) -> tuple[Int
         _doubt_names(sorted(values), len(names), name)
         return encode(cells, sorted(values), name)
     y = _whole(torch.tensor([values[cell] for cell in cells], dtype=torch.float64), f"{name}: expected class names or")
-    check_labels(y, classes, name)
-    return y, tuple(classes)
+    return _placed(y, classes, name), tuple(classes)
 
 
 def labels_of(raw: npt.NDArray[Any], classes: Sequence[str], name: str) -> Int[Tensor, " n"] | Float[Tensor, "n k"]:
@@ -102,12 +104,16 @@ def labels_of(raw: npt.NDArray[Any], classes: Sequence[str], name: str) -> Int[T
     Warns:
         CfxWarning: as `encode`.
     """
-    if raw.ndim not in (1, 2) or raw.dtype.kind not in "biuf":
+    if raw.ndim not in (1, 2) or 0 in raw.shape or raw.dtype.kind not in "biuf":
         raise InputError(f"{name}: expected numbers (n,), (n, 1) or (n, k), got {raw.dtype} {raw.shape}")
     values = torch.from_numpy(raw.astype(np.float64))
     if raw.ndim == 2 and raw.shape[1] > 1:
         return _several(values, classes, name)
-    y = _whole(values.flatten(), f"{name}: expected")
+    return _placed(_whole(values.flatten(), f"{name}: expected"), classes, name)
+
+
+def _placed(y: Int[Tensor, " n"], classes: Sequence[str], name: str) -> Int[Tensor, " n"]:
+    """Numbers as places in the classes, or where all of them are names of classes, as these."""
     texts = [str(k) for k in y.tolist()]
     if classes and set(texts) <= set(classes):
         return encode(texts, classes, name)[0]
@@ -117,7 +123,7 @@ def labels_of(raw: npt.NDArray[Any], classes: Sequence[str], name: str) -> Int[T
 
 def _whole(values: Float[Tensor, " n"], expected: str) -> Int[Tensor, " n"]:
     """Numbers as labels."""
-    bad = ~torch.isfinite(values) | (values < 0) | (values != values.floor())
+    bad = ~torch.isfinite(values) | (values < 0) | (values != values.floor()) | (values > _LARGEST)
     if bad.any():
         rows = some((bad.nonzero().flatten() + 1).tolist())
         came = some(values[bad].unique().tolist())
@@ -157,11 +163,11 @@ def check_labels(y: Int[Tensor, " n"], classes: Sequence[str], name: str) -> Non
 
 def _doubt_names(texts: Sequence[str], names: int, name: str) -> None:
     """Say where names in alphabetical order are probably not what was meant."""
-    same = {text.casefold(): text for text in texts}
+    same = {_alike(text) for text in texts}
     if names < len(texts):
         why = "hold numbers and texts"
     elif len(same) < len(texts):
-        why = "differ in capitals only, some of them"
+        why = "look alike, some of them"
     else:
         return
     warnings.warn(
@@ -169,6 +175,12 @@ def _doubt_names(texts: Sequence[str], names: int, name: str) -> None:
         CfxWarning,
         stacklevel=2,
     )
+
+
+def _alike(text: str) -> str:
+    """A text without what readers do not see: capitals, how an umlaut is coded, marks of no width, double spaces."""
+    seen = (letter for letter in unicodedata.normalize("NFKC", text) if unicodedata.category(letter) != "Cf")
+    return " ".join("".join(seen).casefold().split())
 
 
 @dataclass(frozen=True)

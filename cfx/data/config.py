@@ -3,6 +3,7 @@
 import warnings
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
 from cfx.core.cohort import Cohort, Source
@@ -17,6 +18,7 @@ from cfx.data.zarr import ZarrConfig, open_zarr
 DataConfig = Annotated[BrainConfig | NpzConfig | PngConfig | NiftiConfig | ZarrConfig, Field(discriminator="kind")]
 """A source of images; in YAML the key `kind` (brain, npz, png, nifti or zarr) says which."""
 
+_LOOKED_AT = 4  # images of those that are not all read at once
 _LEAST_SPAN = 0.1  # of the whole range; 12-bit images stored in 16 bits span 0.06
 
 
@@ -37,10 +39,16 @@ def load_cohort(config: DataConfig) -> Cohort:
 def open_cohort(config: DataConfig) -> Source:
     """The images that a configuration names, in memory, or read as rows are asked for where it says `lazy`.
 
+    Of the latter a few are read at once, to see whether their range fits.
+
     Raises:
         InputError: as the reader of that kind.
     """
-    return _opened(config) if config.lazy else load_cohort(config)
+    if not config.lazy:
+        return load_cohort(config)
+    source = _opened(config)
+    _check_span(source[torch.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).long()])
+    return source
 
 
 def _check_span(cohort: Cohort) -> None:

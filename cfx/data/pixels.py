@@ -21,7 +21,7 @@ def full_range(dtype: np.dtype[Any]) -> Range | None:
     """What an image of this dtype spans by convention: 0..255, 0..65535, or 0..1 for booleans; None if it has none."""
     if dtype == np.bool_:
         return (0.0, 1.0)
-    return (0.0, float(np.iinfo(dtype).max)) if dtype in (np.uint8, np.uint16) else None
+    return (0.0, float(np.iinfo(dtype).max)) if dtype.newbyteorder("=") in (np.uint8, np.uint16) else None
 
 
 def range_of(values: npt.NDArray[Any], value_range: Range | None, name: str) -> Range:
@@ -50,7 +50,7 @@ def scale(values: npt.NDArray[Any], value_range: Range, name: str) -> Float[Tens
         InputError: an empty range, or values outside it. NaN is left for the caller to name.
     """
     low, high = value_range
-    if not low < high:
+    if not -np.inf < low < high < np.inf:
         raise InputError(f"value_range: expected (low, high) with low < high, got {value_range}")
     if ((values < low) | (values > high)).any():
         raise InputError(

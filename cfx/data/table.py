@@ -28,12 +28,13 @@ MISSING = frozenset(
 )  # fmt: skip
 """What stands for no value, in lower case."""
 
-SUBJECTS = (SUBJECT, "subject_id", "participant_id", "patient_id")
-"""Columns that say whose an image is where no other is named, the first that is there."""
+SUBJECTS = (SUBJECT, "subjectid", "participantid", "patientid")
+"""Columns that say whose an image is where no other is named, without capitals and signs; the first that is there."""
 
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # as Excel saves "Unicode text"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_NEARLY = re.compile(r"[+-]?\d+([.,]\d+)?(\s*%|\s+[A-Za-z]{1,6})?")  # 70,5 or 12 % or 3 mm
+_MANGLED = re.compile(r"[+-]?\d+(,\d+|([.,]\d+)?\s*%)")  # 70,5 or 12 %
+_MEASURED = re.compile(r"[+-]?\d+([.,]\d+)?\s+[A-Za-z]{1,6}")  # 70 y, but also 3 T, of which there are few
 _FEW = 10  # texts, where any repeats, are categories
 _EXACT = 2**53  # whole numbers up to here are themselves as float64
 
@@ -97,12 +98,11 @@ class Table:
             raise InputError(f"table: expected a csv file, found none at {path}")
         text = _text(path)
         separator = _separator(text)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         try:
-            rows = [
-                [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-            ]
+            rows = [[cell.strip() for cell in row] for row in lines]
         except csv.Error as error:
-            raise InputError(f"{path}: expected comma-separated text in UTF-8, {error}") from error
+            raise InputError(f"{path}: expected comma-separated text, but line {lines.line_num}: {error}") from error
         rows = [row for row in rows if any(row)]
         if len(rows) < 2:
             raise InputError(f"{path}: expected a header and at least one row, got {len(rows)} lines")
@@ -163,7 +163,7 @@ class Table:
         """
         if subject is not None and subject not in self.columns:
             raise InputError(f"subject: no column {subject!r} in {self.path}; it has {some(self.columns, 40)}")
-        whose = subject or next((name for name in SUBJECTS if name in self.columns and name not in without), None)
+        whose = subject or self._subjects(without)
         found: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
         for name, cells in self.columns.items():
             if name == whose:
@@ -174,6 +174,11 @@ class Table:
             {name: values for name, (values, _) in found.items()},
             {name: texts for name, (_, texts) in found.items() if texts},
         )
+
+    def _subjects(self, without: Sequence[str]) -> str | None:
+        """The column that says whose an image is by its name."""
+        known = {re.sub(r"[\W_]", "", name).lower(): name for name in reversed(self.columns) if name not in without}
+        return next((known[name] for name in SUBJECTS if name in known), None)
 
     def _covariate(self, name: str, cells: Sequence[str]) -> tuple[Tensor, tuple[str, ...]] | None:
         """The numbers of a column and what they stand for, or None where it is no covariate."""
@@ -190,10 +195,11 @@ class Table:
     def _repeats(self, name: str, texts: Sequence[str]) -> bool:
         """Whether texts are categories; say so where that is in doubt."""
         different, n = len(set(texts)), len(texts)
-        if different < n and (different <= _FEW or 2 * different <= n):
-            return True
-        if sum(_NEARLY.fullmatch(text) is not None for text in texts) > n / 2:
+        categories = different < n and (different <= _FEW or 2 * different <= n)
+        if any(2 * sum(map(bool, map(kind.fullmatch, texts))) > n for kind in (_MANGLED, _MEASURED)[: 2 - categories]):
             self._warn(f"column {name!r} is left out: expected numbers such as 70.5, got {texts[0]!r}")
+        elif categories:
+            return True
         elif different < n:
             self._warn(
                 f"column {name!r} is left out: {different} different texts in {n} rows are no categories (if it says "
@@ -216,13 +222,18 @@ def _text(path: Path) -> str:
         raise InputError(f"table: {path} cannot be read ({error})") from error
     encoding = _MARKS.get(raw[:2], "utf-8-sig")
     try:
-        return raw.decode(encoding)
+        text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         row = len(re.split(rb"\r\n|\r|\n", raw[: error.start])) - 1
         raise InputError(
             f"{path}: expected comma-separated text in UTF-8, but {'the header' if not row else f'row {row}'} is in "
             f"another encoding, or this is no text ({error.reason}); save it as CSV UTF-8"
         ) from error
+    if "\0" in text:
+        raise InputError(
+            f"{path}: expected comma-separated text in UTF-8, but it holds zero bytes; save it as CSV UTF-8"
+        )
+    return text
 
 
 def _separator(text: str) -> str:

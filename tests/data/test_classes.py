@@ -55,6 +55,7 @@ class TestLabelsOf:
         ("raw", "classes", "message"),
         [
             (np.array(["a"]), [], r"y: expected numbers \(n,\), \(n, 1\) or \(n, k\)"),
+            (np.zeros((2, 0)), [], r"got float64 \(2, 0\)"),
             (np.zeros((2, 2, 2)), [], r"got float64 \(2, 2, 2\)"),
             (np.array([0.5]), [], "y: expected whole numbers from 0, got 0.5"),
             (np.array([-1]), [], "whole numbers from 0"),
@@ -99,10 +100,19 @@ def test_numbers_that_do_not_start_at_zero_are_named():
             read(labels)
 
 
+@pytest.mark.parametrize("label", ["99999999999999999999", "4294967296"])
+def test_numbers_beyond_any_network_are_refused(label):
+    with pytest.raises(InputError, match=r"whole numbers from 0, got .* in row 2"):
+        encode(["0", label], [], "dx")
+    with pytest.raises(InputError, match=r"whole numbers from 0, got .* in row 2"):
+        labels_of(np.array([0, float(label)]), [], "dx")
+
+
 def test_numbers_are_names_where_the_classes_are_numbers():
     for labels, wanted in (([1, 2, 1], [0, 1, 0]), ([2, 2], [1, 1])):
         assert encode(list(map(str, labels)), ["1", "2"], "dx")[0].tolist() == wanted
         assert labels_of(np.array(labels), ["1", "2"], "dx").tolist() == wanted
+    assert encode(["1.0", "1.0"], ["1", "2"], "dx")[0].tolist() == [0, 0]
     assert labels_of(np.array([10, 20190, 10]), ["10", "20190"], "dx").tolist() == [0, 1, 0]
 
 
@@ -111,7 +121,10 @@ def test_numbers_are_names_where_the_classes_are_numbers():
     [
         (["0", "1", "unknown", "1"], "hold numbers and texts"),
         (["4a", "2", "3"], "hold numbers and texts"),
-        (["AD", "ad", "CN"], "differ in capitals only"),
+        (["AD", "ad", "CN"], "look alike"),
+        (["AD", "AD\u200b", "CN"], "look alike"),
+        (["Mu\u0308", "M\u00fc", "CN"], "look alike"),
+        (["mild AD", "mild  AD", "CN"], "look alike"),
     ],
 )
 def test_doubtful_names_are_said(cells, message):

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import cfx.data
 from cfx.core.errors import CfxWarning
-from cfx.data import BrainConfig, DataConfig, NiftiConfig, NpzConfig, PngConfig, load_cohort
+from cfx.data import BrainConfig, DataConfig, NiftiConfig, NpzConfig, PngConfig, load_cohort, open_cohort
 
 SOURCE = TypeAdapter(DataConfig)
 
@@ -57,6 +57,9 @@ def test_images_that_use_little_of_their_range_are_said(tmp_path, top, warns):
     images[1, 2, 2] = top
     np.savez(tmp_path / "a.npz", train_images=images)
     config = NpzConfig(path=tmp_path / "a.npz", labelled=False)
+    lazy = config.model_copy(update={"lazy": True})
+    with pytest.warns(CfxWarning, match="all pixels") if warns else nullcontext():
+        open_cohort(lazy)
     with pytest.warns(CfxWarning, match=r"all pixels lie in \[-1, .* do `value_range`") if warns else nullcontext():
         load_cohort(config)
     load_cohort(config.model_copy(update={"value_range": (0.0, float(max(top, 1)))}))

@@ -13,6 +13,7 @@ from cfx.data.pixels import full_range, resize, scale, stack
 def test_ranges_by_convention():
     assert full_range(np.dtype(np.uint8)) == (0.0, 255.0)
     assert full_range(np.dtype(np.uint16)) == (0.0, 65535.0)
+    assert full_range(np.dtype(">u2")) == full_range(np.dtype("<u2"))
     assert full_range(np.dtype(bool)) == (0.0, 1.0)
     assert full_range(np.dtype(np.float32)) is full_range(np.dtype(np.int16)) is None
 
@@ -35,6 +36,9 @@ def test_what_lies_outside_the_range_is_refused_and_nan_is_left():
         InputError, match=re.escape("value_range: expected (low, high) with low < high, got (3.0, 3.0)")
     ):
         scale(np.array([3.0]), (3.0, 3.0), "scan")
+    for empty in ((0.0, np.inf), (-np.inf, 0.0), (np.nan, 1.0)):
+        with pytest.raises(InputError, match="value_range: expected"):
+            scale(np.array([3.0]), empty, "scan")
     assert scale(np.array([np.nan, 0.0]), (0.0, 1.0), "scan").isnan().tolist() == [True, False]
 
 

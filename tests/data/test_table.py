@@ -127,7 +127,7 @@ def test_columns_that_get_lost_are_named(tmp_path):
         read(tmp_path, f"f,who\n{people}\n").covariates(without=["f"])
 
 
-@pytest.mark.parametrize("header", ["subject", "subject_id", "participant_id", "patient_id"])
+@pytest.mark.parametrize("header", ["subject", "Subject ID", "participant_id", "PatientID"])
 @pytest.mark.parametrize(("cells", "groups"), [
     (["7", "8", "7", "NA"], [0, 1, 0, None]),
     (["sub-01", "sub-02", "sub-01", ""], [0, 1, 0, None]),
@@ -182,6 +182,30 @@ def test_what_is_in_another_encoding_is_named_with_its_row(tmp_path, raw, place)
     (tmp_path / "t.csv").write_bytes(raw)
     with pytest.raises(InputError, match=rf"t.csv: expected comma-separated text in UTF-8, but {place} in another"):
         Table.read(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(("raw", "message"), [
+    (b'f,y\n0,"a\n1,b\n', "line 3: unexpected end of data"),
+    (b'f,y\n0,"a"b\n1,b\n', "line 2: .* expected after"),
+    (b"f,y\n0,a\0\n", "zero bytes"),
+    ("f,y\n0,a\n".encode("utf-32"), "zero bytes"),
+])  # fmt: skip
+def test_rows_are_not_swallowed(tmp_path, raw, message):
+    (tmp_path / "t.csv").write_bytes(raw)
+    with pytest.raises(InputError, match=f"t.csv: expected comma-separated text.*{message}"):
+        Table.read(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("cells", [["12%", "13%", "12%"], ['"70,5"', '"71,5"', '"70,5"'], ["70 y", "71 y", "72 y"]])
+def test_numbers_that_are_written_otherwise_are_no_categories(tmp_path, cells):
+    table = read(tmp_path, "f,v\n" + "\n".join(f"{i},{cell}" for i, cell in enumerate(cells)))
+    with pytest.warns(CfxWarning, match="column 'v' is left out: expected numbers"):
+        assert not table.covariates(["f"]).columns
+
+
+def test_strengths_of_scanners_are_categories(tmp_path):
+    table = read(tmp_path, "f,v\n0,3 T\n1,1.5 T\n2,3 T\n")
+    assert table.covariates(["f"]).categories == {"v": ("1.5 T", "3 T")}
 
 
 def test_rows_without_text_and_columns_without_name_do_not_count(tmp_path):

@@ -132,12 +132,12 @@ class Placed(Frozen):
 @pytest.mark.parametrize("path", ["~", "~/a", "$HERE/a", "${HERE}/a/$HERE", "a", "/a/b", "a b~", "~a/x$HERE"])
 @pytest.mark.parametrize("kind", [str, Path])
 def test_paths_are_read_as_in_a_shell(tmp_path, monkeypatch, path, kind):
-    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("HOME", "/somewhere")
     monkeypatch.setenv("HERE", "there")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~a").mkdir()
     (tmp_path / "~a" / "x$HERE").touch()  # a file that is called so is meant
-    wanted = {"~": "/home/someone", "~/a": "/home/someone/a", "$HERE/a": "there/a", "${HERE}/a/$HERE": "there/a/there"}
+    wanted = {"~": "/somewhere", "~/a": "/somewhere/a", "$HERE/a": "there/a", "${HERE}/a/$HERE": "there/a/there"}
     assert Placed(path=kind(path)).path == Path(wanted.get(path, path))
 
 
