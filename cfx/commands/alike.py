@@ -8,12 +8,12 @@ from cfx.core.errors import InputError
 from cfx.data.classes import numbered_alike
 from cfx.models import read_manifest
 from cfx.models.checkpoint import MANIFEST
-from cfx.models.opening import NetworkSpec
+from cfx.models.opening import Network, NetworkSpec, spec_of
 
 Images = TypeVar("Images", bound=Source)
 
 
-def network_classes(networks: Mapping[str, NetworkSpec | None]) -> tuple[str, ...]:
+def network_classes(networks: Mapping[str, Network | None]) -> tuple[str, ...]:
     """The classes of networks in label order, as far as they name any: those of the first that does.
 
     Args:
@@ -26,7 +26,7 @@ def network_classes(networks: Mapping[str, NetworkSpec | None]) -> tuple[str, ..
     """
     first, classes = "", tuple[str, ...]()
     for name, spec in networks.items():
-        own = () if spec is None else _named(spec)
+        own = () if spec is None else _named(spec_of(spec))
         if own and not classes:
             first, classes = name, own
         elif own != classes and set(own) == set(classes):

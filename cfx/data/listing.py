@@ -78,15 +78,18 @@ def listed(
         classes: Names of the classes in label order, or empty.
 
     Raises:
-        InputError: as `Table`, `encode` and `find`.
+        InputError: as `Table`, `encode` and `find`, or two names of one file.
     """
     read = Table.read(table)
     ids = read.names(filename)
     y, named = None, tuple(classes)
     if label is not None:
         y, named = encode(read.column(label, "label"), classes, f"{table}: column {label!r}")
+    files = find(folder, ids, suffixes, "path")
+    if twice := sorted(str(file) for file, times in Counter(files).items() if times > 1):
+        raise InputError(f"{table}: column {filename!r} names one file in several rows: {some(twice)}")
     used = [name for name in (filename, label) if name is not None]
-    return Listing(ids, find(folder, ids, suffixes, "path"), y, named, read.covariates(used, subject))
+    return Listing(ids, files, y, named, read.covariates(used, subject))
 
 
 def walked(folder: Path, suffixes: Sequence[str], classes: Sequence[str], without: Path | None = None) -> Listing:
@@ -197,7 +200,7 @@ def find(folder: Path, names: Sequence[str], suffixes: Sequence[str], what: str)
         what: The setting that names the folder, for the error message.
 
     Raises:
-        InputError: the folder or some of the files do not exist, or two names are one file; the message lists them.
+        InputError: the folder or some of the files do not exist; the message lists them.
     """
     if not folder.is_dir():
         raise InputError(f"{what}: expected a folder, found none at {folder}")
@@ -208,9 +211,4 @@ def find(folder: Path, names: Sequence[str], suffixes: Sequence[str], what: str)
     found = [next((path for path in paths if path.is_file()), None) for paths in tried]
     if missing := [name for name, path in zip(names, found, strict=True) if path is None]:
         raise InputError(f"{what}: no file in {folder} for {some(missing)} (tried the suffixes {some(suffixes)})")
-    files = [path for path in found if path is not None]
-    of: dict[str, str] = {}
-    for name, file in zip(names, files, strict=True):
-        if (first := of.setdefault(os.path.normpath(file), name)) != name:
-            raise InputError(f"{what}: {first} and {name} are both {file}; expected each file once")
-    return files
+    return [path for path in found if path is not None]

@@ -73,7 +73,7 @@ def open_png(config: PngConfig) -> LazyCohort:
     masks = [] if config.masks is None else find(config.masks, [_stem(name) for name in found.ids], SUFFIXES, "masks")
     reader = _Reader(config, found.files, masks)
     y, known = found.y, found.covariates
-    return LazyCohort(reader.read, found.ids, y, known.columns, list(found.classes), known.categories)
+    return LazyCohort(reader.read, found.ids, y, known.columns, list(found.classes), categories=known.categories)
 
 
 def _listing(config: PngConfig) -> Listing:

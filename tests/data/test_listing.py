@@ -98,8 +98,9 @@ def test_a_folder_of_masks_among_the_images_is_none_of_them(tmp_path):
 def test_names_as_on_windows_and_names_of_one_file(tmp_path):
     touched(tmp_path, "AD/a.png", "AD/B.PNG")
     assert [f.name for f in find(tmp_path, ["AD\\a.png", "AD/B"], [".png"], "path")] == ["a.png", "B.PNG"]
-    with pytest.raises(InputError, match=r"AD/a and AD/a.png are both .*a.png"):
-        find(tmp_path, ["AD/a", "AD/a.png"], [".png"], "path")
+    (tmp_path / "t.csv").write_text("f\nAD/a\nAD/a.png\n")
+    with pytest.raises(InputError, match=r"t.csv: column 'f' names one file in several rows: .*/AD/a.png"):
+        listed(tmp_path / "t.csv", tmp_path, ends(), filename="f", label=None, subject=None, classes=())
 
 
 def test_a_table_says_all_that_is_known(tmp_path):
