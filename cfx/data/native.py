@@ -142,7 +142,7 @@ def _parallel(
     Raises:
         InputError: the axes are not parallel.
     """
-    to_image = np.linalg.solve(affine, file.image.affine)
+    to_image = np.linalg.solve(affine, file.affine)
     steps, shape = to_image[:3, :3], file.data.shape
     order = tuple(int(k) for k in np.abs(steps).argmax(0))
     other = steps.copy()

@@ -24,6 +24,8 @@ from cfx.data.table import some
 from cfx.data.volume_file import SUFFIXES, VolumeFile, stem, warn_of
 from cfx.runtime.config import UserPath
 
+_LEAST = 1e-38  # what float32 can scale to [-1, 1]
+
 
 class NiftiConfig(BaseModel):
     """A folder of NIfTI volumes, one a row."""
@@ -197,8 +199,8 @@ def canonical(file: VolumeFile) -> tuple[npt.NDArray[Any], Affine]:
     """Intensities and affine in RAS order."""
     from nibabel import orientations
 
-    turn = orientations.io_orientation(file.image.affine)
-    affine: Affine = file.image.affine @ orientations.inv_ornt_aff(turn, file.data.shape)
+    turn = orientations.io_orientation(file.affine)
+    affine: Affine = file.affine @ orientations.inv_ornt_aff(turn, file.data.shape)
     return orientations.apply_orientation(file.data, turn), affine
 
 
@@ -218,10 +220,13 @@ def _ends(
 ) -> tuple[float, float]:
     """The intensities that become -1 and 1."""
     if config.window is not None:
+        if not ((raw >= config.window[0]) & (raw <= config.window[1])).any():
+            came = f"intensities from {raw.min():g} to {raw.max():g}"
+            raise InputError(f"window: no voxel of {path} lies in {config.window}; it has {came}")
         return config.window
     inside = raw[raw != 0] if mask is None else raw[mask]
     low, high = np.percentile(inside, config.percentiles) if inside.size else (0.0, 0.0)
-    if not low < high:
+    if not high - low > _LEAST:
         raise InputError(f"{path}: intensities are constant ({low:g}) between the percentiles {config.percentiles}")
     return float(low), float(high)
 

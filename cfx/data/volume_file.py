@@ -31,6 +31,8 @@ _GZIP: Final = b"\x1f\x8b"
 # to a thousandth (measured: 1.1e-3 of the diagonal over 8000 random affines).
 _TURN: Final = 1.2e-3
 _SHIFT: Final = 0.1  # voxels
+_MM: Final = {1: 1000.0, 3: 0.001}
+"""Millimetres of the units of length other than that: metres and micrometres, by their code in the header."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class VolumeFile:
         image: The image as nibabel has it, in the orientation of the file; one volume `(x, y, z)`, behind which only
             axes of length one may follow.
         data: Its intensities `(x, y, z)`, slope and intercept applied; float32 where that is exact, else float64.
+        affine: Voxel-to-world matrix in mm, in whatever unit of length the file has it.
         sha256: SHA-256 of the file.
         doubt: What is odd about its place in the world, in words, or empty.
     """
@@ -49,6 +52,7 @@ class VolumeFile:
     path: Path
     image: "nibabel.Nifti1Pair"
     data: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
     sha256: bytes
     doubt: str
 
@@ -65,9 +69,11 @@ class VolumeFile:
             image = _decoded(gzip.decompress(raw) if raw.startswith(_GZIP) else raw)
             _check_kind(path, image)
             data = _intensities(image)
-        _check_values(path, data)
+        _check_values(path, data, image.header.get_data_dtype())
         _check_affine(path, image.affine)
-        return cls(path, image, data, hashlib.sha256(raw).digest(), doubt(image.header))
+        length = _MM.get(int(image.header["xyzt_units"]) % 8, 1.0)
+        affine = np.diag([length, length, length, 1.0]) @ image.affine
+        return cls(path, image, data, affine, hashlib.sha256(raw).digest(), doubt(image.header))
 
 
 def stem(name: str) -> str:
@@ -87,14 +93,17 @@ def warn_of(files: Sequence[VolumeFile]) -> bool:
 def doubt(header: "nibabel.Nifti1Header") -> str:
     """What is odd about the place of a volume in the world, in words; empty where nothing is."""
     s, q = int(header["sform_code"]), int(header["qform_code"])
-    if s <= 0 and q <= 0:
+    if not s and not q:
         return "neither sform nor qform is set, so that left and right are a guess; set one of them"
-    if s <= 0 or q <= 0:
+    if not s or not q:
         return ""
     try:
-        sform, qform = header.get_sform(), header.get_qform()
-    except ValueError as error:
-        return f"the qform is no rotation ({error}); the sform is used"
+        qform = header.get_qform()
+    except ValueError:
+        qform = np.full((4, 4), np.nan)
+    if not np.isfinite(qform).all():
+        return f"the qform (code {q}) is no rotation; the sform (code {s}) is used, set both alike if it is wrong"
+    sform = header.get_sform()
     if not _differ(sform, qform, header.get_data_shape()[:3]):
         return ""
     turned = np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0
@@ -131,7 +140,8 @@ def _refusals(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (*damage, MemoryError, zlib.error) as error:
-        raise InputError(f"{path} is not a readable NIfTI file ({error})") from error
+        said = " ".join(str(error).split()) or "its header asks for more memory than there is"
+        raise InputError(f"{path} is not a readable NIfTI file ({said})") from error
 
 
 def _decoded(raw: bytes) -> "nibabel.Nifti1Pair":
@@ -139,7 +149,14 @@ def _decoded(raw: bytes) -> "nibabel.Nifti1Pair":
     import nibabel
 
     second = raw[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")
-    return (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(raw)
+    kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+    with nibabel.imageglobals.LoggingOutputSuppressor():
+        image = kind.from_bytes(raw)
+    # nibabel puts 1 where a size is 0; with an sform nothing depends on it.
+    sizes = kind.header_class(raw[: kind.header_class.sizeof_hdr], check=False)["pixdim"][1:4]
+    if not image.header["sform_code"] and not (sizes != 0).all():
+        raise ValueError(f"its voxels have no size: {sizes.tolist()}")
+    return image
 
 
 def _check_kind(path: Path, image: "nibabel.Nifti1Pair") -> None:
@@ -163,12 +180,14 @@ def _intensities(image: "nibabel.Nifti1Pair") -> npt.NDArray[Any]:
     return data.reshape(image.shape[:3])
 
 
-def _check_values(path: Path, data: npt.NDArray[Any]) -> None:
+def _check_values(path: Path, data: npt.NDArray[Any], dtype: np.dtype[Any]) -> None:
+    """Refuse what is no finite number, or more than the floats here can tell apart."""
     odd = ~np.isfinite(data)
     if odd.any():
         raise InputError(f"{path}: {int(odd.sum())} voxels are NaN or infinite; give them an intensity first")
-    if np.abs(data).max() > np.finfo(np.float32).max / 4:
-        raise InputError(f"{path}: expected intensities that float32 holds, got {np.abs(data).max():.3g}")
+    most, limit = np.abs(data).max(), 2.0**53 if dtype.kind in "iu" else np.finfo(np.float32).max / 4
+    if most > limit:
+        raise InputError(f"{path}: expected intensities up to {limit:.3g}, got {most:.3g}; rescale them first")
 
 
 def _check_affine(path: Path, affine: npt.NDArray[Any]) -> None:

@@ -362,3 +362,15 @@ def test_numbers_that_are_none_are_refused(tmp_path, settings):
 def test_slices_beyond_the_ends_are_refused(marked, mm):
     with pytest.raises(InputError, match=rf"slice_mm: .*{re.escape(str(mm))} mm lies outside .*spans -20.0 to 4.0 mm"):
         load_cohort(NiftiConfig(path=marked[0], slice_axis="axial", slice_mm=mm))
+
+
+@pytest.mark.parametrize("window", [(5000, 6000), (-10, -5)])
+def test_a_window_without_a_voxel_is_refused(marked, window):
+    with pytest.raises(InputError, match=r"window: no voxel of .*sub-1.nii.gz lies in .*; it has intensities from 10"):
+        load_cohort(NiftiConfig(path=marked[0], window=window))
+
+
+def test_intensities_too_close_to_tell_apart_are_constant(tmp_path):
+    save(tmp_path / "v.nii", (np.random.default_rng(0).normal(size=(4, 4, 4)) * 1e-40).astype(np.float32))
+    with pytest.raises(InputError, match=r"v.nii: intensities are constant"):
+        load_cohort(NiftiConfig(path=tmp_path))

@@ -95,11 +95,59 @@ def test_voxels_that_are_no_number_are_counted(tmp_path, dtype, value):
         VolumeFile.read(save(tmp_path / "v.nii", data))
 
 
-def test_intensities_beyond_float32_are_refused(tmp_path):
-    data = volume("float64")
-    data[0, 0, 0] = 1e39
-    with pytest.raises(InputError, match=r"v.nii: expected intensities that float32 holds, got 1e\+39"):
+@pytest.mark.parametrize(("dtype", "value"), [("float64", 1e39), ("int64", 2**60), ("uint64", 2**60)])
+def test_intensities_beyond_the_floats_here_are_refused(tmp_path, dtype, value):
+    data = volume(dtype)
+    data[0, 0, 0] = value
+    with pytest.raises(InputError, match=r"v.nii: expected intensities up to .*, got 1"):
         VolumeFile.read(save(tmp_path / "v.nii", data))
+
+
+@pytest.mark.parametrize(("unit", "length"), [("micron", 1e-3), ("meter", 1e3), ("mm", 1.0), ("unknown", 1.0)])
+def test_places_are_in_millimetres_whatever_the_unit_of_the_file(tmp_path, unit, length):
+    image = nibabel.Nifti1Image(volume(), np.diag([2.0, 3, 4, 1]) @ shifted(np.eye(4), 5, 6, 7))
+    image.header.set_xyzt_units(unit, "sec")
+    nibabel.save(image, tmp_path / "v.nii")
+    wanted = image.affine.copy()
+    wanted[:3] *= length
+    assert np.allclose(VolumeFile.read(tmp_path / "v.nii").affine, wanted)
+    assert load_cohort(NiftiConfig(path=tmp_path)).spacing.tolist() == [
+        pytest.approx([2 * length, 3 * length, 4 * length])
+    ]
+
+
+@pytest.mark.parametrize(("axis", "sform", "bad"), [(1, 0, True), (3, 0, True), (2, 1, False)])
+def test_voxels_without_a_size_are_refused_where_it_matters(tmp_path, axis, sform, bad):
+    image = nibabel.Nifti1Image(volume(), np.eye(4))
+    image.header.set_sform(np.eye(4), sform)
+    image.header.set_qform(np.eye(4), 1 - sform)
+    image.header["pixdim"][axis] = 0
+    (tmp_path / "v.nii").write_bytes(_bytes(image))
+    if not bad:
+        assert VolumeFile.read(tmp_path / "v.nii").doubt == ""
+        return
+    with pytest.raises(InputError, match=r"v.nii is not a readable NIfTI file \(its voxels have no size"):
+        VolumeFile.read(tmp_path / "v.nii")
+
+
+@pytest.mark.parametrize("quaternion", [(0.9, 0.9, 0.9), (np.nan, 0, 0)])
+def test_a_qform_that_is_no_rotation_is_named(tmp_path, quaternion):
+    image = nibabel.Nifti1Image(volume(), np.eye(4))
+    image.header.set_qform(np.eye(4), 1)
+    for name, value in zip(("quatern_b", "quatern_c", "quatern_d"), quaternion, strict=True):
+        image.header[name] = value
+    (tmp_path / "v.nii").write_bytes(_bytes(image))
+    assert "no rotation; the sform (code 2) is used" in VolumeFile.read(tmp_path / "v.nii").doubt
+
+
+@pytest.mark.parametrize("cut", [100, 347, 352, 400])
+def test_an_error_is_one_line_and_nothing_else_is_said(tmp_path, capfd, cut):
+    path = save(tmp_path / "v.nii", volume())
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError) as caught:
+        VolumeFile.read(path)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
