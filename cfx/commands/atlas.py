@@ -76,7 +76,8 @@ def export(path: Path, *, nifti: Path | None = None, native: bool = False, png: 
 def _check_files(path: Path, known: Cohort) -> None:
     """Refuse rows without an original file, before anything is written."""
     if known.file is None:
-        raise InputError(f"native: the rows of {path} were not read from NIfTI files; write without native")
+        why = "they were not read from NIfTI files, or by an older version"
+        raise InputError(f"native: the rows of {path} have no original files ({why}); write without native")
     if gone := [file for file in known.file if not Path(file).is_file()]:
         raise InputError(f"native: original files are not there: {some(gone)}; put them back, or write without native")
 

@@ -2,8 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -11,12 +13,16 @@ from torch import Tensor
 from cfx.core.errors import InputError
 
 
-def to_nifti(x: Shaped[Tensor, "c *space"], affine: Float[Tensor, "4 4"] | None, path: str | os.PathLike[str]) -> None:
+def to_nifti(
+    x: Shaped[Tensor, "c *space"] | npt.NDArray[Any],
+    affine: Float[Tensor, "4 4"] | npt.NDArray[Any] | None,
+    path: str | os.PathLike[str],
+) -> None:
     """Write one image as a NIfTI file of float32, or of 0 and 1 (uint8) for a mask.
 
     Args:
-        x: Image `(c, *space)` in any range, or mask; a 2D slice becomes a volume one voxel thick, several channels a
-            4th axis.
+        x: Image `(c, *space)` in any range, or mask, of torch or numpy; a 2D slice becomes a volume one voxel thick,
+            several channels a 4th axis.
         affine: Voxel-to-world matrix in mm of the axes of `x` in their order, as in `Cohort.affine`. None where it is
             not known: the file then says so (sform and qform of code 0).
         path: File to write, ending in `.nii` or `.nii.gz`; its folder must exist. `~` and `$VAR` are resolved.
@@ -32,15 +38,18 @@ def to_nifti(x: Shaped[Tensor, "c *space"], affine: Float[Tensor, "4 4"] | None,
         raise InputError(f"path: expected a name that ends in .nii or .nii.gz, got {path.name}")
     if x.ndim not in (3, 4):
         raise InputError(f"x: expected (c, h, w) or (c, x, y, z), got shape {tuple(x.shape)}")
-    matrix = None if affine is None else affine.detach().cpu().numpy().astype(np.float64)
+    matrix = None if affine is None else torch.as_tensor(affine).detach().cpu().double().numpy()
+    if matrix is not None and matrix.shape != (4, 4):
+        raise InputError(f"affine: expected a 4 x 4 matrix, got shape {matrix.shape}")
     if matrix is not None and (not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12):
         raise InputError(f"affine: expected an invertible matrix, got {matrix.tolist()}")
-    data = x.detach().cpu().to(torch.uint8 if x.dtype == torch.bool else torch.float32).numpy()
+    image = torch.as_tensor(x).detach().cpu()
+    data = image.to(torch.uint8 if image.dtype == torch.bool else torch.float32).numpy()
     data = np.moveaxis(data[..., None] if x.ndim == 3 else data, 0, -1)
-    image = nibabel.Nifti1Image(data[..., 0] if data.shape[-1] == 1 else data, matrix)
+    made = nibabel.Nifti1Image(data[..., 0] if data.shape[-1] == 1 else data, matrix)
     if matrix is not None:
-        image.header.set_xyzt_units("mm")
+        made.header.set_xyzt_units("mm")
     try:
-        nibabel.save(image, path)
+        nibabel.save(made, path)
     except OSError as error:
         raise InputError(f"path: cannot write {path} ({error})") from error

@@ -74,3 +74,14 @@ def test_what_has_no_place_says_so(tmp_path):
     header = nibabel.load(tmp_path / "x.nii").header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
     assert doubt(header)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.bool_])
+def test_numpy_does_as_well(tmp_path, dtype):
+    x = (np.random.default_rng(0).random((1, 3, 4, 5)) * 3).astype(dtype)
+    to_nifti(x, AFFINE.numpy(), tmp_path / "x.nii")
+    found = nibabel.load(tmp_path / "x.nii")
+    assert np.array_equal(found.get_fdata(dtype=np.float32), x[0].astype(np.float32))
+    assert np.array_equal(found.affine, AFFINE.double().numpy())
+    with pytest.raises(InputError, match=r"affine: expected a 4 x 4 matrix, got shape \(3, 3\)"):
+        to_nifti(x, np.eye(3), tmp_path / "x.nii")
