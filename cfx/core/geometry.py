@@ -172,9 +172,17 @@ def smooth(x: Float[Tensor, "b c *space"], sigma: float) -> Float[Tensor, "b c *
 
 
 def _convolved(x: Tensor, kernel: Float[Tensor, " taps"], margin: int) -> Tensor:
-    """The images filtered along every axis in turn, their edges repeated `margin` voxels outwards."""
+    """The images filtered along every axis in turn, their edges repeated `margin` voxels outwards.
+
+    As weighted sums of shifted images, which on a CPU is several times faster than a convolution of lines.
+    """
+    weights = kernel.tolist()
     for axis in range(2, x.ndim):
-        moved = x.movedim(axis, -1)
-        flat = F.pad(moved.reshape(-1, 1, moved.shape[-1]), (margin, margin), mode="replicate")
-        x = F.conv1d(flat, kernel.view(1, 1, -1)).view(*moved.shape[:-1], -1).movedim(-1, axis)
+        ends = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+        first, last = (end.repeat_interleave(margin, axis) for end in ends)
+        wide = torch.cat([first, x, last], axis)
+        length = wide.shape[axis] - len(weights) + 1
+        x = weights[0] * wide.narrow(axis, 0, length)
+        for k, weight in enumerate(weights[1:], 1):
+            x = torch.add(x, wide.narrow(axis, k, length), alpha=weight)
     return x
