@@ -42,6 +42,7 @@ VERBS: dict[str, Verb] = {
         "cfx.commands.audit",
         "Right for the right reason? Plan, scores, report.html, summary.json into the run's folder.",
     ),
+    "import": Verb("cfx.commands.imports", "Write a network of MONAI or diffusers as a checkpoint folder of cfx."),
     "demo": Verb(
         "cfx.commands.explain",
         "Explain 48 unseen simulated brains with the shipped checkpoints.",
