@@ -36,7 +36,7 @@ def scans(folder):
 
 
 def classes(folder):
-    for name in ("normal/a", "normal/b", "sick/a", "sick/c", ".ipynb_checkpoints/a"):
+    for name in ("normal/a", "normal/b", "sick/a", "sick/c"):
         picture(folder / f"{name}.png")
     return folder
 
@@ -73,6 +73,13 @@ def test_what_is_written_reads_the_images(tmp_path, make, n, k):
         assert len(open_cohort(config.data)) == n
     assert read_config(str(tmp_path / "out/mine-generator.yaml")).objective.classes == k
     assert explain.generator == "runs/mine-generator/checkpoint"
+
+
+def test_hidden_folders_are_no_class(tmp_path):
+    for name in (".ipynb_checkpoints", "__MACOSX/normal", "@eaDir/normal"):
+        picture(tmp_path / "x" / name / "a.png")
+    found = look(classes(tmp_path / "x"))
+    assert (found.classes, found.words.split(" in ")[0]) == (["normal", "sick"], "4 pictures")
 
 
 def test_the_masks_and_the_table_are_found(tmp_path):
