@@ -9,15 +9,16 @@ Rows of one subject are no independent evidence. Whose a row is, `subject_names`
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
+from cfx.core.arrays import as_tensor, taking, texts, whole_numbers
 from cfx.core.axes import axis_names, check_axes
 from cfx.core.errors import InputError
-from cfx.core.rows import Index, Rows, about, positions
+from cfx.core.rows import Column, Index, Rows, about, positions
 
 
 def check_images(x: Tensor, name: str = "x") -> None:
@@ -27,9 +28,11 @@ def check_images(x: Tensor, name: str = "x") -> None:
         InputError: not floating point, not `(n, c, *space)` with 2 or 3 spatial axes, non-finite, or outside [-1, 1].
     """
     if not x.is_floating_point():
-        raise InputError(f"{name}: expected a floating-point tensor in [-1, 1], got {x.dtype}")
+        hint = "; of 0 .. 255 pass x / 127.5 - 1" if x.dtype == torch.uint8 else ""
+        raise InputError(f"{name}: expected a floating-point tensor in [-1, 1], got {x.dtype}{hint}")
     if x.ndim not in (4, 5):
-        raise InputError(f"{name}: expected (n, c, h, w) or (n, c, d, h, w), got shape {tuple(x.shape)}")
+        hint = "; add the axis of one channel, x[:, None]" if x.ndim == 3 and len(x) > 4 else ""
+        raise InputError(f"{name}: expected (n, c, h, w) or (n, c, d, h, w), got shape {tuple(x.shape)}{hint}")
     if not x.numel():
         return  # no image, or images that were left unread
     flat = x.detach().flatten(1)
@@ -39,9 +42,17 @@ def check_images(x: Tensor, name: str = "x") -> None:
         raise InputError(f"{name}: NaN or infinite pixels in rows {_some(bad)}; expected finite values in [-1, 1]")
     outside = (low < -1 - 1e-4) | (high > 1 + 1e-4)
     if outside.any():
+        a, b = float(low.min()), float(high.max())
         raise InputError(
-            f"{name}: expected values in [-1, 1], got [{low.min():.4g}, {high.max():.4g}] (rows {_some(outside)})"
+            f"{name}: expected values in [-1, 1], got [{a:.4g}, {b:.4g}] (rows {_some(outside)}); {_rescaling(a, b)}"
         )
+
+
+def _rescaling(low: float, high: float) -> str:
+    """How values in such a range become what is expected."""
+    if low >= 0 and 1 < high <= 255:
+        return "if these are 8-bit intensities, pass x / 127.5 - 1"
+    return "rescale them by the range that the generator was trained with: 2 * (x - low) / (high - low) - 1"
 
 
 def _some(rows: Tensor, most: int = 8) -> str:
@@ -50,13 +61,92 @@ def _some(rows: Tensor, most: int = 8) -> str:
     return str(found[:most])[:-1] + (f", ... {len(found)} in all]" if len(found) > most else "]")
 
 
+def _prepared(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a cohort, arrays and lists as tensors."""
+    found = dict(given)
+    if "classes" in found:
+        found["classes"] = _class_names(found["classes"])
+    for spec in Cohort.columns():
+        value = found.get(spec.name)
+        if value is None or (spec.mapping and not isinstance(value, Mapping)):
+            continue
+        if spec.mapping:
+            found[spec.name] = {k: as_tensor(v, f"Cohort.{spec.name}.{k}", "numbers") for k, v in value.items()}
+        elif spec.name == "y":
+            found["y"] = _labels(value, found.get("classes", ()))
+        elif spec.shapes:
+            found[spec.name] = _column(value, spec)
+        else:
+            found[spec.name] = texts(value, f"Cohort.{spec.name}")
+    return found
+
+
+def _class_names(value: object) -> Sequence[str]:
+    """Names of classes, each once."""
+    names = texts(value, "Cohort.classes")
+    if len(set(names)) != len(names):
+        raise InputError(f"Cohort.classes: expected every name once, got {list(names)}")
+    return value if isinstance(value, list) and value == list(names) else names
+
+
+def _column(value: object, spec: Column) -> Tensor:
+    """One column, of the kind of numbers that it has."""
+    name, kind = f"Cohort.{spec.name}", spec.shapes[0].kind
+    found = as_tensor(value, name, f"a tensor or array, {spec.shapes[0]}")
+    if kind == "Bool" and found.dtype != torch.bool and bool(((found == 0) | (found == 1)).all()):
+        return found.bool()
+    if spec.name == "x":
+        return found.float() if found.is_floating_point() else found
+    return found.float() if kind == "Float" and not (found.is_floating_point() or found.is_complex()) else found
+
+
+def _labels(value: object, classes: Sequence[str]) -> Tensor:
+    """Labels as numbers: one class an image, or 0/1 for each finding.
+
+    Raises:
+        InputError: numbers that are no classes, names that are not among the classes, or other than 0 and 1 of a
+            finding.
+    """
+    named = [str(v) for v in value] if _are_texts(value) else []  # type: ignore[attr-defined]
+    odd = sorted(set(named) - set(classes))
+    if odd and not classes:
+        raise InputError(
+            f"Cohort.y: expected class numbers, got names {odd[:8]}; say which number each has: classes=[...]"
+        )
+    if odd:
+        raise InputError(f"Cohort.y: expected names among classes {list(classes)}, got {odd[:8]}")
+    y = as_tensor([list(classes).index(v) for v in named] if named else value, "Cohort.y", "class numbers")
+    if y.ndim != 1:
+        if bool(((y < 0) | (y > 1)).any()):
+            raise InputError(
+                f"Cohort.y: expected 0 or 1 for each finding, got values in {[float(v) for v in y.aminmax()]}"
+            )
+        return y if y.is_floating_point() else y.float()
+    y = whole_numbers(y, "Cohort.y")
+    if classes and len(y) and int(y.max()) >= len(classes):
+        raise InputError(
+            f"Cohort.y: expected classes in 0 .. {len(classes) - 1}, as many as classes names, got {int(y.max())}"
+        )
+    return y
+
+
+def _are_texts(value: object) -> bool:
+    """Whether labels are names."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(v, str) for v in value)
+    return kind in ("U", "T") or (kind == "O" and all(isinstance(v, str) for v in value))  # type: ignore[attr-defined]
+
+
+@taking(_prepared)
 @dataclass(frozen=True)
 class Cohort(Rows):
-    """Images with what is known about them.
+    """Images with what is known about them; what is a tensor below may be given as an array or a list.
 
     Attributes:
         x: Images `(n, c, *space)`, float32 in [-1, 1].
-        y: Labels: `(n,)` int64 classes, or `(n, k)` 0/1 for multi-label; None if unlabelled.
+        y: Labels: `(n,)` int64 classes (or their names, where `classes` numbers them), or `(n, k)` 0/1 for
+            multi-label; None if unlabelled.
         ids: One name a row; rows of equal names are of one subject (see `subjects`).
         affine: Voxel-to-world matrices `(n, 4, 4)` in mm for images that have one, else None.
         spacing: Pixel spacing `(n, len(space))` in mm, None if unknown.

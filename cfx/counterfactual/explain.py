@@ -1,17 +1,19 @@
 """`explain`: verified counterfactuals of images for the user's own classifier, by any of the methods."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from operator import index
+from os import PathLike
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from numpy import ndarray
 from torch import Tensor
 
-from cfx.core.cohort import Cohort, Source, check_images, subjects
+from cfx.core.cohort import Cohort, Source, subjects
 from cfx.core.denoiser import Generative, check_divisible
 from cfx.core.errors import InputError
 from cfx.counterfactual.batch import Run
+from cfx.counterfactual.images import Counters, Images, Mask, Pixels, Target
 from cfx.counterfactual.method import Method
 from cfx.counterfactual.registry import build_method, check_generator
 from cfx.counterfactual.result import Counterfactuals
@@ -31,35 +33,36 @@ DEPTHS = get_args(Depth)
 
 
 def explain(
-    x: Float[Tensor, "n c *space"] | Source,
+    x: Pixels | Source,
     classifier: Classifier,
     generator: Generative | Vae | None,
-    target: int | Int[Tensor, " n"] | None = None,
+    target: Target = None,
     *,
     depth: Depth = "typical",
-    reference: Cohort | None = None,
+    reference: Source | None = None,
     oracle: Classifier | None = None,
     method: Method | str = "minimal",
-    edit: Bool[Tensor, "n 1 *space"] | None = None,
-    keep: Bool[Tensor, "n 1 *space"] | None = None,
+    edit: Mask = None,
+    keep: Mask = None,
     reviewer: Generative | None = None,
     seed: int = 0,
     batch_size: int = 32,
-    row: Int[Tensor, " n"] | None = None,
+    row: Counters = None,
     progress: bool = False,
     accelerator: "Accelerator | None" = None,
 ) -> Counterfactuals:
     """Change each image as little as possible so that the classifier gives it to the target class.
 
     Args:
-        x: Images `(n, c, *space)` in [-1, 1], a cohort, or any source of them.
+        x: Images `(n, c, *space)` in [-1, 1], a tensor or array; a cohort, or any source of them.
         classifier: Any module or function from images to logits (one binary logit or k classes; for multi-label wrap
             one finding in `Finding`, for a value to reach wrap the regressor in `Near`). Used in evaluation mode; its
             state is restored.
         generator: Diffusion model of such images (`cfx.core.denoiser.Denoiser`, or anything like it). If it knows as
             many classes as the classifier, its class-conditional difference joins the guidance. Some methods take an
             autoencoder instead, or None.
-        target: Class to reach, one for all or one a row; None takes the most probable class besides the predicted one.
+        target: Class to reach, one for all or one a row, by number or, where the cohort or the classifier has
+            `classes`, by name; None takes the most probable class besides the predicted one.
         depth: `typical`: as sure as the classifier is of real images of the target class (the lower decile of
             their margins over `reference`; without one, p = 0.95) and a whole change; with `Near`, within half the
             tolerance. `boundary`: the least change that flips.
@@ -92,7 +95,8 @@ def explain(
             blank, a classifier near chance on `reference` (without one, on the labels of `x`); see
             `cfx.models.doubts`.
     """
-    batches = in_turn(len(x), even(len(x), batch_size))
+    n = _count(x)
+    batches = in_turn(n, even(n, _whole("batch_size", batch_size, least=1)))
     share = range(len(batches)) if accelerator is None else dealt(len(batches), accelerator)
     with together(accelerator):
         parts = explain_batches(
@@ -105,21 +109,21 @@ def explain(
 
 
 def explain_batches(
-    x: Float[Tensor, "n c *space"] | Source,
+    x: Pixels | Source,
     classifier: Classifier,
     generator: Generative | Vae | None,
-    target: int | Int[Tensor, " n"] | None = None,
+    target: Target = None,
     *,
     batches: Sequence[Sequence[int]],
     depth: Depth = "typical",
-    reference: Cohort | None = None,
+    reference: Source | None = None,
     oracle: Classifier | None = None,
     method: Method | str = "minimal",
-    edit: Bool[Tensor, "n 1 *space"] | None = None,
-    keep: Bool[Tensor, "n 1 *space"] | None = None,
+    edit: Mask = None,
+    keep: Mask = None,
     reviewer: Generative | None = None,
     seed: int = 0,
-    row: Int[Tensor, " n"] | None = None,
+    row: Counters = None,
     progress: bool = False,
     device: torch.device | None = None,
 ) -> Iterator[Counterfactuals]:
@@ -152,9 +156,13 @@ def explain_batches(
     """
     if depth not in DEPTHS:
         raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
-    images = Images.of(x, target, row, edit, keep)
+    _check_networks(classifier=classifier, oracle=oracle, generator=generator, reviewer=reviewer)
+    seed, reference = _whole("seed", seed, least=0), _reference(reference)
+    images = Images.of(x, target, row, edit, keep, _classes(classifier))
     _check_shape(images.shape, generator)
     made = build_method(method) if isinstance(method, str) else method
+    if not isinstance(made, Method) or isinstance(made, type):
+        raise InputError(f"method: expected a name or a method with settings, such as Minimal(), got {method!r:.60}")
     check_generator(made, generator)
     reviewer = generator if reviewer is None and isinstance(generator, Generative) else reviewer
     place = device or device_of(generator, classifier) or torch.device("cpu")
@@ -184,94 +192,6 @@ def in_turn(n: int, batch_size: int) -> list[range]:
     return [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Some images with what is asked of them, on the CPU.
-
-    Attributes:
-        x: Images, float32.
-        logits: What the classifier says of them.
-        target: Class to reach.
-        row: Their counters.
-        allowed: Where each may change, or None for everywhere.
-    """
-
-    x: Float[Tensor, "n c *space"]
-    logits: Float[Tensor, "n k"]
-    target: Int[Tensor, " n"]
-    row: Int[Tensor, " n"]
-    allowed: Bool[Tensor, "n 1 *space"] | None
-
-
-@dataclass(frozen=True)
-class Images:
-    """The images to explain with what is asked of each; nothing is read before it is asked for.
-
-    Attributes:
-        source: Where they come from.
-        target: Class to reach, one for all or one a row, or None.
-        row: Counter of every image.
-        allowed: Where each may change, or None for everywhere.
-    """
-
-    source: Source
-    target: int | Int[Tensor, " n"] | None
-    row: Int[Tensor, " n"]
-    allowed: Bool[Tensor, "n 1 *space"] | None
-
-    @classmethod
-    def of(
-        cls, x: Tensor | Source, target: int | Tensor | None, row: Tensor | None, edit: Tensor | None,
-        keep: Tensor | None,
-    ) -> Self:  # fmt: skip
-        """Check what can be checked without reading an image.
-
-        Raises:
-            InputError: images that are no images, or other than one target, counter or mask an image.
-        """
-        if isinstance(x, Tensor):
-            check_images(x)
-            x = Cohort(x.detach().to("cpu", torch.float32))
-        n = len(x)
-        if n == 0:
-            raise InputError("x: expected at least one image, got none")
-        row = torch.arange(n) if row is None else row.cpu()
-        if row.shape != (n,):
-            raise InputError(f"row: expected one counter for each of {n} images, got shape {tuple(row.shape)}")
-        if isinstance(target, Tensor) and target.shape != (n,):
-            raise InputError(f"target: expected one class or {n} classes, got shape {tuple(target.shape)}")
-        return cls(x, target, row, _allowed((n, 1, *x.shape[1:]), edit, keep))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one image."""
-        return self.source.shape
-
-    def batch(self, rows: Sequence[int], judge: Judge) -> Batch:
-        """Read some images and ask the classifier.
-
-        Raises:
-            InputError: logits that are not finite, or a target outside the classes.
-        """
-        at = torch.as_tensor(rows)
-        x = self.source[at].x.detach().to("cpu", torch.float32)
-        logits = judge.answers(x)
-        bad = at[(~torch.isfinite(logits)).any(1)].tolist()
-        if bad:
-            raise InputError(f"classifier: expected finite logits, got NaN or infinity for rows {bad[:8]}")
-        allowed = None if self.allowed is None else self.allowed[at]
-        return Batch(x, logits, self._goal(at, logits), self.row[at], allowed)
-
-    def _goal(self, at: Tensor, logits: Tensor) -> Tensor:
-        """One target class a row."""
-        if self.target is None:
-            return logits.topk(2, dim=1).indices[:, 1]
-        goal = torch.full((len(at),), self.target) if isinstance(self.target, int) else self.target.long().cpu()[at]
-        if bool(((goal < 0) | (goal >= logits.shape[1])).any()):
-            raise InputError(f"target: expected classes in 0 .. {logits.shape[1] - 1}, got {goal.unique().tolist()}")
-        return goal
-
-
 def _results(
     images: Images,
     run: Run,
@@ -284,9 +204,71 @@ def _results(
     for rows in _progress(batches, progress):
         with at_rest(run.judge.classifier, run.generator, run.reviewer, oracle):
             batch = images.batch(rows, run.judge)
+            if rows is batches[0]:
+                run.judge.check_company(batch.x, batch.logits)
+                if run.oracle is not None:
+                    run.oracle.check_company(batch.x)
             doubts.look(batch.x, batch.logits, torch.as_tensor(rows))
             result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
         yield result
+
+
+def _count(x: object) -> int:
+    """Number of images; of what is none, which is refused later by what it is, 0."""
+    return len(x) if isinstance(x, Tensor | ndarray | Source) and getattr(x, "ndim", True) else 0
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    """A number that has to be whole.
+
+    Raises:
+        InputError: it is not, or below the least.
+    """
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise InputError(f"{name}: expected an integer, got {value!r:.60}") from error
+    if number < least:
+        wanted = "an integer in [0, 2**64)" if name == "seed" else f"at least {least}"
+        raise InputError(f"{name}: expected {wanted}, got {number}")
+    return number
+
+
+def _check_networks(**networks: object) -> None:
+    """Refuse what is no network at all.
+
+    Raises:
+        InputError: a path, a class, or what cannot be called.
+    """
+    for name, network in networks.items():
+        if isinstance(network, str | PathLike):
+            raise InputError(f"{name}: expected a network, got the path {str(network)!r}; load it with cfx.load")
+        if isinstance(network, type):
+            raise InputError(f"{name}: expected a network, got the class {network.__name__}; build one")
+        if name in ("classifier", "oracle") and not callable(network) and (name, network) != ("oracle", None):
+            raise InputError(f"{name}: expected a network or a function of images, got {type(network).__name__}")
+        if name == "reviewer" and network is not None and not isinstance(network, Generative):
+            raise InputError(f"{name}: expected a diffusion model, got {type(network).__name__}")
+
+
+def _reference(reference: object) -> Cohort | None:
+    """A reference in memory.
+
+    Raises:
+        InputError: no cohort and no source of one.
+    """
+    if reference is None or isinstance(reference, Cohort):
+        return reference
+    if not isinstance(reference, Source):
+        came = type(reference).__name__
+        raise InputError(f"reference: expected labelled images, Cohort(x, y=labels), got {came}")
+    return reference[torch.arange(len(reference))]
+
+
+def _classes(classifier: object) -> Sequence[str]:
+    """Names of its classes, if a classifier says them."""
+    names = getattr(classifier, "classes", ())
+    return names if isinstance(names, list | tuple) and all(isinstance(n, str) for n in names) else ()
 
 
 def _check_shape(shape: tuple[int, ...], generator: object) -> None:
@@ -295,19 +277,6 @@ def _check_shape(shape: tuple[int, ...], generator: object) -> None:
     if wanted is not None and tuple(shape) != tuple(wanted):
         raise InputError(f"x: expected images of the generator's shape {tuple(wanted)}, got {tuple(shape)}")
     check_divisible("x", tuple(shape[1:]), int(getattr(generator, "multiple", 1)))
-
-
-def _allowed(expected: tuple[int, ...], edit: Tensor | None, keep: Tensor | None) -> Tensor | None:
-    """Where each image may change, or None for everywhere."""
-    allowed = None
-    for name, mask in (("edit", edit), ("keep", keep)):
-        if mask is None:
-            continue
-        if mask.dtype != torch.bool or tuple(mask.shape) != expected:
-            raise InputError(f"{name}: expected a boolean mask {expected}, got {mask.dtype} {tuple(mask.shape)}")
-        part = mask.cpu() if name == "edit" else ~mask.cpu()
-        allowed = part if allowed is None else allowed & part
-    return allowed
 
 
 def _progress(batches: Sequence[Sequence[int]], show: bool) -> Iterable[Sequence[int]]:

@@ -70,7 +70,7 @@ def goals(judge: Judge, k: int, depth: str, reference: Cohort | None = None) -> 
     if depth == "boundary":
         margin = torch.full((k,), _BOUNDARY_MARGIN)
         if reference is not None and not judge.ordered:
-            _recognised(judge, reference)
+            _warn_of(*_recognised(judge, reference), reference)
     elif reference is None:
         margin = torch.full((k,), Near.TYPICAL if judge.ordered else FALLBACK_MARGIN)
     else:
@@ -111,11 +111,12 @@ def typical_margins(
                 f"reference: expected images of class {k} that the classifier recognises, got {said}{hint}"
             )
         margins.append(own.quantile(0.1))
+    _warn_of(logits, y, reference)
     return torch.stack(margins)
 
 
 def _recognised(judge: Judge, reference: Cohort) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
-    """What a classifier says of a reference, and its labels; a warning where they do not agree."""
+    """What a classifier says of a reference, and its labels."""
     judge.check_labels(reference.x[:1], reference.y, "reference")
     y = judge.labels(reference.y)
     if y is None:
@@ -124,7 +125,11 @@ def _recognised(judge: Judge, reference: Cohort) -> tuple[Float[Tensor, "n k"], 
     if bool((y >= logits.shape[1]).any()):
         k = logits.shape[1]
         raise InputError(f"reference: expected labels in 0 .. {k - 1} as the classifier has, got {int(y.max())}")
+    return logits, y
+
+
+def _warn_of(logits: Float[Tensor, "n k"], y: Int[Tensor, " n"], reference: Cohort) -> None:
+    """Warn of a classifier that does not recognise the classes of a reference."""
     message = of_competence(competence_of(logits, y, subjects(reference)), "reference")
     if message is not None:
         warnings.warn(message, CfxWarning, stacklevel=2)
-    return logits, y

@@ -19,6 +19,12 @@ Classifier = Callable[[Tensor], Tensor]
 """Images `(b, c, *space)` to logits: a module of any kind, or a function."""
 
 _ROUNDING = 1e-3  # two answers to one image may differ by this, relative to 1 + |logit|
+_COMPANY = 1e-2  # and by this beside other images, in half precision too
+_SHOWN = 8  # images that are shown together before some of them are shown again
+_TWO_ANSWERS = (
+    "expected the same answer whenever an image is shown, got two that differ; does it draw at random in evaluation "
+    "mode too (F.dropout without training=self.training)?"
+)
 
 
 class Judge:
@@ -160,9 +166,31 @@ class Judge:
         again = self._with_gradient(x)
         # beside other images rounding may be coarser: what settles a suspicion is to ask the very same twice
         if _differ(logits, again) and _differ(again, self._with_gradient(x)):
+            raise InputError(f"{self.name}: {_TWO_ANSWERS}")
+
+    @torch.no_grad()
+    def check_company(self, x: Float[Tensor, "b c *space"], logits: Float[Tensor, "b k"] | None = None) -> None:
+        """Make sure that images get the same logits again, beside fewer others.
+
+        Args:
+            x: Images; a few are shown again.
+            logits: What was said of all of them together, if it is known.
+
+        Raises:
+            InputError: two answers to one image differ, for nothing or for the images beside it.
+        """
+        x = x[:_SHOWN]
+        logits = self.logits(x) if logits is None else logits[: len(x)]
+        few = x[: max(1, len(x) // 2)]
+        again = self.logits(few)
+        if not _differ(logits[: len(few)], again):
+            return
+        if _differ(again, self.logits(few)):
+            raise InputError(f"{self.name}: {_TWO_ANSWERS}")
+        if _differ(self.logits(x[:1]), self.logits(x[:2])[:1], _COMPANY):
             raise InputError(
-                f"{self.name}: expected the same answer whenever an image is shown, got two that differ; does it draw "
-                "at random in evaluation mode too (F.dropout without training=self.training)?"
+                f"{self.name}: expected an answer to each image by itself, got one that depends on the images beside "
+                "it; is there batch normalisation in training mode (call eval() on it), or a mean over the batch?"
             )
 
     def _with_gradient(self, x: Tensor) -> Float[Tensor, "b k"]:
@@ -184,8 +212,8 @@ class Judge:
         return margin_of(logits.masked_fill(passed, -torch.inf), target)
 
 
-def _differ(a: Tensor, b: Tensor) -> bool:
-    return not torch.allclose(a.to(b), b, rtol=_ROUNDING, atol=_ROUNDING, equal_nan=True)
+def _differ(a: Tensor, b: Tensor, tolerance: float = _ROUNDING) -> bool:
+    return not torch.allclose(a.to(b), b, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def margin_of(logits: Float[Tensor, "b k"], target: Int[Tensor, " b"]) -> Float[Tensor, " b"]:

@@ -29,6 +29,12 @@ def device_of(*networks: object) -> torch.device | None:
     return next((t.device for m in modules for t in chain(m.parameters(), m.buffers())), None)
 
 
+def dtype_of(network: object) -> torch.dtype | None:
+    """Precision of a network's first floating-point parameter or buffer; None if it has none."""
+    tensors = chain(network.parameters(), network.buffers()) if isinstance(network, nn.Module) else ()
+    return next((t.dtype for t in tensors if t.is_floating_point()), None)
+
+
 @contextmanager
 def at_rest(*networks: object) -> Iterator[None]:
     """Evaluation mode and no parameter gradients inside; every part's own state is restored after.
@@ -73,7 +79,7 @@ def ask(
     name: str = "network",
     device: torch.device | None = None,
 ) -> T:
-    """What a network says of one batch, which it is shown as private copies on its own device.
+    """What a network says of one batch, which it is shown as private copies on its own device, in its own precision.
 
     Args:
         network: A module or any function of images. One wrapped for distributed training is asked without its wrapper,
@@ -86,9 +92,9 @@ def ask(
         InputError: the network cannot take these images; the message has its own words.
     """
     inside: Callable[..., T] = network.module if isinstance(network, DistributedDataParallel) else network
-    device = device_of(network) or device
+    device, dtype = device_of(network) or device, dtype_of(network)
     try:
-        return inside(*(v.to(device or v.device, copy=True) for v in images))
+        return inside(*(v.to(device or v.device, dtype or v.dtype, copy=True) for v in images))
     except InputError:
         raise
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,3 +137,65 @@ def test_codes_of_subjects_have_names_wherever_the_rows_are(cohort):
     assert set(subject_names(other)) & set(wanted) == {"bob", "cy", "3", "5"}  # by name, not by code
     assert categories(Counted(named)) == {}  # a source of the user's own need not have names
     assert categories(Part(named, torch.tensor([1]))) == named.categories
+
+
+X = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_arrays_and_lists_are_the_tensors_they_stand_for():
+    plain = {"y": [0, 1, 1], "ids": ["a", "b", "c"], "classes": ["CN", "AD"], "covariates": {"age": [70, 71, 72.5]}}
+    found = Cohort(X.double().numpy(), mask=(X > 0).numpy().astype("uint8"), affine=[np.eye(4, dtype=int)] * 3, **plain)
+    assert torch.equal(found.x, X)
+    assert torch.equal(found.y, torch.tensor([0, 1, 1]))
+    assert (found.ids, found.classes) == (("a", "b", "c"), ["CN", "AD"])
+    assert torch.equal(found.mask, X > 0)
+    assert found.affine.is_floating_point()
+    assert found.covariates["age"].tolist() == [70, 71, 72.5]
+    assert torch.equal(found[[2, 0]].x, X[[2, 0]])
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [0, 1, 1], (0, 1, 1), [0.0, 1.0, 1.0], [False, True, True], ["CN", "AD", "AD"], np.array([0, 1, 1], "uint8"),
+        np.array(["CN", "AD", "AD"]), np.array(["CN", "AD", "AD"], object), torch.tensor([0.0, 1.0, 1.0]),
+    ],
+)  # fmt: skip
+def test_one_class_an_image_by_number_or_name(y):
+    found = Cohort(X, y=y, classes=["CN", "AD"]).y
+    assert torch.equal(found, torch.tensor([0, 1, 1]))
+    assert found.dtype == torch.int64
+
+
+ODD = {
+    "names without numbers": ({"y": ["a", "b", "a"]}, r"^Cohort.y: expected class numbers, got names \['a', 'b'\]"),
+    "another name": ({"y": ["a", "b", "d"], "classes": ["a", "b"]}, r"^Cohort.y: expected names among .*, got \['d'\]"),
+    "halves": ({"y": [0, 0.5, 1]}, r"^Cohort.y: expected whole numbers, got \[0.5\]"),
+    "missing": ({"y": [0, float("nan"), 1]}, r"^Cohort.y: expected whole numbers, got \[nan\]"),
+    "too many classes": ({"y": [0, 1, 2], "classes": ["a", "b"]}, r"^Cohort.y: expected classes in 0 \.\. 1, .* got 2"),
+    "too few labels": ({"y": [0, 1]}, r"^Cohort.y: expected .* got int64 \(2,\)"),
+    "findings": ({"y": [[0, 3], [1, 1], [0, 0]]}, r"^Cohort.y: expected 0 or 1 for each finding, got values in \[0"),
+    "text": ({"y": "011"}, r"^Cohort.y: expected class numbers, got str"),
+    "classes": ({"classes": "AD"}, r"^Cohort.classes: expected a list of names, got 'AD'"),
+    "classes twice": ({"classes": ["a", "a"]}, r"^Cohort.classes: expected every name once"),
+    "ids": ({"ids": ["a", "b"]}, r"^Cohort.ids: expected 3 rows, got 2"),
+    "mask": ({"mask": [[1, 2]]}, r"^Cohort.mask: expected Bool"),
+    "mask of reals": ({"mask": X}, r"^Cohort.mask: expected Bool \(n, 1, \*space\)"),
+    "affine": ({"affine": np.eye(4)}, r"^Cohort.affine: expected Float \(n, world=4, voxel=4\)"),
+    "spacing": ({"spacing": 1.0}, r"^Cohort.spacing: expected Float \(n, dims\)"),
+    "covariate": ({"covariates": {"sex": ["f", "m", "f"]}}, r"^Cohort.covariates.sex: expected numbers, got list"),
+    "covariates": ({"covariates": [70, 71, 72]}, r"^Cohort.covariates: expected a mapping of columns, got list"),
+    "8 bits": ({"x": (X * 100 + 120).byte().numpy()}, r"^Cohort.x: .* got torch.uint8; of 0 .. 255 pass x / 127.5 - 1"),
+    "8-bit reals": ({"x": X * 100 + 120}, r"^Cohort.x: expected values in \[-1, 1\], .* pass x / 127.5 - 1"),
+    "z-scores": ({"x": X * 3}, r"^Cohort.x: expected values in \[-1, 1\], .* rescale them by the range"),
+    "no channel": ({"x": X[:, 0].repeat(3, 1, 1)}, r"^Cohort.x: .* got shape \(9, 4, 4\); add the axis"),
+    "no images": ({"x": "scan.nii"}, r"^Cohort.x: expected a tensor or array, .*, got str"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_a_cohort_is_checked_by_type_shape_and_range(case):
+    wrong, message = ODD[case]
+    with pytest.raises(InputError, match=message) as error:
+        Cohort(**({"x": X} | wrong))
+    assert "\n" not in str(error.value)

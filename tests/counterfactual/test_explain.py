@@ -182,14 +182,15 @@ def test_evaluations_are_counted_row_by_row(conditional):
     together = explain(toys, classifier, generator, target, batch_size=4, oracle=oracle)
     assert {"already", "flipped"} <= set(together.verdicts)
     assert generator.rows == together.nfe_unet_forward.sum()
-    assert classifier.rows == together.nfe_classifier.sum() + 2  # two answers to one image check the classifier
+    # two answers to one image check the classifier, and two beside fewer others
+    assert classifier.rows == together.nfe_classifier.sum() + 2 + 2
     assert classifier.gradients == together.nfe_classifier_backward.sum() + 1  # one of them its gradient
-    assert (oracle.rows, oracle.gradients) == (18, 0)
+    assert (oracle.rows, oracle.gradients) == (18 + 4 + 2, 0)
     for i in range(9):
         generator.rows = classifier.rows = classifier.gradients = 0
         explain(toys.x[i : i + 1], classifier, generator, target[i : i + 1], row=torch.tensor([i]))
         assert generator.rows == together.nfe_unet_forward[i]
-        assert classifier.rows == together.nfe_classifier[i] + 2
+        assert classifier.rows == together.nfe_classifier[i] + 2 + 1
         assert classifier.gradients == together.nfe_classifier_backward[i] + 1
     assert (together.nfe_unet_backward == 0).all()
 

@@ -2,11 +2,15 @@
 
 import errno
 import sys
+from functools import partial
 from inspect import unwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import zarr
+from torch.utils.data import DataLoader, TensorDataset
 
 from cfx.atlas import Atlas
 from cfx.core.cohort import Cohort
@@ -72,6 +76,45 @@ BAD = {
     "seed": ({"seed": -1}, r"seed: expected an integer in \[0, 2\*\*64\), got -1"),
     "batch": ({"batch_size": 0}, r"batch_size: expected at least 1, got 0"),
     "oracle": ({"oracle": Linear((9, 9))}, r"oracle: failed on images of shape \(4, 1, 8, 8\): "),
+    "a loader": ({"x": DataLoader(TensorDataset(X))}, r"x: expected images .* got DataLoader; join its batches"),
+    "a list": ({"x": list(X)}, r"x: expected images .* got a list of Tensor; torch.stack makes one tensor"),
+    "a pair": ({"x": (X, torch.zeros(4))}, r"x: expected images .* got a tuple of Tensor; pass Cohort\(x, y\)"),
+    "a path": ({"x": "scans/"}, r"x: expected images .* got the path 'scans/'; cfx.load_cohort reads files"),
+    "nothing": ({"x": None}, r"x: expected images .* got NoneType"),
+    "meta": ({"x": X.to("meta")}, r"x: expected images .* got a tensor on the meta device"),
+    "8 bits": ({"x": (X * 100 + 120).byte().numpy()}, r"x: expected a floating-point .* pass x / 127.5 - 1"),
+    "target text": ({"target": "AD"}, r"target: expected a class among no names: pass a Cohort with classes"),
+    "target half": ({"target": 0.5}, r"target: expected whole numbers, got \[0.5\]"),
+    "target texts": (
+        {"x": Cohort(X, classes=["CN", "AD"]), "target": ["CN", "MCI", "AD", "AD"]},
+        r"target: expected a class among \['CN', 'AD'\], got 'MCI'",
+    ),
+    "target list": ({"target": [0, 1]}, r"target: expected one class or 4 classes, got shape \(2,\)"),
+    "reference tensor": ({"reference": X}, r"reference: expected labelled images, Cohort\(x, y=labels\), got Tensor"),
+    "reference pair": ({"reference": (X, X)}, r"reference: expected labelled images, .* got tuple"),
+    "reference labels": (
+        {"reference": cohort(MEANS, 20).replace(y=torch.arange(20) % 3)},
+        r"reference: expected labels in 0 \.\. 1 as the classifier has, got 2",
+    ),
+    "never recognised": (
+        {"reference": cohort(MEANS, 20), "classifier": lambda x: Linear((8, 8))(x) - 90},
+        r"reference: expected images of class 1 that the classifier recognises, got none of 10; predicted .*: \[0\]",
+    ),
+    "classifier path": ({"classifier": "runs/best"}, r"classifier: expected a network, got the path 'runs/best'; load"),
+    "generator path": (
+        {"generator": Path("g")},
+        r"generator: expected a network, got the path 'g'; load it",
+    ),
+    "class": ({"classifier": Linear}, r"classifier: expected a network, got the class Linear; build one"),
+    "no function": ({"classifier": None}, r"classifier: expected a network or a function of images, got NoneType"),
+    "bare reviewer": ({"reviewer": Linear((8, 8))}, r"reviewer: expected a diffusion model, got Linear"),
+    "bare generator": ({"generator": Linear((8, 8))}, r"generator: expected a diffusion model for minimal, got Linear"),
+    "method": ({"method": "best"}, r"method: expected one of .*, got 'best'"),
+    "method class": ({"method": Minimal}, r"method: expected a name or a method with settings"),
+    "seed text": ({"seed": "1"}, r"seed: expected an integer, got '1'"),
+    "batch of a half": ({"batch_size": 2.5}, r"batch_size: expected an integer, got 2.5"),
+    "row text": ({"row": ["a", "b", "c", "d"]}, r"row: expected one integer an image, got list of str"),
+    "keep numbers": ({"keep": X}, r"keep: expected a boolean mask \(4, 1, 8, 8\), got torch.float32 \(4, 1, 8, 8\)"),
 }
 
 
@@ -80,17 +123,51 @@ def test_bad_input_is_refused_by_name(case, monkeypatch):
     """Unwrapped: the type checks of the test run would refuse some of these before the library does."""
     wrong, message = BAD[case]
     good = {"x": X, "classifier": Linear((8, 8)), "generator": ClassGaussian(MEANS)}
-    assert wrong.keys() <= {*good, "target", "depth", "reference", "row", "seed", "batch_size", "oracle"}
+    more = {"target", "depth", "reference", "row", "seed", "batch_size", "oracle", "reviewer", "method", "keep"}
+    assert wrong.keys() <= {*good, *more}
     monkeypatch.setattr(sys.modules["cfx.counterfactual.explain"], "explain_batches", unwrap(explain_batches))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         unwrap(explain)(**(good | wrong))
+    assert "\n" not in str(error.value)
+
+
+def test_what_stands_for_the_same_images_and_targets_is_explained_alike():
+    named = Cohort(X.numpy(), classes=["CN", "AD"])
+    network = Linear((8, 8))
+    network.classes = ("CN", "AD")
+    channels_last = X.to(memory_format=torch.channels_last)
+    run = partial(explain, classifier=network, generator=ClassGaussian(MEANS), method=Minimal(trials=2))
+    expected = tensors(run(X, target=torch.tensor([1, 0, 1, 0])))
+    for x, target in (
+        (X.numpy(), [1, 0, 1, 0]), (X.clone().requires_grad_(), np.array([1, 0, 1, 0])), (named, ["AD", "CN"] * 2),
+        (X.to_sparse(), ("AD", "CN", "AD", "CN")), (channels_last, np.array(["AD", "CN"] * 2)),
+        (X.transpose(2, 3).contiguous().transpose(2, 3), torch.tensor([1, 0, 1, 0], dtype=torch.int32)),
+        (X.numpy().astype(">f8"), np.array([1.0, 0.0, 1.0, 0.0])),
+    ):  # fmt: skip
+        assert_same(tensors(run(x, target=target)), expected, tolerance=0)
+    one = tensors(run(X, target=1))
+    for target in ("AD", np.int64(1), np.array(1)):
+        assert_same(tensors(run(X, target=target)), one, tolerance=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_classifier_is_shown_images_in_its_own_precision(dtype):
+    class Strict(Linear):
+        def forward(self, x):
+            assert x.dtype == dtype
+            return super().forward(x)
+
+    result = explain(X, Strict((8, 8)).to(dtype), ClassGaussian(MEANS), method=Minimal(trials=2))
+    plain = explain(X, Linear((8, 8)), ClassGaussian(MEANS), method=Minimal(trials=2))
+    assert result.probs_before.dtype == torch.float32
+    torch.testing.assert_close(result.probs_before, plain.probs_before, atol=0.05, rtol=0)
 
 
 DOUBTFUL = {
     "sigmoid": ({"classifier": lambda x: Linear((8, 8))(x).sigmoid()}, "classifier: .* look like probabilities"),
     "softmax": ({"classifier": lambda x: Quadratic(MEANS)(x).softmax(1)}, "classifier: .* look like probabilities"),
     "range": ({"x": (X + 1) / 2}, r"x: expected images in \[-1, 1\], .* pass 2 \* x - 1"),
-    "blank": ({"x": torch.cat([X, 0 * X])}, "x: expected images, got ones of a single value in 4 of 8 rows"),
+    "blank": ({"x": torch.cat([X, 0 * X])}, "x: expected images, got ones of a single value in 4 of 4 rows"),
     "exchanged": (
         {"x": cohort(MEANS, 12), "classifier": lambda x: -Linear((8, 8))(x)},
         "classifier: expected one that recognises the classes of x, .* exchanged?",

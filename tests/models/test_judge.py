@@ -237,3 +237,41 @@ def test_the_labels_a_classifier_is_about():
     for classifier, unclear in ((Affine(W), MANY), (Finding(Affine(W), 3), MANY), (Near(Affine(W), 0.0, 1.0), y)):
         assert Judge(classifier).labels(unclear) is None
     assert Judge(Affine(W)).labels(None) is None
+
+
+class Normalised(nn.Module):
+    """Batch normalisation by what it is shown, whatever the mode; one is enough to differ from two."""
+
+    def forward(self, x):
+        return Affine(W)(nn.functional.batch_norm(x, None, None, training=True))
+
+
+BATCH_NORM = nn.Sequential(nn.BatchNorm2d(1), Affine(W)).train()
+DEPENDENT = {
+    "functional": Normalised(),
+    "hidden in a function": lambda x: BATCH_NORM(x),
+    "mean of the batch": lambda x: Affine(W)(x - x.mean()),
+    "rank in the batch": lambda x: Affine(W)(x) + torch.arange(len(x)).flip(0)[:, None],
+}
+
+
+@pytest.mark.parametrize("kind", DEPENDENT)
+def test_an_answer_that_depends_on_the_images_beside_it_is_refused(kind):
+    judge, x = Judge(DEPENDENT[kind], "oracle"), images(8)
+    for known in (None, judge.logits(x)):
+        with pytest.raises(InputError, match=r"^oracle: .* depends on the images beside it; is there batch norm"):
+            judge.check_company(x, known)
+
+
+def test_answers_at_random_are_refused_also_where_the_first_image_hides_it():
+    blank = images(8) * (torch.arange(8) > 0).view(8, 1, 1, 1)
+    judge = Judge(lambda x: Affine(W)(nn.functional.dropout(x, 0.5)))
+    with pytest.raises(InputError, match=r"^classifier: expected the same answer .* got two that differ"):
+        judge.check_company(blank)
+
+
+def test_answers_to_each_image_by_itself_pass():
+    at_rest = nn.Sequential(nn.BatchNorm2d(1), nn.InstanceNorm2d(1), nn.Dropout(0.5), Affine(W)).eval()
+    for classifier in (Affine(W), at_rest, lambda x: Affine(W)(x - x.mean((1, 2, 3), keepdim=True))):
+        for n in (1, 2, 3, 8):
+            Judge(classifier).check_company(images(n))
