@@ -7,21 +7,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cfx.atlas import read_atlas as read_atlas
+    from cfx.atlas import write_atlas as write_atlas
     from cfx.confounder.audit import audit as audit
     from cfx.core.cohort import Cohort as Cohort
     from cfx.counterfactual import explain as explain
     from cfx.counterfactual.result import Counterfactuals as Counterfactuals
+    from cfx.data.config import load_cohort as load_cohort
+    from cfx.models.adapt import adapt as adapt
+    from cfx.models.checkpoint import load as load
+    from cfx.report.page import write_report as write_report
 
     __version__: str
 
 _HOME = {
     "Cohort": "cfx.core.cohort",
     "Counterfactuals": "cfx.counterfactual.result",
+    "adapt": "cfx.models.adapt",
     "audit": "cfx.confounder.audit",
     "explain": "cfx.counterfactual",
+    "load": "cfx.models.checkpoint",
+    "load_cohort": "cfx.data.config",
+    "read_atlas": "cfx.atlas",
+    "write_atlas": "cfx.atlas",
+    "write_report": "cfx.report.page",
 }
 
-__all__ = ["Cohort", "Counterfactuals", "__version__", "audit", "explain"]
+__all__ = [
+    "Cohort", "Counterfactuals", "__version__", "adapt", "audit", "explain", "load", "load_cohort", "read_atlas",
+    "write_atlas", "write_report",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -63,8 +63,9 @@ def test_public_names_load():
     assert cfx.Cohort is cohort.Cohort
     assert cfx.Counterfactuals is result.Counterfactuals
     assert cfx.audit is audit.audit
-    assert callable(cfx.explain)
-    assert set(dir(cfx)) == {"Cohort", "Counterfactuals", "audit", "explain", "__version__"}
+    functions = ["adapt", "audit", "explain", "load", "load_cohort", "read_atlas", "write_atlas", "write_report"]
+    assert all(callable(getattr(cfx, name)) for name in functions)
+    assert set(dir(cfx)) == {"Cohort", "Counterfactuals", "__version__", *functions}
 
 
 def test_unknown_name_lists_the_known():

@@ -304,7 +304,8 @@ def write_atlas(
     fingerprint: Mapping[str, str] | None = None,
     exists: Exists = "refuse",
 ) -> Atlas[R]:
-    """Write a whole result, with the cohort of the same rows if given (ids, truth, geometry); see `Atlas`."""
+    """Write a whole result and the cohort of its rows, by default its own (ids, truth, geometry); see `Atlas`."""
+    cohort = getattr(result, "cohort", None) if cohort is None else cohort
     ids = cohort.ids if cohort is not None else None
     rows = _numbers(result).tolist()
     atlas = Atlas.create(

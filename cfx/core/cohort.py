@@ -86,7 +86,7 @@ def _class_names(value: object) -> Sequence[str]:
     names = texts(value, "Cohort.classes")
     if len(set(names)) != len(names):
         raise InputError(f"Cohort.classes: expected every name once, got {list(names)}")
-    return value if isinstance(value, list) and value == list(names) else names
+    return names
 
 
 def _column(value: object, spec: Column) -> Tensor:
@@ -122,12 +122,7 @@ def _labels(value: object, classes: Sequence[str]) -> Tensor:
                 f"Cohort.y: expected 0 or 1 for each finding, got values in {[float(v) for v in y.aminmax()]}"
             )
         return y if y.is_floating_point() else y.float()
-    y = whole_numbers(y, "Cohort.y")
-    if classes and len(y) and int(y.max()) >= len(classes):
-        raise InputError(
-            f"Cohort.y: expected classes in 0 .. {len(classes) - 1}, as many as classes names, got {int(y.max())}"
-        )
-    return y
+    return whole_numbers(y, "Cohort.y")
 
 
 def _are_texts(value: object) -> bool:
@@ -187,8 +182,9 @@ class Cohort(Rows):
         if not self.ids:
             object.__setattr__(self, "ids", tuple(str(i) for i in range(len(self.x))))
         super().__post_init__()
-        if not self.axes:
-            object.__setattr__(self, "axes", list(axis_names(self.affine, len(self.space))))
+        # lists, as a header of JSON gives them back, so that parts from everywhere are alike
+        object.__setattr__(self, "classes", list(self.classes))
+        object.__setattr__(self, "axes", list(self.axes or axis_names(self.affine, len(self.space))))
         check_axes(self.axes, len(self.space), "Cohort.axes")
 
     @property

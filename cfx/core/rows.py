@@ -108,6 +108,25 @@ class Rows:
             or with a code that its enumeration lacks.
     """
 
+    def __init_subclass__(cls, **more: Any) -> None:  # noqa: ANN401
+        """Keep the short `repr`, which a dataclass would replace by one of all numbers."""
+        super().__init_subclass__(**more)
+        cls.__repr__ = Rows.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {', '.join([f'{len(self)} rows', *self._traits()])}>"
+
+    def _traits(self) -> Iterator[str]:
+        """What is worth saying of all rows: images and their shape, how often each code occurs, the plain values."""
+        images = {name: v for name, spec, v in self._present() if any("*space" in s.axes for s in spec.shapes)}
+        if images:
+            yield f"{', '.join(images)} of {tuple(next(v.shape[1:] for v in images.values() if isinstance(v, Tensor)))}"
+        for _, spec, value in self._present():
+            if isinstance(value, Tensor) and spec.codes is not None:
+                counts = {code.name.lower(): int((value == int(code)).sum()) for code in spec.codes}
+                yield from (f"{n} {code}" for code, n in counts.items() if n)
+        yield from (f"{name} {value!r:.80}" for name, value in self.plain().items() if value)
+
     def __post_init__(self) -> None:
         """Check every column against its annotation, and the columns against each other."""
         sizes: dict[str, tuple[int, ...]] = {}

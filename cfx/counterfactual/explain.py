@@ -105,7 +105,9 @@ def explain(
             progress=progress and is_main(), device=None if accelerator is None else accelerator.device,
         )  # fmt: skip
         found = list(parts)
-    return Counterfactuals.cat(joined(found, Counterfactuals, len(batches), accelerator))
+    known = joined([part.cohort for part in found if part.cohort is not None], Cohort, len(batches), accelerator)
+    results = joined(found, Counterfactuals, len(batches), accelerator)
+    return Counterfactuals.cat([r.of_cohort(cohort) for r, cohort in zip(results, known, strict=True)])
 
 
 def explain_batches(
@@ -210,7 +212,7 @@ def _results(
                     run.oracle.check_company(batch.x)
             doubts.look(batch.x, batch.logits, torch.as_tensor(rows))
             result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
-        yield result
+        yield result.of_cohort(batch.cohort)
 
 
 def _count(x: object) -> int:

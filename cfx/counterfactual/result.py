@@ -1,13 +1,19 @@
 """What `explain` returns: counterfactual images with their own verification, and the verdict of every row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfx.core.rows import Rows, about
+from cfx.core.cohort import Cohort
+from cfx.core.errors import InputError
+from cfx.core.rows import Index, Rows, about
 from cfx.models.goal import Goal
 
 
@@ -60,6 +66,8 @@ class Counterfactuals(Rows):
         consent: How far the classifier agreed with the generator's class-conditional difference, 0 (it looks at
             something else) to 1; NaN or None where the method does not ask.
         method: Name of the method.
+        cohort: The inputs with what is known about them: names, labels, classes, geometry, covariates. None where the
+            result was made by hand or read back, since an atlas keeps them beside it (`Atlas.read_cohort`).
     """
 
     x: Float[Tensor, "n c *space"] = field(metadata=about(array="factual"))
@@ -85,6 +93,74 @@ class Counterfactuals(Rows):
     smaller: Float[Tensor, " n"] | None = None
     consent: Float[Tensor, " n"] | None = None
     method: str = "minimal"
+    cohort: Cohort | None = None
+
+    def __post_init__(self) -> None:
+        """Check every column, and that the cohort is of these rows."""
+        super().__post_init__()
+        if self.cohort is not None and len(self.cohort) != len(self.x):
+            raise InputError(f"Counterfactuals.cohort: expected {len(self.x)} rows, got {len(self.cohort)}")
+
+    def plain(self) -> dict[str, Any]:
+        """The fields that are not per row."""
+        return {name: value for name, value in super().plain().items() if name != "cohort"}
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """As `Rows.cat`; what is known of the inputs is kept where it is of all of them."""
+        found = super().cat(parts)
+        known = [part.cohort for part in parts if part.cohort is not None]
+        return found.of_cohort(Cohort.cat(known)) if len(known) == len(parts) > 1 else found
+
+    def __getitem__(self, rows: Index) -> Self:
+        """The results of these rows, and what is known of their inputs."""
+        found = super().__getitem__(rows)
+        return found if self.cohort is None else found.of_cohort(self.cohort[rows])
+
+    def put(self, rows: Index, part: Self) -> Self:
+        """As `Rows.put`; what is known of the inputs is kept where both know it."""
+        found = super().put(rows, part)
+        both = self.cohort is not None and part.cohort is not None
+        return found.of_cohort(self.cohort.put(rows, part.cohort)) if both else found  # type: ignore[union-attr,arg-type]
+
+    def of_cohort(self, cohort: Cohort) -> Self:
+        """These results with what is known of their inputs; the images are kept once."""
+        return self.replace(cohort=cohort.replace(x=self.x))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Name of every row; its number where it has none."""
+        return tuple(map(str, self.row.tolist())) if self.cohort is None else self.cohort.ids
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, as far as they are known."""
+        return [] if self.cohort is None else self.cohort.classes
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the result, with what is known of its inputs, as an atlas; `cfx.read_atlas` reads it.
+
+        Args:
+            path: Folder to create.
+
+        Returns:
+            The folder.
+
+        Raises:
+            AtlasError: it exists, or the disk refuses.
+        """
+        from cfx.atlas.store import write_atlas
+
+        return write_atlas(path, self).path
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from cfx.counterfactual.picture import html
+
+        known = dict(enumerate(self.classes))
+        to = [known.get(k, f"class {k}") for k in self.target.tolist()]
+        rows = zip(self.ids, to, self.verdicts, strict=True)
+        return html(repr(self), self.x, self.x_cf, [f"{name}, to {goal}: {verdict}" for name, goal, verdict in rows])
 
     @property
     def verdicts(self) -> tuple[str, ...]:

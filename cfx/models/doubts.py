@@ -190,9 +190,9 @@ def of_competence(found: Competence | None, what: str) -> str | None:
     if found.exchanged:
         return f"{start}; far below chance: are the classes exchanged? Compare its class order with that of the labels"
     return (
-        f"{start}; before believing a result, look at the range of pixels it was trained on (cfx shows images in "
-        "[-1, 1]; wrap one trained on [0, 1] or on other units), at the order of its classes, and whether the labels "
-        "are what it predicts"
+        f"{start}; before believing a result, look at the pixels it was trained on (cfx shows images in [-1, 1]; for "
+        "others adapt(network, pixels=Pixels(range=(0, 1)))), at the order of its classes, and whether the labels are "
+        "what it predicts"
     )
 
 
@@ -214,11 +214,13 @@ def of_outputs(judge: Judge, x: Float[Tensor, "n c *space"], logits: Float[Tenso
     low, high = (float(v) for v in _own(logits).aminmax())
     start = f"{judge.name}: expected logits, got values in [{low:.3g}, {high:.3g}] that look like probabilities"
     if _exclusive(logits):
-        return f"{start} (every row sums to 1); leave out the softmax, or return its logarithm"
+        start += " (every row sums to 1)"
+        return f"{start}; leave out the softmax, or adapt(network, output=Output(activation='softmax'))"
     if not _single(logits):
-        return f"{start} of independent findings; leave out the sigmoid, and wrap the finding you mean in Finding"
+        return f"{start} of independent findings; leave out the sigmoid, and name the one you mean: Finding(network, k)"
     read = float(torch.tensor(low).sigmoid())
-    return f"{start}: read as a logit, {low:.3g} is p = {read:.3f}; leave out the sigmoid, or return torch.logit of it"
+    start += f": read as a logit, {low:.3g} is p = {read:.3f}"
+    return f"{start}; leave out the sigmoid, or adapt(network, output=Output(activation='sigmoid'))"
 
 
 def _single(logits: Tensor) -> bool:

@@ -108,6 +108,7 @@ class Whole:
             lost, said = len(result.missing()), result.attributes.get("warnings", [])
             found = cls(result.read(images=False), result.read_cohort(images=False), result, lost, said)
         else:
+            cohort = result.cohort if cohort is None else cohort
             check_cohort(result, cohort)
             found = cls(result, cohort)
         if not len(found.result):
@@ -145,8 +146,8 @@ def write_report(
         path: File to write; its folder is created.
         result: The result, 2D or 3D, or an atlas of it, of which only the images that are shown are read; what the run
             wrote into the atlas of itself (networks, data, date, command, warnings) is on the page.
-        cohort: The cohort of the same rows, for names, classes, labels, lesions and the true counterfactuals; an atlas
-            has its own.
+        cohort: The cohort of the same rows, for names, classes, labels, lesions and the true counterfactuals; by
+            default the result's own, and an atlas has its own.
         metrics: Metrics of the run; `NAME_low` and `NAME_high` are shown as the interval of `NAME`, with the meaning in
             the catalogue. `changed_share`, `competence` and `judged`, where they are
             among them, are in the verdict.

@@ -13,5 +13,7 @@ if __name__ == "__main__":
     accelerator = make_accelerator()
     for n in sizes:
         result = explain_toys(int(n), accelerator=accelerator)
+        assert result.cohort.ids == tuple(map(str, range(int(n))))
+        assert result.cohort.y.equal(explain_toys(int(n)).cohort.y)
         save_file(tensors(result), f"{out}/{n}-{accelerator.process_index}.safetensors")
     leave()

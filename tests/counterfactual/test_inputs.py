@@ -174,7 +174,7 @@ DOUBTFUL = {
     ),
     "reference": (
         {"reference": cohort(MEANS, 40).replace(y=torch.arange(40) // 2 % 2)},
-        "classifier: expected one that recognises the classes of reference, .* range of pixels",
+        "classifier: expected one that recognises the classes of reference, .* pixels it was trained on",
     ),
 }
 

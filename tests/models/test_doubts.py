@@ -48,7 +48,7 @@ def handmade(x):
 
 
 PROBABILITIES = {
-    "sigmoid": (lambda: nn.Sequential(network(1), nn.Sigmoid()), "leave out the sigmoid, or return torch.logit"),
+    "sigmoid": (lambda: nn.Sequential(network(1), nn.Sigmoid()), "activation='sigmoid'"),
     "squeezed": (lambda: lambda x: network(1)(x).sigmoid().squeeze(), "leave out the sigmoid"),
     "by hand": (lambda: handmade, "leave out the sigmoid"),
     "both": (lambda: lambda x: torch.stack([1 - handmade(x), handmade(x)], 1), "sums to 1"),
@@ -167,7 +167,8 @@ def test_images_of_one_subject_are_one_piece_of_evidence():
 @pytest.mark.parametrize(
     ("share", "n", "words"),
     [
-        (0.5, 40, "range of pixels"), (0.55, 400, "range of pixels"), (0.05, 40, "exchanged"), (0.5, 4, None),
+        (0.5, 40, "pixels it was trained on"), (0.55, 400, "pixels it was trained on"), (0.05, 40, "exchanged"),
+        (0.5, 4, None),
         (0.75, 12, None), (0.9, 8, None), (0.0, 6, None), (0.65, 40, None), (0.0, 8, "exchanged"),
     ],
 )  # fmt: skip
