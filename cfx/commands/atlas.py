@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cfx.atlas import Atlas
-from cfx.core.axes import RAS
+from cfx.core.axes import PLAIN
 from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxWarning, InputError
 from cfx.counterfactual.result import Counterfactuals
@@ -207,9 +207,9 @@ def _pictures(limit: float) -> Writer:
 
 
 def _upright(image: Tensor, axes: Sequence[str]) -> images.Pixels:
-    """An image `(c, *space)` in [-1, 1] whose slices stand upright: a RAS volume as (bottom, back, right)."""
+    """An image `(c, *space)` in [-1, 1] as `cfx.display` wants it: planes, rows and columns run like a RAS volume's."""
     pixels = images.array(image) * 2 - 1 if image.dtype == torch.bool else images.array(image)
-    return pixels.transpose(0, 3, 2, 1)[:, ::-1, ::-1] if tuple(axes) == RAS else pixels
+    return pixels.transpose(0, 3, 2, 1)[:, :, ::-1, ::-1] if tuple(axes) == PLAIN[3] else pixels
 
 
 def _save(colours: images.Pixels, path: Path, *, grey: bool) -> None:

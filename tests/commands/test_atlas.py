@@ -162,20 +162,24 @@ def test_pictures_of_pictures_are_their_pixels(tmp_path, channels):
         export(tmp_path / "a", nifti=tmp_path / "n")
 
 
-def test_slices_of_a_volume_stand_upright(tmp_path):
-    """One bright voxel to the right, front and top: in axial and coronal views on the right, and above the middle."""
+@pytest.mark.parametrize("known", [True, False])
+def test_slices_of_a_volume_stand_upright(tmp_path, known):
+    """One bright voxel to the right, front and top; of planes, rows and columns that nothing tells: as they are."""
     x = torch.full((1, 1, 9, 9, 9), -1.0)
     x[0, 0, 7, 6, 8] = 1
-    cohort = Cohort(x, affine=torch.eye(4)[None])
-    result = counterfactuals(cohort).replace(x_cf=-x, edited=torch.ones_like(x, dtype=torch.bool))
-    changed = x.clone()
-    changed[0, 0, 7, 6, 8] = -1
-    write_atlas(tmp_path / "a", result.replace(x_cf=changed, edited=changed != x), cohort)
+    cohort = Cohort(x, affine=torch.eye(4)[None] if known else None)
+    changed = torch.full_like(x, -1)
+    write_atlas(tmp_path / "a", counterfactuals(cohort).replace(x_cf=changed, edited=changed != x), cohort)
     export(tmp_path / "a", png=tmp_path / "out")
     pixels = np.asarray(Image.open(tmp_path / "out" / "0" / "x.png"))
     assert pixels.shape == (9, 9 * 3 + 2 * 2)
     found = {tuple(p) for p in np.argwhere(pixels == 255).tolist()}
-    assert found == {(2, 7), (0, 11 + 7), (0, 22 + 2)}  # axial: y 6 is row 2; coronal: z 8 is row 0; sagittal: column 2
+    if (
+        known
+    ):  # sagittal (row from the top, column to the front), coronal (column to the right), axial (row to the back)
+        assert found == {(0, 6), (0, 11 + 7), (2, 22 + 7)}
+    else:  # the last one shows the plane: row 6, column 8
+        assert (6, 22 + 8) in found
 
 
 def test_names_of_folders():
