@@ -111,7 +111,7 @@ def walked(folder: Path, suffixes: Sequence[str], classes: Sequence[str], withou
     """
     found = _visible(folder, suffixes, without)
     files = sorted(file for file in found if file.name.lower().endswith(tuple(suffixes)))
-    _say_unread(folder, set(found) - set(files))
+    say_unread(folder, set(found) - set(files))
     if not files:
         raise InputError(f"path: expected images ({some(suffixes, 20)}), found none in {folder}")
     ids = tuple(file.relative_to(folder).as_posix() for file in files)
@@ -177,8 +177,8 @@ def _left_behind(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in _LEFT_BEHIND
 
 
-def _say_unread(folder: Path, files: set[Path]) -> None:
-    """Count the files that may be images and are not read."""
+def say_unread(folder: Path, files: set[Path]) -> None:
+    """Warn of files of a folder that may be images and are not read, with their number by kind."""
     odd = [file for file in files if file.suffix.lower() not in _NO_IMAGE and not re.fullmatch(r"[A-Z]{4,}", file.name)]
     if odd:
         kinds = Counter("".join(file.suffixes[-2:] if file.suffix == ".gz" else file.suffix) for file in odd)

@@ -18,7 +18,7 @@ from cfx.core.errors import InputError
 from cfx.data.classes import ClassNames
 from cfx.data.grid import SLICE_AXES, Affine, Array, Axis, Volume, resample, slice_at, target_grid
 from cfx.data.lazy import Columns, LazyCohort
-from cfx.data.listing import Listing, find, listed
+from cfx.data.listing import Listing, find, listed, say_unread
 from cfx.data.pixels import stack
 from cfx.data.table import some
 from cfx.data.volume_file import SUFFIXES, VolumeFile, stem, warn_of
@@ -148,17 +148,20 @@ def _listing(config: NiftiConfig) -> Listing:
 
 
 def _walk(folder: Path) -> list[Path]:
-    """The volumes of a folder in sorted order; hidden files are none.
+    """The volumes of a folder in sorted order; hidden files are none, and what else may be an image is said aloud.
 
     Raises:
         InputError: no folder, no volume in it, or two under one name.
     """
     if not folder.is_dir():
         raise InputError(f"path: expected a folder, found none at {folder}")
-    seen = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
-    files = [file for file in seen if file.name.lower().endswith(SUFFIXES) and file.is_file()]
+    seen = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in seen if path.name.lower().endswith(SUFFIXES) and path.is_file()]
     if not files:
-        raise InputError(f"path: expected .nii or .nii.gz files, found none in {folder}; it holds {_names(seen)}")
+        below = any(path.name.lower().endswith(SUFFIXES) for path in folder.glob("*/**/*"))
+        where = ", but some in its subfolders; name those in a table" if below else f"; it holds {_names(seen)}"
+        raise InputError(f"path: expected .nii or .nii.gz files, found none in {folder}{where}")
+    say_unread(folder, {path for path in seen if path.is_file()} - set(files))
     names = Counter(stem(file.name) for file in files)
     if twice := [file.name for file in files if names[stem(file.name)] > 1]:
         raise InputError(f"path: files under one name in {folder}: {some(twice)}; keep one of each, or give a table")
@@ -240,4 +243,5 @@ def _scale(raw: npt.NDArray[Any], ends: tuple[float, float]) -> Array:
 
 def _tensor(values: npt.NDArray[Any]) -> Shaped[Tensor, "1 *space"]:
     """An array with a channel axis, in memory of its own."""
-    return torch.from_numpy(np.ascontiguousarray(values)).unsqueeze(0)
+    # Of an axis of length one numpy keeps a negative stride, however contiguous the array is.
+    return torch.from_numpy(np.array(values, order="C")).unsqueeze(0)

@@ -14,6 +14,9 @@ from cfx.data.config import load_cohort
 from cfx.data.native import Native
 from cfx.data.nifti import NiftiConfig
 
+# A few voxels, blurred by going coarser, may be nearly alike: no reason to doubt the window here.
+pytestmark = pytest.mark.filterwarnings("ignore:images. all pixels lie in")
+
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [12, -17, 31], degrees=True).as_matrix() * (-1.1, 0.9, 3)
 OBLIQUE[:3, 3] = (-40, 12, 7)
@@ -166,6 +169,38 @@ def test_a_slice_changes_the_voxels_of_that_slice(tmp_path, name, spacing, axis,
     assert thick == (1 if spacing is None or spacing <= step else pytest.approx(spacing / step, abs=1))
     planes = np.moveaxis(edited, int(np.abs(AFFINES[name][across, :3]).argmax()), 0)
     assert all(plane.all() or not plane.any() for plane in planes)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_whatever_was_read_however_nothing_else_changes(tmp_path, seed):
+    """Random shapes (axes of one voxel too), places, types, slopes, byte orders, units and settings."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(rng.integers(least, 12)) for least in (1, 3, 3))
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.random(random_state=rng).as_matrix() * rng.uniform(0.3, 6, 3) * rng.choice([-1, 1], 3)
+    affine[:3, 3] = rng.normal(size=3) * 100
+    data = (rng.random(shape) * 100 + 1).astype(rng.choice(["int16", "uint8", "int32", "float32", "float64"]))
+    kind = [nibabel.Nifti1Image, nibabel.Nifti2Image][seed % 2]
+    image = kind(data, affine, header=kind.header_class(endianness="<>"[seed // 2 % 2]), dtype=data.dtype)
+    image.header.set_xyzt_units(["mm", "micron", "unknown"][seed % 3])
+    if data.dtype.kind in "iu":
+        image.header.set_slope_inter(float(rng.uniform(0.01, 3)), float(rng.normal() * 100))
+    nibabel.save(image, tmp_path / "v.nii.gz")
+    unit = 1e-3 if seed % 3 == 1 else 1.0
+    spacing = {"spacing": float(rng.uniform(0.4, 5)) * unit}
+    settings = [{}, spacing, {"shape": (9, 5, 12)}, {"slice_axis": "coronal"}, {"slice_axis": "axial"} | spacing]
+    cohort, place = native(tmp_path, **settings[seed % 5])
+    where = torch.from_numpy(rng.random(cohort.space) < 0.3)
+    change = torch.where(where, torch.from_numpy(rng.uniform(-1, 1, cohort.space)).float() - cohort.x[0, 0], 0.0)
+    old = nibabel.load(tmp_path / "v.nii.gz").get_fdata()
+    for step in (torch.zeros_like(change), change):
+        place.save(place.changed(step, step != 0), tmp_path / "out.nii")
+        new = nibabel.load(tmp_path / "out.nii")
+        edited = place.edited(step != 0)
+        assert new.shape == shape
+        assert np.array_equal(new.affine, nibabel.load(tmp_path / "v.nii.gz").affine)
+        assert np.array_equal(new.get_fdata()[~edited], old[~edited])
+        assert edited.any() == (step != 0).any() or "shape" in settings[seed % 5]
 
 
 def test_slices_that_are_read_finely_fall_into_the_thick_slice_they_are_of(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from cfx.core.cohort import Cohort
-from cfx.core.errors import InputError
+from cfx.core.errors import CfxWarning, InputError
 from cfx.data.config import load_cohort, open_cohort
 from cfx.data.export import to_nifti
 from cfx.data.nifti import NiftiConfig
@@ -306,7 +306,7 @@ def test_a_uniform_volume_is_uniform_at_any_spacing(tmp_path):
     [
         (["a.nii", "a.nii.gz"], r"path: files under one name in .*: a.nii, a.nii.gz; keep one"),
         (["A.NII", "A.nii.gz", "b.nii"], r"path: files under one name in .*: A.NII, A.nii.gz; keep one"),
-        (["._a.nii", ".b.nii.gz"], r"path: expected .nii or .nii.gz files, found none in .*; it holds nothing"),
+        (["._a.nii"], r"path: expected .nii or .nii.gz files, found none in .*; it holds nothing"),
         (["x.mgz"], r"path: expected .nii or .nii.gz files, found none in .*; it holds x.mgz"),
         ([], r"path: expected .nii or .nii.gz files, found none in .*; it holds nothing"),
     ],
@@ -321,7 +321,44 @@ def test_folders_without_one_file_a_name_are_refused(tmp_path, files, message):
 def test_hidden_files_and_folders_are_no_volumes(marked):
     (marked[0] / "._sub-1.nii.gz").write_bytes(b"x")
     (marked[0] / "folder.nii").mkdir()
+    (marked[0] / "participants.tsv").touch()
+    save(marked[0] / "masks" / "sub-1.nii.gz", (marked[1] > 20).astype(np.uint8))
     assert load_cohort(NiftiConfig(path=marked[0])).ids == ("sub-1",)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sub-2.mgz", "1 files not read: 1 .mgz"),
+        ("sub-2.hdr", "1 files not read: 1 .hdr"),
+        ("sub-2.nrrd", "1 files not read: 1 .nrrd"),
+    ],
+)
+def test_what_looks_like_an_image_and_is_not_read_is_said(marked, name, said):
+    (marked[0] / name).write_bytes(b"x")
+    with pytest.warns(CfxWarning, match=re.escape(said)):
+        assert load_cohort(NiftiConfig(path=marked[0])).ids == ("sub-1",)
+
+
+def test_volumes_in_subfolders_alone_are_to_be_named(tmp_path):
+    for k in range(2):
+        save(tmp_path / f"sub-{k}" / "anat" / "T1w.nii.gz", np.ones((2, 2, 2), np.float32))
+    with pytest.raises(InputError, match=r"none in .*, but some in its subfolders; name those in a table"):
+        load_cohort(NiftiConfig(path=tmp_path))
+
+
+@pytest.mark.parametrize("steps", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+@pytest.mark.parametrize("shape", [(1, 5, 6), (5, 1, 6), (5, 6, 1), (1, 1, 6)])
+@pytest.mark.parametrize("axis", [None, "sagittal", "coronal", "axial"])
+def test_axes_of_one_voxel_are_axes(tmp_path, shape, steps, axis):
+    """However they run: an axis of length one may keep a stride that torch does not take."""
+    data = np.random.default_rng(0).uniform(0, 100, shape).astype(np.float32)
+    save(tmp_path / "v.nii", data, np.diag([*steps, 1.0]))
+    cohort = load_cohort(NiftiConfig(path=tmp_path, window=(0, 100), slice_axis=axis))
+    found = np.sort(cohort.x.numpy().ravel())
+    every = np.sort((data * 0.02 - 1).ravel())
+    assert np.isin(found.round(4), every.round(4)).all()
+    assert cohort.x.is_contiguous()
 
 
 def test_a_name_of_two_files_and_two_names_of_a_file_are_refused(marked, tmp_path):
