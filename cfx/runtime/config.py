@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from cfx.core.errors import InputError
 from cfx.runtime.faults import faults
+from cfx.runtime.keys import Keys, follow
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -68,8 +69,21 @@ def read_as(model: type[Config], path: str | Path, overrides: Mapping[str, str] 
     if not isinstance(values, dict):
         raise InputError(f"config {path}: expected a mapping of keys, got {type(values).__name__}")
     for key, text in (overrides or {}).items():
+        _open_up(model, values, key)
         put(values, key, text)
     return check(model, values, str(path))
+
+
+def _open_up(model: type[BaseModel], values: dict[str, Any], dotted: str) -> None:
+    """Make `{path: text}` of a text on the way of a dotted key, where that may stand for it: `classifier: folder`."""
+    parts = [int(part) if part.isdecimal() else part for part in dotted.split(".")]
+    for depth in range(1, len(parts)):
+        found = follow(values, parts[:depth])
+        if isinstance(found, str):
+            keys = Keys(model)
+            if any("path" in mapping["properties"] for mapping in keys.mappings(keys.node(values, parts[:depth]))):
+                follow(values, parts[: depth - 1])[parts[depth - 1]] = {"path": found}  # type: ignore[index]
+            return
 
 
 def check(model: type[Config], values: Mapping[str, Any], source: str = "values") -> Config:

@@ -1,5 +1,6 @@
 """Rows explained into an atlas: whoever does them and however often it stops, they are the rows of `explain`."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,11 @@ import torch
 
 from cfx.atlas import Atlas
 from cfx.commands.rows import Task, fill, network_print, open_atlas
-from cfx.core.errors import AtlasError, InputError
+from cfx.core.errors import AtlasError, CheckpointError, InputError
 from cfx.counterfactual import explain
 from cfx.counterfactual.minimal import Minimal
 from cfx.counterfactual.result import Counterfactuals
+from cfx.models import open_network
 from cfx.runtime.processes import make_accelerator
 from tests.counterfactual.toys import ClassGaussian, Counted, Linear, Quadratic, class_means, cohort
 from tests.tiny import checkpoint
@@ -115,3 +117,34 @@ class TestPrints:
         assert network_print(checkpoint(tmp_path / "i/net", "cnn", 2)) not in same
         assert same.pop().startswith("net ")  # a refusal to resume says which network it was
         assert network_print(None) == "none"
+
+    def test_every_kind_of_network_is_known_by_its_contents_and_settings(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+        source = "import torch\n\ndef make(k):\n    torch.manual_seed(k)\n    return torch.nn.Linear(2, 2)\n"
+        (tmp_path / "printed_nets.py").write_text(source)
+        torch.save({"a": torch.ones(2)}, tmp_path / "a.pt")
+        torch.save({"a": torch.zeros(2)}, tmp_path / "b.pt")
+        (tmp_path / "scheduler_config.json").write_text("{}")
+        made = {"path": "printed_nets:make", "keywords": {"k": 1}}
+        file = {"path": str(tmp_path / "a.pt"), "network": "cnn"}
+        prints = [
+            network_print(made, open_network(made)),
+            network_print(made, open_network(made | {"keywords": {"k": 2}})),  # other weights
+            network_print(made | {"pixels": {"range": [0, 1]}}, open_network(made)),
+            network_print(file),
+            network_print(file | {"path": str(tmp_path / "b.pt")}),
+            network_print(file | {"key": "model"}),
+            network_print(file | {"output": {"kind": "binary"}}),
+            network_print(file | {"schedule": str(tmp_path)}),
+            network_print(str(tmp_path)),
+        ]
+        assert len({p.rpartition(" ")[2] for p in prints}) == len(prints)
+        assert network_print(made, open_network(made)) == prints[0]
+        assert network_print(file) == prints[3]
+        (tmp_path / "scheduler_config.json").write_text('{"num_train_timesteps": 50}')
+        assert network_print(file | {"schedule": str(tmp_path)}) != prints[7]
+        assert network_print(str(tmp_path)) != prints[8]
+        (tmp_path / "printed_nets.py").write_text(source + "# changed\n")
+        assert network_print(made, open_network(made)) != prints[0]
+        with pytest.raises(CheckpointError, match="nowhere: missing; expected a network's folder or file"):
+            network_print("nowhere")

@@ -233,3 +233,19 @@ def test_a_disk_that_fails_keeps_the_batches_before_it(tmp_path, monkeypatch, co
         left.write(part)
     assert generator.rows == whole.nfe_unet_forward[missing].sum()
     assert_same(tensors(left.read()), tensors(whole))
+
+
+class Halving(ClassGaussian):
+    """A generator that says what sizes its levels can take, and no shape."""
+
+    multiple = 4
+
+    @property
+    def shape(self):
+        return None
+
+
+@pytest.mark.parametrize("space", [(6, 8), (8, 7)])
+def test_sizes_that_the_generator_cannot_halve_are_refused(space):
+    with pytest.raises(InputError, match=rf"x: expected spatial sizes divisible by 4, got \({space[0]}, {space[1]}\)"):
+        explain(torch.zeros(2, 1, *space), Linear(space), Halving(MEANS))

@@ -147,3 +147,33 @@ def test_paths_are_read_as_in_a_shell(tmp_path, monkeypatch, path, kind):
 def test_paths_that_lead_nowhere_are_refused(path, message):
     with pytest.raises(InputError, match=message):
         check(Placed, {"path": path})
+
+
+class Place(Frozen):
+    """Something at a path."""
+
+    path: str
+    """Where it is."""
+    size: int = 1
+    """How large."""
+
+
+class Places(Frozen):
+    """Texts that stand for a path, and one that does not."""
+
+    one: str | Place
+    """One."""
+    several: tuple[str | Place, ...] = ()
+    """Several."""
+    word: str = ""
+    """A word."""
+
+
+def test_a_text_that_stands_for_a_path_opens_for_its_other_keys(tmp_path):
+    (tmp_path / "a.yaml").write_text("{one: here, several: [there, {path: elsewhere}], word: x}")
+    overrides = {"one.size": "3", "several.0.size": "4", "several.1.size": "5"}
+    found = read_as(Places, tmp_path / "a.yaml", overrides)
+    assert found.one == Place(path="here", size=3)
+    assert found.several == (Place(path="there", size=4), Place(path="elsewhere", size=5))
+    with pytest.raises(InputError, match=r"override word.size: word is neither a mapping nor a list"):
+        read_as(Places, tmp_path / "a.yaml", {"word.size": "3"})

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cfx.core.errors import InputError
 from cfx.training.config import make_objective
 from cfx.training.objectives import Batch, whole_batch
 from tests.training.toys import toy_cohort, toy_config
@@ -25,3 +26,9 @@ def test_the_critic_is_heard_from_its_start_on(tmp_path):
     before, _ = objective.loss("main", networks, early)
     after, scores = objective.loss("main", networks, late)
     assert (before - after).item() == pytest.approx(2 * float(scores["realism"]), rel=1e-4, abs=1e-6)
+
+
+def test_sizes_that_the_network_cannot_halve_are_refused_before_the_first_step(tmp_path):
+    objective = make_objective(toy_config(tmp_path, "vae"), toy_cohort(6, (9, 8)))
+    with pytest.raises(InputError, match=r"data: expected spatial sizes divisible by 2, got \(9, 8\)"):
+        objective.players()

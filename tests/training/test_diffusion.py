@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cfx.core.cohort import Cohort
+from cfx.core.errors import InputError
 from cfx.core.random import normal
 from cfx.training.config import make_objective
 from cfx.training.objectives import whole_batch
@@ -70,3 +71,13 @@ def test_label_dropout_hides_the_asked_share_and_no_other_label(tmp_path):
     hidden = label == 2
     assert float(hidden.float().mean()) == pytest.approx(0.3, abs=0.03)
     assert torch.equal(label[~hidden], cohort.y[~hidden])
+
+
+@pytest.mark.parametrize("space", [(15, 17), (12, 15)])
+@pytest.mark.parametrize(("name", "multiple"), [("unet", 2), ("patch-unet", 8)])
+def test_sizes_that_the_network_cannot_halve_are_refused_before_the_first_step(name, multiple, space, tmp_path):
+    network = {"name": name, "channels": [8, 8], "attention": [False, False]}
+    config = toy_config(tmp_path, network=network, objective={"kind": "diffusion"})
+    objective = make_objective(config, Cohort(x=torch.zeros(4, 1, *space)))
+    with pytest.raises(InputError, match=rf"data: expected spatial sizes divisible by {multiple}, got \({space[0]}, "):
+        objective.players()
