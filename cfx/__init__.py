@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cfx import report as report
     from cfx.atlas import read_atlas as read_atlas
     from cfx.atlas import write_atlas as write_atlas
     from cfx.confounder.audit import audit as audit
@@ -35,7 +36,7 @@ _HOME = {
 
 __all__ = [
     "Cohort", "Counterfactuals", "__version__", "adapt", "audit", "explain", "load", "load_cohort", "read_atlas",
-    "write_atlas", "write_report",
+    "report", "write_atlas", "write_report",
 ]  # fmt: skip
 
 
@@ -47,6 +48,8 @@ def __getattr__(name: str) -> object:
     """
     if name == "__version__":
         return import_module("importlib.metadata").version("cfx")
+    if name == "report":
+        return import_module("cfx.report")
     if name not in _HOME:
         raise AttributeError(f"module 'cfx' has no attribute {name!r}; it offers {', '.join(__all__)}")
     return getattr(import_module(_HOME[name]), name)

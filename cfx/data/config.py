@@ -1,7 +1,8 @@
 """One configuration type for every source of images, and the two functions that read them all."""
 
 import warnings
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -14,6 +15,7 @@ from cfx.data.nifti import NiftiConfig, open_nifti
 from cfx.data.npz import NpzConfig, open_npz
 from cfx.data.png import PngConfig, open_png
 from cfx.data.zarr import ZarrConfig, open_zarr
+from cfx.runtime.config import Frozen, check
 
 DataConfig = Annotated[BrainConfig | NpzConfig | PngConfig | NiftiConfig | ZarrConfig, Field(discriminator="kind")]
 """A source of images; in YAML the key `kind` (brain, npz, png, nifti or zarr) says which."""
@@ -22,13 +24,23 @@ _LOOKED_AT = 4  # images of those that are not all read at once
 _LEAST_SPAN = 0.1  # of the whole range; 12-bit images stored in 16 bits span 0.06
 
 
-def load_cohort(config: DataConfig) -> Cohort:
+class _Images(Frozen):
+    """A source of images alone, to check plain values as."""
+
+    data: DataConfig
+
+
+def load_cohort(config: DataConfig | Mapping[str, Any]) -> Cohort:
     """Read or simulate the images that a configuration names, all of them in memory.
 
+    Args:
+        config: One of the classes, or a mapping of its keys as in YAML: `{"kind": "npz", "path": "images.npz"}`.
+
     Raises:
-        InputError: as the reader of that kind (`open_brain`, `open_npz`, `open_png`, `open_nifti`, `open_zarr`); or
-            `lazy` is asked for where all images are needed at once.
+        InputError: a key or value that is no part of that kind; as the reader of that kind (`open_brain`, `open_npz`,
+            `open_png`, `open_nifti`, `open_zarr`); or `lazy` is asked for where all images are needed at once.
     """
+    config = _checked(config)
     if config.lazy:
         raise InputError("lazy: expected false, since all images are needed at once here; got true")
     cohort = _opened(config).load()
@@ -36,19 +48,28 @@ def load_cohort(config: DataConfig) -> Cohort:
     return cohort
 
 
-def open_cohort(config: DataConfig) -> Source:
+def open_cohort(config: DataConfig | Mapping[str, Any]) -> Source:
     """The images that a configuration names, in memory, or read as rows are asked for where it says `lazy`.
 
     Of the latter a few are read at once, to see whether their range fits.
 
+    Args:
+        config: As `load_cohort` takes it.
+
     Raises:
-        InputError: as the reader of that kind.
+        InputError: as `load_cohort`.
     """
+    config = _checked(config)
     if not config.lazy:
         return load_cohort(config)
     source = _opened(config)
     _check_span(source[torch.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).long()])
     return source
+
+
+def _checked(config: DataConfig | Mapping[str, Any]) -> DataConfig:
+    """One of the classes, of a mapping of its keys too."""
+    return check(_Images, {"data": config}, "data").data if isinstance(config, Mapping) else config
 
 
 def _check_span(cohort: Cohort) -> None:

@@ -8,7 +8,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 import cfx.data
-from cfx.core.errors import CfxWarning
+from cfx.core.errors import CfxWarning, InputError
 from cfx.data import BrainConfig, DataConfig, NiftiConfig, NpzConfig, PngConfig, load_cohort, open_cohort
 
 SOURCE = TypeAdapter(DataConfig)
@@ -63,3 +63,13 @@ def test_images_that_use_little_of_their_range_are_said(tmp_path, top, warns):
     with pytest.warns(CfxWarning, match=r"all pixels lie in \[-1, .* do `value_range`") if warns else nullcontext():
         load_cohort(config)
     load_cohort(config.model_copy(update={"value_range": (0.0, float(max(top, 1)))}))
+
+
+@pytest.mark.parametrize("read", [load_cohort, open_cohort])
+def test_plain_values_do_too(read):
+    values = {"kind": "brain", "n": 2, "seed": 5, "size": 16}
+    assert torch.equal(read(values)[[0, 1]].x, load_cohort(BrainConfig(n=2, seed=5, size=16)).x)
+    with pytest.raises(InputError, match=r"unknown key `data\.sed`; did you mean `data\.seed`"):
+        read(values | {"sed": 3})
+    with pytest.raises(InputError, match=r"data\.kind: unknown choice 'brian'; did you mean 'brain'"):
+        read(values | {"kind": "brian"})
