@@ -129,7 +129,7 @@ class Whole:
 
 def write_report(
     path: str | os.PathLike[str],
-    result: Counterfactuals | Atlas[Counterfactuals],
+    result: Counterfactuals | Atlas[Counterfactuals] | str | os.PathLike[str],
     *,
     cohort: Cohort | None = None,
     metrics: Mapping[str, object] | None = None,
@@ -144,8 +144,8 @@ def write_report(
 
     Args:
         path: File to write; its folder is created.
-        result: The result, 2D or 3D, or an atlas of it, of which only the images that are shown are read; what the run
-            wrote into the atlas of itself (networks, data, date, command, warnings) is on the page.
+        result: The result, 2D or 3D, or an atlas of it or the path of one, of which only the images that are shown are
+            read; what the run wrote into the atlas of itself (networks, data, date, command, warnings) is on the page.
         cohort: The cohort of the same rows, for names, classes, labels, lesions and the true counterfactuals; by
             default the result's own, and an atlas has its own.
         metrics: Metrics of the run; `NAME_low` and `NAME_high` are shown as the interval of `NAME`, with the meaning in
@@ -160,8 +160,11 @@ def write_report(
 
     Raises:
         InputError: an empty result, a cohort of other rows, or a metric that is not a scalar.
+        AtlasError: no atlas of counterfactuals at the path.
         CfxError: the file cannot be written.
     """
+    if isinstance(result, str | os.PathLike):
+        result = Atlas(result, Counterfactuals)
     whole, flat = Whole.of(result, cohort), flatten(metrics or {})
     every, known = whole.result, whole.cohort
     order = failures_first(every)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 
 from cfx.core.errors import InputError
 from cfx.runtime.faults import faults
@@ -49,10 +49,16 @@ class RunConfig(Frozen):
     out: str = ""
     """Folder to write; `runs/<name>` by default."""
 
+    @field_validator("out")
+    @classmethod
+    def _there(cls, out: str) -> str:
+        """A home folder or a variable that does not exist is no place to write."""
+        return out if not out else str(user_path(out))
+
     @property
     def folder(self) -> Path:
         """Where the run writes."""
-        return Path(self.out or f"runs/{self.name}").expanduser()
+        return Path(self.out or f"runs/{self.name}")
 
 
 def read_as(model: type[Config], path: str | Path, overrides: Mapping[str, str] | None = None) -> Config:

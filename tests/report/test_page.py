@@ -247,7 +247,9 @@ def test_an_atlas_half_filled_says_what_is_missing(tmp_path: Path) -> None:
     assert "This atlas is not complete. 2 of 7 rows are still missing" in said
     assert "1 of 5 images was changed" in said
     atlas.write(result[5:], cohort[5:])
-    assert "not complete" not in write_report(tmp_path / "r.html", atlas).read_text("utf-8")
+    whole = write_report(tmp_path / "r.html", atlas).read_text("utf-8")
+    assert "not complete" not in whole
+    assert write_report(tmp_path / "r.html", str(tmp_path / "a.zarr")).read_text("utf-8") == whole
 
 
 def test_what_the_run_warned_of_is_on_its_page(tmp_path: Path) -> None:

@@ -177,3 +177,24 @@ def test_a_text_that_stands_for_a_path_opens_for_its_other_keys(tmp_path):
     assert found.several == (Place(path="there", size=4), Place(path="elsewhere", size=5))
     with pytest.raises(InputError, match=r"override word.size: word is neither a mapping nor a list"):
         read_as(Places, tmp_path / "a.yaml", {"word.size": "3"})
+
+
+@pytest.mark.parametrize(
+    ("out", "folder"),
+    [
+        ("~/x", "{home}/x"),
+        ("~", "{home}"),
+        ("$THERE/x", "/some/where/x"),
+        ("${THERE}", "/some/where"),
+        ("a/~b", "a/~b"),
+    ],
+)
+def test_a_run_writes_where_a_shell_would(monkeypatch, out, folder):
+    monkeypatch.setenv("THERE", "/some/where")
+    assert str(Toy(name="toy", out=out).folder) == folder.format(home=Path.home())
+
+
+@pytest.mark.parametrize("out", ["$NO_SUCH_NAME/a", "~no-such-user/a"])
+def test_a_place_that_is_none_is_refused_by_name(out):
+    with pytest.raises(InputError, match="config toy: out: expected"):
+        check(Toy, {"name": "toy", "out": out}, "toy")
