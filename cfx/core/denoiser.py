@@ -104,6 +104,7 @@ class Denoiser(nn.Module):
         self.classes = classes
         self.shape = None if shape is None else tuple(shape)
         self.time = _name_of_time(network, classes)
+        _check_embedding(network, classes)
         if self.shape is not None:
             check_divisible("shape", self.shape[1:], self.multiple)
 
@@ -205,6 +206,21 @@ def _name_of_time(network: nn.Module, classes: int | None) -> str:
         return name
     call = "network(x, timesteps=..., class_labels=...)" if given else "network(x, timesteps=...)"
     raise InputError(f"network: expected one that can be called as {call}, got {type(network).__name__}{takes}")
+
+
+def _check_embedding(network: nn.Module, classes: int | None) -> None:
+    """Refuse a network of diffusers or MONAI whose table of labels has no row for "no label", or that must have one.
+
+    Raises:
+        InputError: that is so.
+    """
+    rows = getattr(getattr(_inside(network), "class_embedding", None), "num_embeddings", None)
+    if rows is None or (classes is not None and rows > classes):
+        return
+    raise InputError(
+        f"classes: expected {rows - 1}, if the last of the {rows} labels that the network embeds means 'no label', "
+        f"got {classes}; one that was never trained without a label cannot be used"
+    )
 
 
 def check_divisible(name: str, space: tuple[int, ...], multiple: int) -> None:

@@ -158,6 +158,8 @@ def _load(path: Path) -> tuple[nn.Module, Mapping[str, nn.Module]]:
             network.load_state_dict(read_tensors(path / _weights(part)))
     except (InputError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the weights do not fit network {manifest.name}: {error}") from error
+    if manifest.multilabel:
+        model.multilabel = True  # type: ignore[assignment]  # nobody may take its findings for exclusive classes
     return model.eval(), parts
 
 

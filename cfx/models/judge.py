@@ -35,10 +35,18 @@ class Judge:
             be squeezed away.
         name: Argument name used in errors.
         device: Where a classifier without parameters of its own works; by default where its images are.
+
+    Raises:
+        InputError: a checkpoint of independent findings itself, not one of its findings.
     """
 
     def __init__(self, classifier: Classifier, name: str = "classifier", device: torch.device | None = None) -> None:
         """See the class."""
+        if getattr(classifier, "multilabel", False) is True:
+            raise InputError(
+                f"{name}: expected exclusive classes, got a checkpoint of independent findings (multilabel); wrap the "
+                "one that is asked for in Finding(classifier, number)"
+            )
         self.classifier = classifier
         self.name = name
         self.device = device

@@ -201,3 +201,16 @@ def test_what_a_network_says_of_sizes_is_checked_when_built():
     assert denoiser.multiple == 4
     with pytest.raises(InputError, match=r"shape: expected spatial sizes divisible by 4, got \(8, 10\)"):
         Denoiser(network, Schedule.from_diffusers({}), shape=(1, 8, 10))
+
+
+@pytest.mark.parametrize(("rows", "classes", "right"), [(3, 2, True), (2, 2, False), (3, None, False), (5, 9, False)])
+def test_a_table_of_labels_needs_a_row_for_none(rows, classes, right):
+    network = Diffusers()
+    network.class_embedding = nn.Embedding(rows, 4)
+    if right:
+        assert Denoiser(network, Schedule.from_diffusers({}), classes).classes == classes
+        return
+    with pytest.raises(
+        InputError, match=rf"classes: expected {rows - 1}, if the last of the {rows} labels .*{classes}"
+    ):
+        Denoiser(network, Schedule.from_diffusers({}), classes)

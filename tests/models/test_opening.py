@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CfxError, InputError
-from cfx.models import Output, Pixels, adapt, save
+from cfx.models import Output, Pixels, adapt, load, save
+from cfx.models.judge import Judge
 from cfx.models.latent import LatentDiffusion
 from cfx.models.opening import NetworkSpec, open_network, spec_of
 from cfx.models.regressor import Regressor
@@ -203,6 +204,9 @@ def test_home_and_variables_are_put_in(tmp_path, monkeypatch):
     monkeypatch.setenv("NETS", str(tmp_path))
     for path in ("~/net", "$NETS/net", "${NETS}/net"):
         assert type(open_network(path)).__name__ == "Cnn"
+    for path in ("~no-such-user/net", "$NO_SUCH_NAME/net"):
+        with pytest.raises(InputError, match=r"path: expected .*, got [~$](no|NO)"):
+            open_network(path)
 
 
 def test_names_and_descriptions():
@@ -229,3 +233,13 @@ def test_a_latent_pipeline_is_a_generator(tmp_path):
         test_folders.saved(part, tmp_path / name)
     assert isinstance(open_network(tmp_path, "generator"), LatentDiffusion)
     assert type(open_network(tmp_path / "vae", "autoencoder")).__name__ == "DiffusersKl"
+
+
+def test_in_python_too_findings_are_no_classes(tmp_path):
+    checkpoint(tmp_path / "net", multilabel=True)
+    checkpoint(tmp_path / "exclusive")
+    network, x = load(tmp_path / "net"), torch.randn(2, 1, 16, 16)
+    with pytest.raises(InputError, match=r"scan: .*independent findings \(multilabel\); wrap .*Finding"):
+        Judge(network, "scan")
+    assert Judge(Finding(network, 2)).logits(x).shape == (2, 2)
+    assert Judge(load(tmp_path / "exclusive")).logits(x).shape == (2, 3)
