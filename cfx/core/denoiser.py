@@ -209,11 +209,14 @@ def _name_of_time(network: nn.Module, classes: int | None) -> str:
 
 
 def _check_embedding(network: nn.Module, classes: int | None) -> None:
-    """Refuse a network of diffusers or MONAI whose table of labels has no row for "no label", or that must have one.
+    """Refuse a network of diffusers or MONAI whose table of labels has no row for "no label", or that has no table.
 
     Raises:
         InputError: that is so.
     """
+    own, names = vars(_inside(network)), ("class_embedding", "num_class_embeds")
+    if classes is not None and any(name in own and own[name] is None for name in names):
+        raise InputError(f"classes: expected None, the network embeds no labels and would ignore them; got {classes}")
     rows = getattr(getattr(_inside(network), "class_embedding", None), "num_embeddings", None)
     if rows is None or (classes is not None and rows > classes):
         return

@@ -214,3 +214,12 @@ def test_a_table_of_labels_needs_a_row_for_none(rows, classes, right):
         InputError, match=rf"classes: expected {rows - 1}, if the last of the {rows} labels .*{classes}"
     ):
         Denoiser(network, Schedule.from_diffusers({}), classes)
+
+
+@pytest.mark.parametrize("name", ["class_embedding", "num_class_embeds"])
+def test_a_network_that_would_ignore_labels_is_refused(name):
+    network = Diffusers()
+    setattr(network, name, None)
+    Denoiser(network, Schedule.from_diffusers({}))
+    with pytest.raises(InputError, match="classes: expected None, the network embeds no labels and would ignore them"):
+        Denoiser(network, Schedule.from_diffusers({}), 2)
