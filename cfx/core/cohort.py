@@ -66,12 +66,16 @@ def _prepared(given: dict[str, Any]) -> dict[str, Any]:
     found = dict(given)
     if "classes" in found:
         found["classes"] = _class_names(found["classes"])
+    if "axes" in found:
+        found["axes"] = texts(found["axes"], "Cohort.axes")
     for spec in Cohort.columns():
         value = found.get(spec.name)
-        if value is None or (spec.mapping and not isinstance(value, Mapping)):
+        if spec.name not in found or (value is None and spec.optional):
             continue
-        if spec.mapping:
+        if isinstance(value, Mapping) and spec.mapping:
             found[spec.name] = {k: as_tensor(v, f"Cohort.{spec.name}.{k}", "numbers") for k, v in value.items()}
+        elif spec.mapping:
+            continue  # which is refused where all columns are checked
         elif spec.name == "y":
             found["y"] = _labels(value, found.get("classes", ()))
         elif spec.shapes:

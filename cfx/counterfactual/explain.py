@@ -95,6 +95,8 @@ def explain(
             blank, a classifier near chance on `reference` (without one, on the labels of `x`); see
             `cfx.models.doubts`.
     """
+    if accelerator is not None and not hasattr(accelerator, "process_index"):
+        raise InputError(f"accelerator: expected an Accelerator of accelerate, got {type(accelerator).__name__}")
     n = _count(x)
     batches = in_turn(n, even(n, _whole("batch_size", batch_size, least=1)))
     share = range(len(batches)) if accelerator is None else dealt(len(batches), accelerator)
@@ -177,7 +179,7 @@ def explain_batches(
         judge.check_labels(first.x, images.source.y, "x")
         asked = goals(judge, first.logits.shape[1], depth, reference)
     run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second)
-    source, n = images.source, sum(map(len, batches))
+    source, n = images.source, _rows_of(batches, len(images.source))
     y = judge.labels(source.y) if reference is None else None
     doubts = Doubts(judge, generator, n, y, subjects(source), place)
     return _results(images, run, batches, progress, doubts)
@@ -209,15 +211,35 @@ def _results(
             if rows is batches[0]:
                 run.judge.check_company(batch.x, batch.logits)
                 if run.oracle is not None:
-                    run.oracle.check_company(batch.x)
+                    some = run.oracle.check_company(batch.x)
+                    doubts.look_at(run.oracle, batch.x[: len(some)], some)
             doubts.look(batch.x, batch.logits, torch.as_tensor(rows))
             result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
         yield result.of_cohort(batch.cohort)
 
 
+def _rows_of(batches: object, n: int) -> int:
+    """Number of images in batches.
+
+    Raises:
+        InputError: no sequence of batches of positions, a batch of none, or a position beyond the last image.
+    """
+    try:
+        rows = [[index(i) for i in some] for some in batches]  # type: ignore[attr-defined]
+    except TypeError as error:
+        raise InputError(f"batches: expected a list of lists of positions, got {batches!r:.60}") from error
+    odd = [i for some in rows for i in some if not 0 <= i < n]
+    if odd or not all(rows):
+        came = odd[:8] if odd else "an empty batch"
+        raise InputError(f"batches: expected positions in 0 .. {n - 1}, at least one a batch, got {came}")
+    return sum(map(len, rows))
+
+
 def _count(x: object) -> int:
     """Number of images; of what is none, which is refused later by what it is, 0."""
-    return len(x) if isinstance(x, Tensor | ndarray | Source) and getattr(x, "ndim", True) else 0
+    if isinstance(x, Tensor | ndarray):
+        return 0 if getattr(x, "is_nested", False) or not x.ndim else len(x)
+    return len(x) if isinstance(x, Source) else 0
 
 
 def _whole(name: str, value: object, least: int) -> int:

@@ -147,10 +147,13 @@ class Counterfactuals(Rows):
             The folder.
 
         Raises:
+            InputError: no path.
             AtlasError: it exists, or the disk refuses.
         """
         from cfx.atlas.store import write_atlas
 
+        if not isinstance(path, str | PathLike):
+            raise InputError(f"path: expected a folder to create, got {path!r:.60}")
         return write_atlas(path, self).path
 
     def _repr_html_(self) -> str:

@@ -113,6 +113,8 @@ def adapt(
         `adapt(resnet, pixels=Pixels(range=(0, 1), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), channels=3,
         size=224))` takes gray images in [-1, 1] to a network of ImageNet's standardisation.
     """
+    if not callable(network) or isinstance(network, type):
+        raise InputError(f"network: expected a network or a function of images, got {network!r:.60}")
     pixels, output = pixels or Pixels(), output or Output()
     _check_pixels(pixels)
     _check_output(output)

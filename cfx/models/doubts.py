@@ -343,6 +343,10 @@ class Doubts:
     _said: set[str] = field(default_factory=set)
     _enough: int = _MANY
 
+    def look_at(self, oracle: Judge, x: Float[Tensor, "n c *space"], logits: Float[Tensor, "n k"]) -> None:
+        """Look at what an oracle says of some images."""
+        self._say(oracle.name, of_outputs(oracle, x, logits))
+
     def look(self, x: Float[Tensor, "n c *space"], logits: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> None:
         """Look at some more images, at what the classifier says of them, and at their labels."""
         self._logits.append(logits)

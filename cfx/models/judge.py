@@ -177,22 +177,29 @@ class Judge:
             raise InputError(f"{self.name}: {_TWO_ANSWERS}")
 
     @torch.no_grad()
-    def check_company(self, x: Float[Tensor, "b c *space"], logits: Float[Tensor, "b k"] | None = None) -> None:
+    def check_company(
+        self, x: Float[Tensor, "b c *space"], logits: Float[Tensor, "b k"] | None = None
+    ) -> Float[Tensor, "m k"]:
         """Make sure that images get the same logits again, beside fewer others.
 
         Args:
             x: Images; a few are shown again.
             logits: What was said of all of them together, if it is known.
 
+        Returns:
+            What was said of the first images.
+
         Raises:
-            InputError: two answers to one image differ, for nothing or for the images beside it.
+            InputError: two answers to one image differ, for nothing or for the images beside it, or are not finite.
         """
         x = x[:_SHOWN]
         logits = self.logits(x) if logits is None else logits[: len(x)]
+        if not bool(torch.isfinite(logits).all()):
+            raise InputError(f"{self.name}: expected finite logits, got NaN or infinity")
         few = x[: max(1, len(x) // 2)]
         again = self.logits(few)
         if not _differ(logits[: len(few)], again):
-            return
+            return logits
         if _differ(again, self.logits(few)):
             raise InputError(f"{self.name}: {_TWO_ANSWERS}")
         if _differ(self.logits(x[:1]), self.logits(x[:2])[:1], _COMPANY):
@@ -200,6 +207,7 @@ class Judge:
                 f"{self.name}: expected an answer to each image by itself, got one that depends on the images beside "
                 "it; is there batch normalisation in training mode (call eval() on it), or a mean over the batch?"
             )
+        return logits
 
     def _with_gradient(self, x: Tensor) -> Float[Tensor, "b k"]:
         """The logits that a gradient towards the least probable class is taken of."""

@@ -133,6 +133,7 @@ def columns(out: object, n: int, name: str = "classifier") -> Float[Tensor, "n k
     found = tensor_of(out, name)
     if n == 1 and found.ndim < 2:
         found = found.reshape(1, -1)
-    if found.ndim not in (1, 2) or len(found) != n:
-        raise InputError(f"{name}: expected logits of shape ({n}, k), got {tuple(found.shape)}")
+    if found.ndim not in (1, 2) or len(found) != n or found.is_complex():
+        of = " complex" if found.is_complex() else ""
+        raise InputError(f"{name}: expected logits of shape ({n}, k), got{of} {tuple(found.shape)}")
     return found.reshape(n, -1).float()

@@ -98,15 +98,21 @@ class Whole:
     warnings: Sequence[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, result: Counterfactuals | Atlas[Counterfactuals], cohort: Cohort | None) -> "Whole":
+    def of(
+        cls, result: Counterfactuals | Atlas[Counterfactuals] | str | os.PathLike[str], cohort: Cohort | None
+    ) -> "Whole":
         """Every row there is.
 
         Raises:
             InputError: no row, or a cohort of other rows.
         """
+        if isinstance(result, str | os.PathLike):
+            result = Atlas(result, Counterfactuals)
         if isinstance(result, Atlas):
             lost, said = len(result.missing()), result.attributes.get("warnings", [])
             found = cls(result.read(images=False), result.read_cohort(images=False), result, lost, said)
+        elif not isinstance(result, Counterfactuals):
+            raise InputError(f"result: expected what explain returns, or an atlas of it, got {type(result).__name__}")
         else:
             cohort = result.cohort if cohort is None else cohort
             check_cohort(result, cohort)
@@ -144,7 +150,7 @@ def write_report(
 
     Args:
         path: File to write; its folder is created.
-        result: The result, 2D or 3D, or an atlas of it or the path of one, of which only the images that are shown are
+        result: The result, 2D or 3D, or an atlas of it or its folder, of which only the images that are shown are
             read; what the run wrote into the atlas of itself (networks, data, date, command, warnings) is on the page.
         cohort: The cohort of the same rows, for names, classes, labels, lesions and the true counterfactuals; by
             default the result's own, and an atlas has its own.
@@ -163,8 +169,6 @@ def write_report(
         AtlasError: no atlas of counterfactuals at the path.
         CfxError: the file cannot be written.
     """
-    if isinstance(result, str | os.PathLike):
-        result = Atlas(result, Counterfactuals)
     whole, flat = Whole.of(result, cohort), flatten(metrics or {})
     every, known = whole.result, whole.cohort
     order = failures_first(every)

@@ -188,6 +188,8 @@ ODD = {
     "8-bit reals": ({"x": X * 100 + 120}, r"^Cohort.x: expected values in \[-1, 1\], .* pass x / 127.5 - 1"),
     "z-scores": ({"x": X * 3}, r"^Cohort.x: expected values in \[-1, 1\], .* rescale them by the range"),
     "no channel": ({"x": X[:, 0].repeat(3, 1, 1)}, r"^Cohort.x: .* got shape \(9, 4, 4\); add the axis"),
+    "nothing": ({"x": None}, r"^Cohort.x: expected a tensor or array, .*, got NoneType"),
+    "axes": ({"axes": "yx"}, r"^Cohort.axes: expected a list of names, got 'yx'"),
     "no images": ({"x": "scan.nii"}, r"^Cohort.x: expected a tensor or array, .*, got str"),
 }  # fmt: skip
 

@@ -114,6 +114,16 @@ BAD = {
     "seed text": ({"seed": "1"}, r"seed: expected an integer, got '1'"),
     "batch of a half": ({"batch_size": 2.5}, r"batch_size: expected an integer, got 2.5"),
     "row text": ({"row": ["a", "b", "c", "d"]}, r"row: expected one integer an image, got list of str"),
+    "oracle at random": (
+        {"oracle": lambda x: Linear((8, 8))(torch.nn.functional.dropout(x, 0.3))},
+        r"oracle: expected the same answer whenever an image is shown",
+    ),
+    "oracle of batches": (
+        {"oracle": lambda x: Linear((8, 8))(x - x.mean())},
+        r"oracle: .* depends on the images",
+    ),
+    "oracle without numbers": ({"oracle": lambda x: Linear((8, 8))(x) * torch.nan}, r"oracle: expected finite logits"),
+    "complex": ({"classifier": lambda x: Linear((8, 8))(x) + 0j}, r"classifier: expected logits .* got complex \(1, 1\)"),
     "keep numbers": ({"keep": X}, r"keep: expected a boolean mask \(4, 1, 8, 8\), got torch.float32 \(4, 1, 8, 8\)"),
 }
 
@@ -150,6 +160,18 @@ def test_what_stands_for_the_same_images_and_targets_is_explained_alike():
         assert_same(tensors(run(X, target=target)), one, tolerance=0)
 
 
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([[0, 9]], r"got \[9\]"), ([[-1]], r"got \[-1\]"), ([[]], "got an empty batch"), (3, "got 3"),
+        ([["a"]], "a list of lists of positions"), ([[0.5]], "a list of lists of positions"),
+    ],
+)  # fmt: skip
+def test_batches_are_positions_of_images(batches, message):
+    with pytest.raises(InputError, match=f"^batches: expected .*{message}"):
+        unwrap(explain_batches)(X, Linear((8, 8)), ClassGaussian(MEANS), batches=batches)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_classifier_is_shown_images_in_its_own_precision(dtype):
     class Strict(Linear):
@@ -166,6 +188,7 @@ def test_a_classifier_is_shown_images_in_its_own_precision(dtype):
 DOUBTFUL = {
     "sigmoid": ({"classifier": lambda x: Linear((8, 8))(x).sigmoid()}, "classifier: .* look like probabilities"),
     "softmax": ({"classifier": lambda x: Quadratic(MEANS)(x).softmax(1)}, "classifier: .* look like probabilities"),
+    "oracle": ({"oracle": lambda x: Linear((8, 8))(x).sigmoid()}, "oracle: .* look like probabilities"),
     "range": ({"x": (X + 1) / 2}, r"x: expected images in \[-1, 1\], .* pass 2 \* x - 1"),
     "blank": ({"x": torch.cat([X, 0 * X])}, "x: expected images, got ones of a single value in 4 of 4 rows"),
     "exchanged": (
