@@ -123,7 +123,10 @@ BAD = {
         r"oracle: .* depends on the images",
     ),
     "oracle without numbers": ({"oracle": lambda x: Linear((8, 8))(x) * torch.nan}, r"oracle: expected finite logits"),
-    "complex": ({"classifier": lambda x: Linear((8, 8))(x) + 0j}, r"classifier: expected logits .* got complex \(1, 1\)"),
+    "complex": (
+        {"classifier": lambda x: Linear((8, 8))(x) + 0j},
+        r"classifier: .* got complex \(1, 1\)",
+    ),
     "keep numbers": ({"keep": X}, r"keep: expected a boolean mask \(4, 1, 8, 8\), got torch.float32 \(4, 1, 8, 8\)"),
 }
 
