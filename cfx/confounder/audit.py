@@ -169,6 +169,12 @@ def _check_rows(images: Cohort, **interventions: Intervention | None) -> None:
     """Refuse an intervention on other images than the cohort's."""
     if images.y is None or images.y.ndim != 1:
         raise InputError("cohort: expected images with one class label each, got none")
+    found = images.y.unique().tolist()
+    if found != [0, 1]:
+        raise InputError(
+            f"cohort.y: expected both classes 0 and 1, got {found}; of several classes audit two at a time: the rows "
+            "of both, labelled 0 and 1, and networks whose first two logits are theirs"
+        )
     for name, change in interventions.items():
         if change is not None and not torch.equal(change.y.cpu(), images.y):
             raise InputError(f"{name}: expected the {len(images)} images of the cohort, got others, by their classes")

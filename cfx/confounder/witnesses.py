@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from cfx.confounder.intervention import UNTOUCHED, Scores
 from cfx.confounder.observed.balance import Balance, balance
 from cfx.confounder.observed.clusters import Association, Clusters, associations, cluster
+from cfx.confounder.observed.conditional import levels_of
 from cfx.confounder.observed.independence import Independence, full_confounder_test, partial_confounder_test
 from cfx.confounder.probes.probe import Ladder, ladder
 from cfx.confounder.reliance import Reliance
-from cfx.core.cohort import Cohort, subjects
+from cfx.core.cohort import SUBJECT, Cohort, subjects
 from cfx.core.statistics import holm
+
+_FEWEST = 20  # rows with a value from which a covariate is tested
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Witnesses:
         ladder: How well the class can be told from the mask alone; None without masks.
         partial: Do the predictions depend on the confounder beyond the class? None where it is in no column.
         full: Does the class tell anything of the predictions beyond the confounder? None where it is in no column.
+        observational: Do the predictions go with each covariate beyond the class? Association, not cause.
         balance: Do the classes match?
         clusters: Groups of sensitivity maps.
         associations: What goes with these groups.
@@ -38,15 +42,24 @@ class Witnesses:
     ladder: Ladder | None
     partial: Independence | None
     full: Independence | None
+    observational: Mapping[str, Independence]
     balance: Balance
     clusters: Clusters
     associations: Sequence[Association]
     adjusted: Mapping[str, float]
 
+    @property
+    def observational_adjusted(self) -> dict[str, float]:
+        """Holm-adjusted p of the tests of the covariates."""
+        return _holm({name: test.p_value for name, test in self.observational.items()})
+
     def summary(self) -> dict[str, Any]:
         """Flat figures, for `summary.json`."""
         values: dict[str, Any] = {"balance": self.balance.finding, "clusters": len(self.clusters.sizes)}
         values |= {f"p_holm_{name}": p for name, p in self.adjusted.items()}
+        p = self.observational_adjusted
+        for name, found in self.observational.items():
+            values |= {f"observational_{name}_r2": found.statistic, f"observational_{name}_p_holm": p[name]}
         for name, test in (("partial", self.partial), ("full", self.full)):
             values |= {} if test is None else {f"{name}_r2": test.statistic, f"{name}_p": test.p_value}
         for rung in () if self.ladder is None else self.ladder.rungs:
@@ -89,11 +102,50 @@ def hear(
         ladder=steps,
         partial=partial,
         full=None if c is None else full_confounder_test(yhat, cohort.y, c, **common),
+        observational=observational(yhat, cohort, leave_out=leave_out, **common),
         balance=balance(cohort, leave_out=leave_out, seed=plan.seed),
         clusters=clusters,
         associations=associations(clusters.labels, {"class": cohort.y, **cohort.covariates}, **common),
         adjusted=_adjusted(reliance, partial, steps),
     )
+
+
+def observational(
+    yhat: Float[Tensor, " n"],
+    cohort: Cohort,
+    *,
+    leave_out: Sequence[str] = (),
+    permutations: int = 999,
+    seed: int = 0,
+) -> dict[str, Independence]:
+    """The partial confounder test of every covariate: do the predictions know more of it than the class explains?
+
+    Observational: what goes with a prediction need not be its reason. Columns of few values are categories. Of rows
+    without a value nothing is said, nor of columns that do not vary where there is one.
+
+    Args:
+        yhat: Predictions.
+        cohort: Images with class labels and covariates; rows are taken as independent.
+        leave_out: Covariates to leave out, such as a grade of the disease itself.
+        permutations: m.
+        seed: Seed of the permutations.
+    """
+    assert cohort.y is not None
+    found = {}
+    for name in sorted({*cohort.covariates} - {SUBJECT, *leave_out}):
+        column = cohort.covariates[name]
+        some = ~column.isnan()
+        if int(some.sum()) >= _FEWEST and len(column[some].unique()) > 1:
+            known = (yhat[some], cohort.y[some], _kind(column[some]))
+            found[name] = partial_confounder_test(*known, permutations=permutations, seed=seed)
+    return found
+
+
+def _kind(column: Shaped[Tensor, " n"]) -> Shaped[Tensor, " n"]:
+    """A column as what it is: codes as integers, which the tests take as categories, numbers as floating point."""
+    if len(column.unique()) == 2 or levels_of(column) is not None:
+        return column.unique(return_inverse=True)[1]
+    return column.double()
 
 
 def _people(cohort: Cohort) -> Tensor | None:
@@ -112,8 +164,7 @@ def _column(cohort: Cohort, confounder: str) -> Tensor | None:
     """What is known of the confounder in every row: its planted state, or a column of its name."""
     for name in (f"planted_{confounder}", confounder):
         if name in cohort.covariates:
-            values = cohort.covariates[name]
-            return (values > values.mean()).long() if len(values.unique()) == 2 else values
+            return _kind(cohort.covariates[name])
     return None
 
 
@@ -122,4 +173,9 @@ def _adjusted(reliance: Reliance, partial: Independence | None, steps: Ladder | 
     p = {"reliance": max(reliance.effect.p_value, reliance.p_sign_flip)}
     p |= {} if partial is None else {"partial": partial.p_value}
     p |= {} if steps is None else {"probe": steps.rungs[-1].p_value}
+    return _holm(p)
+
+
+def _holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjustment of named p-values."""
     return dict(zip(p, holm(torch.tensor(list(p.values()), dtype=torch.float64)).tolist(), strict=True))

@@ -1,6 +1,7 @@
 """Do two classes match? An audit of the data, before any classifier is trained.
 
-Every covariate and every variable read off the images (`observed.variables`) is compared between the classes:
+Every covariate, the share of each of its values where these are few and may be codes (sites 0, 1, 2 have no mean worth
+comparing), and every variable read off the images (`observed.variables`) is compared between the classes:
 
     g = J (m_1 - m_0) / s,   s^2 = ((n_0 - 1) s_0^2 + (n_1 - 1) s_1^2) / (n_0 + n_1 - 2)
 
@@ -25,6 +26,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
+from cfx.confounder.observed.conditional import levels_of
 from cfx.confounder.observed.independence import permutation_p
 from cfx.confounder.observed.two_sample import TwoSample, relabelled, two_sample
 from cfx.confounder.observed.variables import image_variables
@@ -38,7 +40,7 @@ MATTERS = 0.1
 _FEWEST = 5  # rows a class
 
 _ROUNDING = 1e-9  # spread this small, relative to the values, is none
-_MISSING = "missing "
+_MISSING, _LEVEL = "missing ", " = "
 
 _Name = tuple[Literal["covariate", "image"], str]
 Finding = Literal["differs", "matches", "undecided"]
@@ -49,7 +51,8 @@ class Comparison:
     """One variable in the two classes.
 
     Attributes:
-        name: The variable; `missing <name>` for the share of rows without a value.
+        name: The variable; `missing <name>` for the share of rows without a value, `<name> = <value>` for that of a
+            level.
         source: `covariate` or `image`.
         n: Rows with a value in each class.
         mean: Mean in each class.
@@ -105,11 +108,8 @@ class Balance:
     @property
     def matching(self) -> tuple[str, ...]:
         """Covariates to match the classes on: those that differ, the largest difference first."""
-        return tuple(
-            r.name
-            for r in self.rows
-            if r.source == "covariate" and r.finding == "differs" and not r.name.startswith(_MISSING)
-        )
+        differing = [r.name for r in self.rows if r.source == "covariate" and r.finding == "differs"]
+        return tuple(dict.fromkeys(name.split(_LEVEL)[0] for name in differing if not name.startswith(_MISSING)))
 
     @property
     def finding(self) -> Finding:
@@ -154,9 +154,10 @@ def balance(
         got = f"{sorted(unknown)}, {alpha}, {margin}"
         raise InputError(f"leave_out, alpha, margin: expected covariates, in (0, 0.5), above 0, got {got}")
     columns = _columns(cohort, group, leave_out)
-    if len(columns) / (1 + permutations) > alpha:
-        least = math.ceil(len(columns) / alpha) - 1
-        raise InputError(f"permutations: expected at least {least} for {len(columns)} variables, got {permutations}")
+    asked = sum(_LEVEL not in name for _, name in columns)  # shares of levels have an exact test
+    if asked / (1 + permutations) > alpha:
+        least = math.ceil(asked / alpha) - 1
+        raise InputError(f"permutations: expected at least {least} for {asked} variables, got {permutations}")
     rows = [_compare(name, v, group, alpha, margin, permutations, seed) for name, v in columns.items()]
     names = [cohort.classes[k] if k < len(cohort.classes) else str(k) for k in classes]
     together = {kind: two_sample(v, group, permutations=permutations, seed=seed) for kind, v in _kinds(columns).items()}
@@ -175,7 +176,10 @@ def _pair(cohort: Cohort, classes: tuple[int, int]) -> tuple[Cohort, Bool[Tensor
 
 
 def _columns(cohort: Cohort, group: Bool[Tensor, " n"], leave_out: Sequence[str]) -> dict[_Name, Float[Tensor, " n"]]:
-    """All variables, float64; one with NaN brings a second, that of missing, and stays if both classes have values."""
+    """All variables, float64; one with NaN brings a second, that of missing, and stays if both classes have values.
+
+    A covariate of three values or a few more may be codes of categories: each value's share is a variable besides.
+    """
     known: dict[_Name, Tensor] = {("covariate", k): v for k, v in cohort.covariates.items() if k not in leave_out}
     known |= {("image", k): v for k, v in image_variables(cohort).items()}
     found = {}
@@ -187,6 +191,10 @@ def _columns(cohort: Cohort, group: Bool[Tensor, " n"], leave_out: Sequence[str]
             found[source, name] = value.double()
         if missing.any():
             found[source, _MISSING + name] = missing.double()
+        levels = levels_of(value) if source == "covariate" and (source, name) in found else None
+        if levels is not None and len(levels) > 2:
+            for k in levels:
+                found[source, f"{name}{_LEVEL}{float(k):g}"] = (value == k).double().masked_fill(missing, torch.nan)
     return found
 
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from cfx.confounder.observed.conditional import one_hot
+from cfx.confounder.observed.conditional import levels_of, one_hot
 from cfx.confounder.observed.independence import permutation_p, shuffles
 from cfx.confounder.observed.variables import coarse
 from cfx.core.broadcast import each
@@ -116,8 +116,8 @@ def associations(
 
     Args:
         labels: Cluster of every map.
-        metadata: Columns by name. Integers, booleans and columns of two values are categories, others numbers; rows
-            where a column is NaN are left out of its test.
+        metadata: Columns by name. Integers, booleans and columns of few values, which may be codes, are categories,
+            others numbers; rows where a column is NaN are left out of its test.
         permutations: m.
         seed: Seed of the permutations.
 
@@ -210,7 +210,7 @@ def _associate(labels: Tensor, name: str, column: Tensor, permutations: int, see
     orders = shuffles(torch.zeros(n, dtype=torch.long), draws=permutations, seed=seed)
     orders = torch.cat([torch.arange(n)[None], orders])
     levels, code = value.unique(return_inverse=True)
-    categories = not value.is_floating_point() or len(levels) <= 2
+    categories = not value.is_floating_point() or len(levels) <= 2 or levels_of(value) is not None
     t = _mutual_information(label, code[orders]) if categories else _correlation_ratio(label, value.double()[orders])
     measure: Literal["mutual information", "correlation ratio"]
     measure = "mutual information" if categories else "correlation ratio"

@@ -25,6 +25,22 @@ _COINS = 1 << 23  # coins tossed at a time, of independent chains
 _IMPOSSIBLE = -700.0  # logarithm that stands for probability 0: no swap is ever drawn at these odds
 
 
+MOST_LEVELS = 10
+"""Up to this many different values a column of numbers may be codes of categories (sites, scanners, grades)."""
+
+_LEVEL_ROWS = 5  # rows a level, on average, from which its share can be told
+
+
+def levels_of(x: Shaped[Tensor, " n"]) -> Shaped[Tensor, " k"] | None:
+    """The values of a column that may be codes: few, and with rows enough; else None. NaN is no value.
+
+    Whether 0, 1, 2 are numbers or sites no column says. As numbers alone, codes can hide what they tell: the mean of
+    sites 0 and 2 is site 1.
+    """
+    found = x[~x.isnan()].unique()
+    return found if 2 <= len(found) <= MOST_LEVELS and len(x) >= _LEVEL_ROWS * len(found) else None
+
+
 def classes_of(x: Shaped[Tensor, "n ..."]) -> Int[Tensor, " n"] | None:
     """Class of each row of a variable of integers or booleans (of several columns: their combination), else None."""
     if x.is_floating_point():

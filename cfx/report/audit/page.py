@@ -69,7 +69,7 @@ def _sections(found: Audit) -> list[Section]:
     parts = [_arms(found.reliance), _doses(found.reliance), _examples(found)]
     parts += [] if found.exact is None else [_exact(found.reliance, found.exact)]
     if (w := found.witnesses) is not None:
-        parts += [_evidence(found.reliance, w), _balance(w.balance), _groups(w)]
+        parts += [_evidence(found.reliance, w), *_observational(w), _balance(w.balance), _groups(w)]
     return [*parts, _plan(found), _limits(found.reliance)]
 
 
@@ -112,10 +112,11 @@ def _exact(r: Reliance, exact: Reliance) -> Section:
 def _evidence(r: Reliance, found: Witnesses) -> Section:
     rows = [["reliance (intervention)", _effect(r.effect), _p(found.adjusted["reliance"])]]
     if found.partial is not None:
-        name, size = "partial: predictions and confounder, given the class", f"R² {found.partial.statistic:.3f}"
-        rows.append([name, size, _p(found.adjusted["partial"])])
+        name = "partial, observational: predictions and confounder, given the class"
+        rows.append([name, f"R² {found.partial.statistic:.3f}", _p(found.adjusted["partial"])])
     if found.full is not None:
-        rows.append(["full: class and predictions, given the confounder", f"R² {found.full.statistic:.3f}", "-"])
+        name = "full, observational: class and predictions, given the confounder"
+        rows.append([name, f"R² {found.full.statistic:.3f}", "-"])
     for rung in () if found.ladder is None else found.ladder.rungs:
         ba = rung.scores["ba"]
         p = _p(found.adjusted["probe"]) if found.ladder and rung is found.ladder.rungs[-1] else "-"
@@ -126,6 +127,19 @@ def _evidence(r: Reliance, found: Witnesses) -> Section:
         "are adjusted by Holm over the tests that have one here.",
     ]
     return Section("All evidence", text, (), ["Evidence", "Size", "p (Holm)"], rows, (1, 2))
+
+
+def _observational(found: Witnesses) -> list[Section]:
+    if not found.observational:
+        return []
+    p = found.observational_adjusted
+    rows = [[name, f"{t.statistic:.3f}", _p(p[name])] for name, t in found.observational.items()]
+    text = [
+        "Observational: do the predictions know more of a covariate than the class explains? An association is no "
+        "cause, and none here enters the verdict. Adjusted by Holm over the covariates.",
+    ]
+    header = ["Covariate", "R² given the class", "p (Holm)"]
+    return [Section("What predictions go with (observational)", text, (), header, rows, (1, 2))]
 
 
 def _balance(b: Balance) -> Section:

@@ -202,3 +202,48 @@ def test_demented_and_young_controls_differ_in_age_first(realdata):
 def test_bad_input_is_named(bad, named):
     with pytest.raises(InputError, match=named):
         balance(**({"cohort": cohort(20, age=draw(20))} | bad))
+
+
+CODES = {  # sites of the first class, sites of the second
+    "the middle one": ([0, 2], [1]),
+    "of five": ([0, 1, 3, 4], [2]),
+    "the outer ones": ([1, 2], [0, 3]),
+    "codes far apart": ([10, 30], [20]),
+    "strengths of the field": ([1.5, 7], [4.25]),
+}
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sites", CODES.values(), ids=CODES)
+def test_codes_that_tell_the_class_differ_though_their_means_do_not(sites, dtype, missing):
+    n = 120
+    first, second = (torch.tensor(s, dtype=dtype) for s in sites)
+    k = torch.arange(n) // 2
+    site = torch.where(torch.arange(n) % 2 == 0, first[k % len(first)], second[k % len(second)])
+    site = site.masked_fill((torch.arange(n) % 10 == 9) & torch.tensor(missing), torch.nan)
+    result = balance(cohort(n, site=site), permutations=199)
+    assert abs(row(result, "site").difference) < 0.1
+    assert result.finding == "differs"
+    assert result.matching == ("site",)
+    shares = [r for r in result.rows if r.name.startswith("site = ")]
+    assert {r.name for r in shares} == {f"site = {float(v):g}" for v in sites[0] + sites[1]}
+    assert all(r.finding == "differs" for r in shares)
+    assert result.two_sample["covariate"].auc > 0.99
+
+
+def test_whole_numbers_of_one_code_are_codes_too():
+    y = torch.arange(90) % 2
+    site = torch.where(y == 1, 1, 2 * (torch.arange(90) // 2 % 2))
+    assert balance(cohort(90, site=site), permutations=199).finding == "differs"
+
+
+def test_codes_that_tell_nothing_raise_no_alarm():
+    found = [balance(cohort(90, site=(3 * uniform((90,), seed=s, row=torch.arange(1), stream=0)[0]).floor()),
+                     permutations=199, seed=s) for s in range(20)]  # fmt: skip
+    assert sum(bool(r.matching) for r in found) <= 3
+
+
+def test_numbers_of_many_values_are_no_codes():
+    result = balance(cohort(120, age=draw(120).mul(10).round(), grade=torch.arange(120) % 2 * 1.0), permutations=199)
+    assert not [r.name for r in result.rows if " = " in r.name]

@@ -152,3 +152,13 @@ def test_bad_maps_are_named(bad, named):
 def test_bad_metadata_is_named(metadata):
     with pytest.raises(InputError, match="metadata"):
         associations(torch.arange(6) % 2, metadata)
+
+
+@pytest.mark.parametrize("codes", [[0.0, 1.0, 2.0], [10.0, 20.0, 30.0]])
+def test_codes_go_with_clusters_whose_mean_code_is_the_same(codes):
+    labels = (torch.arange(60) % 2).long()
+    outer = torch.tensor([codes[0], codes[2]])[torch.arange(60) // 2 % 2]
+    (found,) = associations(labels, {"site": torch.where(labels == 1, codes[1], outer)}, permutations=199)
+    assert found.measure == "mutual information"
+    assert found.value == pytest.approx(1)
+    assert found.p_value < 0.01

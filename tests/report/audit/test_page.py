@@ -87,7 +87,10 @@ def test_the_exact_intervention_stands_beside_the_estimated_one(found: Audit) ->
 def test_what_was_not_asked_is_not_on_the_page(found: Audit) -> None:
     whole = headings(audit_page(found, "Audit"))
     bare = headings(audit_page(replace(found, exact=None, witnesses=None), "Audit"))
-    assert set(whole) - set(bare) == {"Against the truth", "All evidence", "The data", "Ways of deciding"}
+    assert set(whole) - set(bare) == {
+        *("Against the truth", "All evidence", "The data", "Ways of deciding"),
+        "What predictions go with (observational)",
+    }
     assert bare == [h for h in whole if h in bare]
 
 
@@ -112,3 +115,12 @@ def test_what_is_given_is_escaped_and_nothing_comes_from_outside() -> None:
     assert "<title>&lt;b&gt;&amp;</title>" in page
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="(.*?)"', page))
     assert re.search(r"https?://|url\(|@import", page) is None
+
+
+def test_tests_of_covariates_are_called_observational(found: Audit) -> None:
+    assert found.witnesses is not None
+    rows = table(audit_page(found, "Audit"), "What predictions go with (observational)")
+    tests = found.witnesses.observational
+    assert [row[0] for row in rows] == ["age", "pixel"] == list(tests)
+    assert [row[1] for row in rows] == [f"{t.statistic:.3f}" for t in tests.values()]
+    assert found.summary()["observational_age_r2"] == tests["age"].statistic
