@@ -144,7 +144,8 @@ def observational(
 def _kind(column: Shaped[Tensor, " n"]) -> Shaped[Tensor, " n"]:
     """A column as what it is: codes as integers, which the tests take as categories, numbers as floating point."""
     if len(column.unique()) == 2 or levels_of(column) is not None:
-        return column.unique(return_inverse=True)[1]
+        codes: Tensor = column.unique(return_inverse=True)[1]
+        return codes
     return column.double()
 
 

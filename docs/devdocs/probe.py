@@ -17,10 +17,11 @@ from scipy import stats
 from torch import Tensor
 
 from cfx.confounder.probes.features import RUNGS, Features, features
-from cfx.confounder.probes.matching import matched_probe, matchings
+from cfx.confounder.probes.matching import Matched, matched_probe, matchings
 from cfx.confounder.probes.network import Network
 from cfx.confounder.probes.probe import ProbeResult, equivalent, gain, probe
 from cfx.confounder.probes.probe import pairwise as by_pairs
+from cfx.confounder.probes.table import HEAD, comparison
 from cfx.core.random import normal
 from cfx.core.statistics import Estimate
 
@@ -67,6 +68,14 @@ def read(
     return probe(view, target, groups=groups, repeats=1 if slow else 5, permutations=19 if slow else permutations)
 
 
+def usual(title: str, lines: list[list[str]]) -> None:
+    """Comparisons in the layout in which they are usually printed."""
+    print(f"\n{title}")
+    head(*HEAD)
+    for cells in lines:
+        line(*cells)
+
+
 def sources(folder: Path, cnn: bool) -> None:
     """Three sources, two by two."""
     with np.load(folder / "brain_masks_2mm_70.npz") as file:
@@ -77,8 +86,11 @@ def sources(folder: Path, cnn: bool) -> None:
     masks = masks[good]
     head("negative", "positive", "n", "rung", "TNR", "TPR", "BA", "AUC", "bits", "p")
     for rung in RUNGS:
-        for (a, b), result in by_pairs(features(masks, rung), source).items():
+        found = by_pairs(features(masks, rung), source)
+        for (a, b), result in found.items():
             row(SOURCES[a], SOURCES[b], result.groups, result=result)
+    lines = [comparison(SOURCES[a], SOURCES[b], r.scores, r.p_value) for (a, b), r in found.items()]
+    usual(f"Sources, by the {RUNGS[-1]} of the mask:", lines)
     for a, b in combinations(range(3), 2) if cnn else ():
         rows = (source == a) | (source == b)
         row(SOURCES[a], SOURCES[b], int(rows.sum()), result=read(Network.of_mask(masks[rows], cells=16), source[rows]))
@@ -117,15 +129,18 @@ def dementia(folder: Path, cnn: bool) -> None:
             result = read(v, data.case[rows], data.subject[rows])
             row(who, result.groups, int(result.held_out.target.sum()), result=result)
             rungs.setdefault(who, []).append(result)
-    matched(data, views)
+    lines = [comparison(f"CDR 0, {who}", "CDR > 0", r[-1].scores, r[-1].p_value) for who, r in rungs.items()]
+    result = matched(data, views)
+    lines.append(comparison("CDR 0, matched", "CDR > 0", result.scores, result.p_value))
+    usual(f"OASIS-1, by the {RUNGS[-1]} of the mask:", lines)
     head("controls", "rung", "above", "gain in BA")
     for who, results in rungs.items():
         for a, b in pairwise(results[1:]):
             line(who, b.name, a.name, written(gain(b, a)))
 
 
-def matched(data: Oasis, views: list[Features]) -> None:
-    """The last step: controls of the same sex and within three years."""
+def matched(data: Oasis, views: list[Features]) -> Matched:
+    """The last step: controls of the same sex and within three years; returns what the last view knows."""
     rows = data.first.nonzero().flatten()
     case, covariates = data.case[rows], {"age": data.age[rows], "sex": data.sex[rows]}
     found = matchings(case, covariates, CALIPERS, n=20)
@@ -139,6 +154,7 @@ def matched(data: Oasis, views: list[Features]) -> None:
     head("covariate", "standardised difference before", "after, at most")
     for name in covariates:
         line(name, f"{result.before[name]:.2f}", f"{result.after[name]:.2f}")
+    return result
 
 
 def drawn(n: int, columns: int, accuracy: float, seed: int) -> tuple[Features, Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cfx.confounder.audit import Audit
 from cfx.confounder.intervention import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, ROUND_TRIP_SAME, SAME
 from cfx.confounder.observed.balance import Balance
+from cfx.confounder.probes.table import HEAD, comparison
 from cfx.confounder.reliance import Outcome, Reliance
 from cfx.confounder.witnesses import Witnesses
 from cfx.core.crossed import Effect
@@ -69,7 +70,13 @@ def _sections(found: Audit) -> list[Section]:
     parts = [_arms(found.reliance), _doses(found.reliance), _examples(found)]
     parts += [] if found.exact is None else [_exact(found.reliance, found.exact)]
     if (w := found.witnesses) is not None:
-        parts += [_evidence(found.reliance, w), *_observational(w), _balance(w.balance), _groups(w)]
+        parts += [
+            _evidence(found.reliance, w),
+            *_masks(found.reliance, w),
+            *_observational(w),
+            _balance(w.balance),
+            _groups(w),
+        ]
     return [*parts, _plan(found), _limits(found.reliance)]
 
 
@@ -127,6 +134,21 @@ def _evidence(r: Reliance, found: Witnesses) -> Section:
         "are adjusted by Holm over the tests that have one here.",
     ]
     return Section("All evidence", text, (), ["Evidence", "Size", "p (Holm)"], rows, (1, 2))
+
+
+def _masks(r: Reliance, found: Witnesses) -> list[Section]:
+    """The classes told apart by their masks alone, in the layout in which such comparisons are usually printed."""
+    if found.ladder is None:
+        return []
+    a, b = found.balance.classes
+    lines = [
+        (rung.name, comparison(a, b, rung.scores, rung.p_value, alpha=r.plan.alpha)) for rung in found.ladder.rungs
+    ]
+    text = [
+        "TNR is the share of the first class, TPR that of the second that is recognised; a tick where BA beats chance."
+    ]
+    header = ["View of the mask", *HEAD]
+    return [Section("Told from the mask alone", text, (), header, [[name, *line] for name, line in lines], (3, 4, 5))]
 
 
 def _observational(found: Witnesses) -> list[Section]:

@@ -5,9 +5,11 @@ from dataclasses import replace
 from html import escape
 
 import pytest
+import torch
 
 from cfx.confounder.audit import Audit
 from cfx.confounder.intervention import NEEDED
+from cfx.confounder.probes.probe import ladder
 from cfx.confounder.reliance import Outcome
 from cfx.report.audit import figures
 from cfx.report.audit.page import MEANING, audit_page
@@ -124,3 +126,19 @@ def test_tests_of_covariates_are_called_observational(found: Audit) -> None:
     assert [row[0] for row in rows] == ["age", "pixel"] == list(tests)
     assert [row[1] for row in rows] == [f"{t.statistic:.3f}" for t in tests.values()]
     assert found.summary()["observational_age_r2"] == tests["age"].statistic
+
+
+def test_masks_are_compared_in_the_usual_layout(found: Audit) -> None:
+    assert found.witnesses is not None
+    mask = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5
+    y = torch.arange(40) % 2
+    steps = ladder(mask, y, permutations=19, repeats=1)
+    adjusted = {**found.witnesses.adjusted, "probe": 0.05}
+    page = audit_page(replace(found, witnesses=replace(found.witnesses, ladder=steps, adjusted=adjusted)), "Audit")
+    rows = table(page, "Told from the mask alone")
+    assert [row[0] for row in rows] == [rung.name for rung in steps.rungs]
+    for row, rung in zip(rows, steps.rungs, strict=True):
+        assert row[1:3] == list(found.witnesses.balance.classes)
+        assert row[3:6] == [f"{rung.scores[k].value:.2f}" for k in ("tnr", "tpr", "ba")]
+        assert (row[6] == "✓") == (rung.scores["ba"].value > 0.5 and rung.p_value <= 0.05)
+    assert "Told from the mask alone" not in headings(audit_page(found, "Audit"))
