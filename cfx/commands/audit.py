@@ -20,6 +20,7 @@ from cfx.report.audit.page import audit_page
 from cfx.runtime.config import RunConfig
 from cfx.runtime.files import digest
 from cfx.runtime.folder import RunFolder
+from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.shares import together
 from cfx.training.config import TrainConfig
@@ -56,6 +57,7 @@ class AuditConfig(RunConfig):
         return self
 
 
+@in_its_folder
 def audit_run(config: AuditConfig) -> Audit:
     """Audit classifiers for one confounder and write all of it into the run's folder.
 

@@ -21,12 +21,13 @@ from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_r
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort, open_cohort
 from cfx.display.catalogue import metric
+from cfx.models.doubts import competence
 from cfx.models.opening import Network, Role, open_network, spec_of
 from cfx.models.perceptual import FeatureDistance
 from cfx.report import write_report
 from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
-from cfx.runtime.lock import alone
+from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.provenance import hardware, source_print, versions
 from cfx.runtime.shares import even, is_main, joined, together
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _NULL_ROWS = 16  # rows on which the null edit is measured
 SHOWN = (
-    "n", "validity", "oracle_validity", "stable", "boundary_validity", "boundary_oracle_validity", "l1",
+    "n", "competence", "validity", "oracle_validity", "stable", "boundary_validity", "boundary_oracle_validity", "l1",
     "feature_distance", "error_to_truth", "error_to_truth_no_edit", "error_to_truth_ratio", "localisation_auprc",
     "localisation_base_rate", "nfe_unet_forward", "nfe_unet_forward_max", "nfe_unet_backward", "null_edit_error",
     "seconds_per_image",
@@ -74,6 +75,7 @@ class ExplainConfig(RunConfig):
     """Go on with what the folder has, if it was made of the same; false starts anew and replaces it."""
 
 
+@in_its_folder
 def explain_run(config: ExplainConfig, words: str = "") -> dict[str, Any]:
     """Explain a cohort and write `atlas.zarr`, `metrics.zarr`, `report.html`, `summary.json` and `config.yaml`.
 
@@ -91,9 +93,8 @@ def explain_run(config: ExplainConfig, words: str = "") -> dict[str, Any]:
     Raises:
         InputError, CheckpointError, AtlasError: as `explain`, `cfx.models.load` and `cfx.atlas.Atlas`.
     """
-    accelerator = make_accelerator()
-    with alone(config.folder, accelerator), heard() as warned:
-        run = _Run(config, accelerator, words)
+    with heard() as warned:
+        run = _Run(config, make_accelerator(), words)
         atlas, summary = run.everything()
         run.folder.summary(summary)
         if is_main():
@@ -149,7 +150,7 @@ class _Run:
         folder, groups = self.folder, subjects(self.source)
         atlas, found = self.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
         rows = {k: v for k, v in found.items() if k != "outside_mask_error"}
-        summary = summarise(rows, groups) | self.null_edit_error(atlas)
+        summary = summarise(rows, groups) | self.null_edit_error(atlas) | self.competence()
         summary["outside_mask_error"] = float(found["outside_mask_error"].max())
         for depth in others:
             _, more = self.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
@@ -183,6 +184,15 @@ class _Run:
         outside = ((result.x_cf - result.x).abs() * ~result.edited).flatten(1).amax(1)
         rows = per_row(result, cohort, distances=distances) | {"outside_mask_error": outside.double()}
         return Measurements(result.row, rows)
+
+    def competence(self) -> dict[str, float]:
+        """Balanced accuracy of the classifier on the reference, if there is one with labels."""
+        device = self.accelerator.device
+        known = None if self.reference is None else competence(self.classifier, self.reference, device=device)
+        if known is None:
+            return {}
+        value, low, high = known.accuracy
+        return {"competence": value, "competence_low": low, "competence_high": high}
 
     def null_edit_error(self, atlas: Atlas[Counterfactuals]) -> dict[str, float]:
         """Largest change of a pixel by the null edit of the method that ran, if it has one, on the first rows."""

@@ -4,6 +4,12 @@ from cfx.display.catalogue import Metric, register
 
 register(
     Metric("n", "n", "Rows in the result; none is dropped.", "", ".0f"),
+    Metric(
+        "competence",
+        "classifier's accuracy",
+        "Balanced accuracy of the classifier on the labelled reference images, which are not those explained.",
+        "higher",
+    ),
     Metric("validity", "valid", "Share of all rows whose final image reaches the margin asked for.", "higher"),
     Metric(
         "oracle_validity",

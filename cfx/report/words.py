@@ -212,7 +212,7 @@ def _competence(t: Tally) -> str:
         guess = "which is not shown to be better than always giving the commonest answer"
         return f"{text}." if better_than_guessing(t) else f"{text}, {guess}."
     if (stated := competence(t)) is not None:
-        return f"The classifier's competence, measured on other images, is {_ranged(stated)}."
+        return f"The balanced accuracy of the classifier on other labelled images is {_ranged(stated)}."
     return "Whether the classifier is right about these images is not known: they carry no labels."
 
 
@@ -231,7 +231,7 @@ def size(t: Tally) -> tuple[Estimate, str] | None:
 
 
 def competence(t: Tally) -> Estimate | None:
-    """How good the classifier is, where the run measured it."""
+    """Balanced accuracy of the classifier on the reference, where the run measured it."""
     return _estimate(t.metrics, "competence")
 
 
@@ -274,12 +274,10 @@ def _competence_tile(t: Tally) -> Tile:
     stated = competence(t)
     if t.right is not None:
         remark = f"{t.right} labelled images, {t.right.interval}; always the commonest answer: {percent(t.commonest)}"
-        more = "" if stated is None else f"; competence {_ranged(stated)}"
+        more = "" if stated is None else f"; balanced accuracy on other images {_ranged(stated)}"
         return Tile(percent(t.right.value), "classifier right", remark + more)
     if stated is not None:
-        return Tile(
-            number(stated.value), "competence of the classifier", f"{_ranged(stated)}, measured on other images"
-        )
+        return Tile(number(stated.value), "balanced accuracy", f"{_ranged(stated)}, of the classifier on other images")
     return Tile(NONE, "classifier right", "not known: no labels")
 
 

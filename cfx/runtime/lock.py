@@ -6,20 +6,26 @@ The operating system holds the lock and lets go of it when the process ends, how
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
 from cfx.core.errors import CfxError
+from cfx.runtime.config import RunConfig
 from cfx.runtime.files import write_whole
 from cfx.runtime.shares import together
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+C = TypeVar("C", bound=RunConfig)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _LOCK, _HOLDER = ".lock", ".holder.json"
 
@@ -46,6 +52,19 @@ def alone(folder: Path, accelerator: "Accelerator | None" = None) -> Iterator[No
         if main:
             (folder / _HOLDER).unlink(missing_ok=True)
             lock.release()
+
+
+def in_its_folder(run: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
+    """A run that holds its configuration's folder while it works."""
+
+    @wraps(run)
+    def held(config: C, /, *arguments: P.args, **more: P.kwargs) -> R:
+        from cfx.runtime.processes import make_accelerator
+
+        with alone(config.folder, make_accelerator()):
+            return run(config, *arguments, **more)
+
+    return held
 
 
 def _take(lock: FileLock, folder: Path) -> None:

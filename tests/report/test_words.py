@@ -132,10 +132,13 @@ def test_measured_competence_is_shown_beside_what_labels_say_or_in_its_place() -
     metrics = {"competence": 0.61, "competence_low": 0.48, "competence_high": 0.72}
     result, cohort = labelled(36, 4)
     tile = tiles(Tally(result, cohort, metrics, NO_PICTURES))[3]
-    assert (tile.value, tile.remark.rpartition("; ")[2]) == ("90 %", "competence 0.61 [0.48, 0.72]")
+    assert (tile.value, tile.remark.rpartition("; ")[2]) == (
+        "90 %",
+        "balanced accuracy on other images 0.61 [0.48, 0.72]",
+    )
     tile = tiles(Tally(result, None, metrics, NO_PICTURES))[3]
-    assert (tile.value, tile.name) == ("0.61", "competence of the classifier")
-    assert "competence, measured on other images, is 0.61 [0.48, 0.72]." in said(result, **metrics)
+    assert (tile.value, tile.name) == ("0.61", "balanced accuracy")
+    assert "classifier on other labelled images is 0.61 [0.48, 0.72]." in said(result, **metrics)
     assert "is 0.61." in said(result, competence=0.61)
 
 

@@ -62,3 +62,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CfxError, match=r"cannot write in .*file"), alone(tmp_path / "file"):
         pass
+
+
+def test_every_verb_holds_its_folder(tmp_path):
+    """Two runs in one folder would mix their files, whatever they are; training has a test of its own."""
+    from cfx.commands.registry import BENCHES, VERBS
+
+    verbs = {name: verb for name, verb in (VERBS | BENCHES).items() if name != "import"}  # writes a checkpoint, whole
+    with alone(tmp_path):
+        for kind, command in (verb.load() for verb in verbs.values()):
+            with pytest.raises(CfxError, match="another run is at work"):
+                command(kind.model_construct(name="x", out=str(tmp_path)), "")

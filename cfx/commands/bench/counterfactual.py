@@ -39,6 +39,7 @@ from cfx.models.perceptual import Lpips
 from cfx.models.running import at_rest
 from cfx.runtime.config import Frozen, RunConfig
 from cfx.runtime.folder import RunFolder
+from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.provenance import source_print
 from cfx.runtime.shares import dealt, joined, together, total
@@ -109,6 +110,7 @@ class CounterfactualBench(RunConfig):
         return self
 
 
+@in_its_folder
 def run_bench(config: CounterfactualBench, command: str | None = None) -> list[dict[str, Any]]:
     """Run the comparison and write `results.json`, `table.md`, `figure.png`, `config.yaml` and `rows/`.
 

@@ -29,6 +29,7 @@ from cfx.data.brain import Confounder
 from cfx.models.opening import Network, open_network
 from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
+from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
 
 TOP = 0.05
@@ -57,6 +58,7 @@ class PlantedBench(RunConfig):
     """Images worked on together."""
 
 
+@in_its_folder
 def run_planted(config: PlantedBench) -> list[dict[str, Any]]:
     """Explain every classifier and write `results.json`, `table.md` and `config.yaml`.
 

@@ -36,6 +36,7 @@ from cfx.data import BrainConfig, load_cohort
 from cfx.data.brain import Confounder
 from cfx.runtime.config import Frozen, RunConfig
 from cfx.runtime.folder import RunFolder
+from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
 from cfx.training.config import TrainConfig
 from cfx.training.repeats import train_seeds
@@ -88,6 +89,7 @@ class RelianceBench(RunConfig):
     """Small tests drawn from a cell: `seeds` of its networks, a quarter of its images."""
 
 
+@in_its_folder
 def run_reliance(config: RelianceBench) -> list[dict[str, Any]]:
     """Run all three parts and write `results.json`, `table.md`, `figure.png` and `config.yaml`.
 

@@ -35,6 +35,7 @@ from cfx.models.judge import Classifier
 from cfx.models.running import at_rest
 from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
+from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.shares import shared
 from cfx.training.classify import ClassifierConfig
@@ -63,6 +64,7 @@ class RemediesBench(RunConfig):
     """Seed of the subjects of the test sets."""
 
 
+@in_its_folder
 def run_remedies(config: RemediesBench) -> list[dict[str, Any]]:
     """Train and judge all classifiers; write `results.json`, `table.md` and `config.yaml`.
 
