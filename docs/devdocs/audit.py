@@ -176,7 +176,28 @@ def judge(question: str) -> None:
 
 
 def table() -> None:
-    """The tables of the page."""
+    """The tables of the page, from the figures of every question that has been judged."""
+    found = {q: json.loads(path.read_text()) for q in QUESTIONS if (path := OUT / f"real-{q}.json").exists()}
+    print("| question | n | BA | effect | control | effect less control | margin | BA, own to other shape | verdict |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for question, r in found.items():
+        cells = [question.replace("-", ", "), str(r["n"]), interval(r, "competence", 2)]
+        cells += [interval(r, key, 2) for key in ("effect", "control_effect", "net_effect")]
+        cells += [f"{r['margin']:.2f}", f"{r['ba_same']:.3f} to {r['ba_opposite']:.3f}", f"**{r['verdict']}**"]
+        print("| " + " | ".join(cells) + " |")
+    arms = ("identity", "round_trip", "round_trip_same", "same", "opposite", "random", "normalised")
+    print("\n| question | " + " | ".join(name.replace("_", " ") for name in arms) + " | gradient energy kept |")
+    print("|---" * (len(arms) + 2) + "|")
+    for question, r in found.items():
+        cells = [interval(r, f"{name}_arm", 3) for name in arms]
+        print("| " + " | ".join([question.replace("-", ", "), *cells, f"{r['blur_opposite']:.2f}"]) + " |")
+
+
+def interval(r: dict[str, Any], key: str, places: int) -> str:
+    """A figure with its interval."""
+    value, low, high = (r[key], r[f"{key}_low"], r[f"{key}_high"])
+    sign = "" if key == "competence" else "+"
+    return f"{value:{sign}.{places}f} [{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
 
 
 if __name__ == "__main__":
