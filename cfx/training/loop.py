@@ -95,8 +95,8 @@ def train(config: TrainConfig, cohort: Source | None = None, validation: Source 
             folder.
     """
     accelerator = make_accelerator(config.precision, config.trackers, config.folder)
+    rows, held_out = _cohorts(config, cohort, validation)
     with alone(config.folder, accelerator):
-        rows, held_out = _cohorts(config, cohort, validation)
         return Trainer(config, accelerator, rows, held_out).run()
 
 

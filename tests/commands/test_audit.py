@@ -26,7 +26,7 @@ from cfx.runtime.config import read_as
 from cfx.runtime.files import digest
 
 SIZE, N, SEEDS, BATCH = 32, 24, 6, 8
-ARMS = 6  # of a planted object with one dose
+ARMS = 7  # of a planted object with one dose, one of them the round trip of `same`
 
 
 def data(kind: str = "tag", **changes) -> dict:

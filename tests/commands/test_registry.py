@@ -8,6 +8,7 @@ from typer.main import get_command
 from cfx.cli import app
 from cfx.commands.registry import BENCHES, VERBS
 from cfx.runtime.config import RunConfig, read_as
+from cfx.runtime.shipped import located
 
 EVERY = VERBS | {f"bench {name}": verb for name, verb in BENCHES.items()}
 
@@ -20,9 +21,9 @@ def test_a_verb_has_a_configuration_and_what_runs_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, verb in EVERY.items() if verb.config])
-def test_the_configuration_a_verb_runs_with_by_itself_is_there_and_whole(root, name: str) -> None:
+def test_the_configuration_a_verb_runs_with_by_itself_is_there_and_whole(name: str) -> None:
     verb = EVERY[name]
-    assert isinstance(read_as(verb.load()[0], root / verb.config), RunConfig)
+    assert isinstance(read_as(verb.load()[0], located(verb.config)), RunConfig)
 
 
 def test_the_command_line_offers_them_with_their_sentence() -> None:

@@ -16,7 +16,6 @@ from cfx.core import geometry
 from cfx.core.cohort import Cohort
 from cfx.core.distance import check_mask, signed_distance, solid
 from cfx.core.errors import InputError
-from cfx.core.registration import reshape
 
 BACKGROUND = -1.0
 _GREY = 2 / 255  # the least that the inside differs from the background
@@ -112,8 +111,7 @@ class Normaliser:
         if cohort.lesion is not None:
             fields["lesion"] = (geometry.warp(cohort.lesion.to(n.x), n.transfer.u) >= 0.5) & n.mask
         if cohort.x_true is not None:
-            other = reshape(cohort.x_true, n.transfer.source, n.transfer.mask, n.transfer.u)
-            fields["x_true"] = self._cut(other)
+            fields["x_true"] = self._cut(n.transfer.along(cohort.x_true))
         return fields
 
     def _cut(self, x: Tensor) -> Tensor:

@@ -90,6 +90,11 @@ class Transferred:
         """The images taken half of the way and back to the shape they came from: as many interpolations, as large."""
         return reshape(self.middle, self.middle_mask, self.source, geometry.exponential(-self.v / 2))
 
+    def along(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:
+        """Other images of the same bodies, taken the way that these were."""
+        half = geometry.exponential(self.v / 2)
+        return reshape(reshape(x, self.source, self.middle_mask, half), self.middle_mask, self.mask, half)
+
 
 @dataclass(frozen=True)
 class Transfer:

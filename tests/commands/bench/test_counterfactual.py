@@ -20,6 +20,9 @@ from cfx.models.perceptual import Lpips
 from cfx.runtime.config import read_as
 from tests.tiny import SIZE, checkpoints
 
+# untrained networks are at chance, and said to be
+pytestmark = pytest.mark.filterwarnings("ignore:classifier. expected one that recognises:cfx.core.errors.CfxWarning")
+
 QUICK = {"steps": 3}
 METHODS = [
     {"method": "minimal", "settings": QUICK},

@@ -42,6 +42,13 @@ def far_from(*masks):
     return torch.stack([signed_distance(m) > 2 * EDGE for m in masks]).all(0)
 
 
+def test_other_images_of_the_same_bodies_are_taken_the_same_way(pair, given):
+    x, mask, donor = pair
+    assert torch.equal(given.along(x), given.x)
+    other = 0.5 * x - 0.2
+    assert torch.equal(given.along(other), Transfer().deform(other, mask, given.v, support=donor).x)
+
+
 def test_a_transfer_forces_the_donors_support_and_knows_its_quality(pair, given):
     _, mask, donor = pair
     assert torch.equal(given.mask, donor)

@@ -116,7 +116,7 @@ class Breaks:
 
 
 class Still:
-    """A generator that sees the same images in whatever it is shown (all rows together)."""
+    """A generator that sees the same images in whatever it is shown, row by row of a batch as large as they are."""
 
     classes, shape = None, None
 
