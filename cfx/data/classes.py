@@ -24,6 +24,11 @@ from cfx.core.rows import Index, positions
 from cfx.data.table import missing, number, some
 
 _LARGEST = 2**31  # no network has so many classes
+_UNSURE = frozenset(
+    ("unknown", "unk", "missing", "not available", "not known", "not applicable", "not done", "no data", "tbd",
+     "undefined", "undetermined", "unspecified", "unlabelled", "unlabeled", "invalid")
+)  # fmt: skip
+"""Names that may be a class of their own, but more often say that there is no label."""
 
 
 def _texts(names: object) -> object:
@@ -168,6 +173,8 @@ def _doubt_names(texts: Sequence[str], names: int, name: str) -> None:
         why = "hold numbers and texts"
     elif len(same) < len(texts):
         why = "look alike, some of them"
+    elif unsure := [text for text in texts if _alike(text) in _UNSURE]:
+        why = f"hold {some(map(repr, unsure))}, which may say that there is no label"
     else:
         return
     warnings.warn(

@@ -197,3 +197,11 @@ def test_of_several_the_one_with_all_classes_decides():
         InputError, match=r"data: labels MCI are not among the classes \('AD', 'CN'\) of the classifier"
     ):
         numbered_alike({"data": few}, ("AD", "CN"), "the classifier")
+
+
+@pytest.mark.parametrize("text", ["Unknown", "unk", "missing", "Not available", "TBD"])
+def test_a_class_that_may_be_a_missing_label_is_said_aloud(text):
+    with pytest.warns(CfxWarning, match=f"hold '{text}', which may say that there is no label"):
+        encode(["AD", "CN", text], (), "label")
+    names = ("AD", "CN", text)
+    assert encode(["AD", "CN", text], names, "label")[0].tolist() == [0, 1, 2]

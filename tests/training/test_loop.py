@@ -472,3 +472,16 @@ def test_numbers_with_gaps_are_no_classes_until_they_are_named(tmp_path, labels,
     named = data | {"classes": [str(label) for label in labels]}
     train(toy_config(tmp_path / "run", "classifier", data=named, **run))
     assert load_network(tmp_path / "run/checkpoint").state_dict()["head.weight"].shape[0] == 2
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_names_of_the_validation_beside_numbers_are_numbered_by_the_user_alone(tmp_path, lazy):
+    data = written(tmp_path, "train", ["0", "1", "2"] * 4) | {"lazy": lazy}
+    other = written(tmp_path, "val", ["CN", "MCI"] * 2)
+    with pytest.raises(InputError, match=r"validation: expected labels that are numbers, as those of data, got names"):
+        cohorts(toy_config(tmp_path, "classifier", data=data, validation=other))
+    named = other | {"classes": ["AD", "CN", "MCI"]}
+    _, held = cohorts(toy_config(tmp_path, "classifier", data=data, validation=named))
+    assert held.y.tolist() == [1, 2] * 2
+    numbers = written(tmp_path, "numbers", ["1", "2", "0", "1"])
+    assert cohorts(toy_config(tmp_path, "classifier", data=data, validation=numbers))[1].y.tolist() == [1, 2, 0, 1]
