@@ -31,10 +31,17 @@ MISSING = frozenset(
 SUBJECTS = (SUBJECT, "subjectid", "participantid", "patientid")
 """Columns that say whose an image is where no other is named, without capitals and signs; the first that is there."""
 
+_WHOSE = frozenset(
+    ("patient", "patientname", "patientno", "patientnr", "patientnumber", "idpatient", "ptid", "ptno", "pid", "rid",
+     "mrn", "sub", "subid", "subj", "subjid", "subjectno", "subjectnumber", "participant", "person", "personid",
+     "individual", "individualid", "animal", "animalid", "caseid", "eid", "id")
+)  # fmt: skip
+"""Columns that probably say whose an image is, likewise."""
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # as Excel saves "Unicode text"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MANGLED = re.compile(r"[+-]?\d+(,\d+|([.,]\d+)?\s*%)")  # 70,5 or 12 %
-_MEASURED = re.compile(r"[+-]?\d+([.,]\d+)?\s+[A-Za-z]{1,6}")  # 70 y, but also 3 T, of which there are few
+_UNITS = r"\s+[A-Za-z]{1,6}|[yY](rs?|ears?)?|[mM](o|onths?)?|[wWdD]|kg|g|mg|cm|mm|ml"
+_MEASURED = re.compile(rf"[+-]?\d+([.,]\d+)?({_UNITS})")  # 70 y, 071Y, but also 3 T, of which there are few
 _FEW = 10  # texts, where any repeats, are categories
 _EXACT = 2**53  # whole numbers up to here are themselves as float64
 
@@ -164,6 +171,8 @@ class Table:
         if subject is not None and subject not in self.columns:
             raise InputError(f"subject: no column {subject!r} in {self.path}; it has {some(self.columns, 40)}")
         whose = subject or self._subjects(without)
+        if whose is None:
+            self._doubt_subjects(without)
         found: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
         for name, cells in self.columns.items():
             if name == whose:
@@ -177,8 +186,18 @@ class Table:
 
     def _subjects(self, without: Sequence[str]) -> str | None:
         """The column that says whose an image is by its name."""
-        known = {re.sub(r"[\W_]", "", name).lower(): name for name in reversed(self.columns) if name not in without}
+        known = {_plain(name): name for name in reversed(self.columns) if name not in without}
         return next((known[name] for name in SUBJECTS if name in known), None)
+
+    def _doubt_subjects(self, without: Sequence[str]) -> None:
+        """Say which columns may say whose an image is, where rows share their texts; two texts are patient or not."""
+        for name in [name for name in self.columns if _plain(name) in _WHOSE and name not in without]:
+            present = [cell for cell in self.columns[name] if not missing(cell)]
+            if 2 < len(set(present)) < len(present):
+                self._warn(
+                    f"column {name!r} has {len(set(present))} different texts in {len(present)} rows; if it says whose "
+                    f"an image is, give `subject: {name}`, or images of one subject are held out and trained on"
+                )
 
     def _covariate(self, name: str, cells: Sequence[str]) -> tuple[Tensor, tuple[str, ...]] | None:
         """The numbers of a column and what they stand for, or None where it is no covariate."""
@@ -212,6 +231,11 @@ class Table:
 
     def _warn(self, message: str) -> None:
         warnings.warn(f"{self.path}: {message}", CfxWarning, stacklevel=2)
+
+
+def _plain(name: str) -> str:
+    """The name of a column without capitals and signs."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def _text(path: Path) -> str:

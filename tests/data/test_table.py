@@ -215,3 +215,28 @@ def test_rows_without_text_and_columns_without_name_do_not_count(tmp_path):
 def test_long_lists_are_cut_and_counted():
     assert some(range(3)) == "0, 1, 2"
     assert some((i for i in range(20)), most=2) == "0, 1, ... 20 in all"
+
+
+@pytest.mark.parametrize("name", ["patient", "PTID", "RID", "mrn", "Person ID", "id"])
+def test_a_column_that_probably_says_whose_an_image_is_asks_to_be_named(tmp_path, name):
+    table = read(tmp_path, f"file,{name}\n" + "".join(f"{i}.png,p{i // 2}\n" for i in range(8)))
+    with pytest.warns(CfxWarning, match=f"column '{name}' has 4 different texts in 8 rows; .*`subject: {name}`"):
+        table.covariates(["file"])
+    table.covariates(["file"], subject=name)
+    table.covariates(["file", name])
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("id", "abcdefgh"), ("patient", "01010101"), ("patient", "abcdefg-"), ("site", "aabbccdd"), ("age", "66778899")],
+)
+def test_columns_of_something_else_ask_for_nothing(tmp_path, name, cells):
+    table = read(tmp_path, f"file,{name}\n" + "".join(f"{i}.png,{cell}\n" for i, cell in enumerate(cells)))
+    table.covariates(["file"])
+
+
+@pytest.mark.parametrize("unit", ["y", "Y", "yrs", " years", "kg", "mm"])
+def test_numbers_with_a_unit_are_not_left_out_in_silence(tmp_path, unit):
+    table = read(tmp_path, "file,age\n" + "".join(f"{i}.png,{60 + i}{unit}\n" for i in range(6)))
+    with pytest.warns(CfxWarning, match="column 'age' is left out: expected numbers such as 70.5"):
+        assert "age" not in table.covariates(["file"]).columns
