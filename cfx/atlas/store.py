@@ -34,6 +34,7 @@ from cfx.atlas.reading import FAILURES, Reader, runs
 from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError, InputError
 from cfx.core.rows import Rows
+from cfx.runtime.files import resolved
 
 Exists = Literal["refuse", "resume", "overwrite"]
 R = TypeVar("R", bound=Rows)
@@ -68,7 +69,7 @@ class Atlas(Generic[R]):
             AtlasError: there is no atlas at `path`, its metadata is damaged or of another schema, or it holds results
                 of another class.
         """
-        self.path = Path(path)
+        self.path = resolved(path)
         try:
             self._group = zarr.open_group(self.path, mode="r+", zarr_format=3, use_consolidated=False)
             self.attributes: dict[str, Any] = dict(self._group.attrs)
@@ -123,7 +124,7 @@ class Atlas(Generic[R]):
             InputError: a result without a column `row`, repeated rows, other than one id a row, attributes that are not
                 JSON, or another word for `exists`.
         """
-        target = Path(path)
+        target = resolved(path)
         table = _table(like, cohort)
         order, names = _order(rows, ids)
         root = _attributes(like, cohort, attributes, fingerprint) | {"cfx_arrays": sorted(table)}
@@ -332,7 +333,7 @@ def check_path(path: str | os.PathLike[str], exists: Exists = "refuse") -> None:
     """
     if exists not in get_args(Exists):
         raise InputError(f"exists: expected one of {list(get_args(Exists))}, got {exists!r}")
-    target = Path(path)
+    target = resolved(path)
     if target.exists():
         if exists == "refuse":
             raise AtlasError(f"{target}: exists; choose another path, or ask to resume or overwrite it")

@@ -1,7 +1,6 @@
 """Tensors back to files, so that a counterfactual opens beside the original in any viewer."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from cfx.core.errors import InputError
+from cfx.runtime.files import resolved
 
 
 def to_nifti(
@@ -33,7 +33,7 @@ def to_nifti(
     """
     import nibabel
 
-    path = Path(os.path.expandvars(path)).expanduser()
+    path = resolved(path)
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"path: expected a name that ends in .nii or .nii.gz, got {path.name}")
     if x.ndim not in (3, 4):

@@ -35,7 +35,7 @@ from cfx.report.cards import (
 from cfx.report.identity import identity
 from cfx.report.numbers import number
 from cfx.report.words import Tally, directions, sentences, tiles
-from cfx.runtime.files import write_whole
+from cfx.runtime.files import resolved, write_whole
 from cfx.runtime.folder import Scalar, flatten
 
 LINES = 2000
@@ -195,8 +195,9 @@ def write_report(
         bar=images.colour_bar(),
         **_known(every, inputs, tally),
     )
-    write_whole(Path(path), text.encode())
-    return Path(path)
+    target = resolved(path)
+    write_whole(target, text.encode())
+    return target
 
 
 def _known(every: Counterfactuals, cohort: Cohort | None, tally: Tally) -> dict[str, bool | int]:

@@ -17,6 +17,11 @@ from torch import Tensor
 from cfx.core.errors import CfxError, CheckpointError
 
 
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """A path with `~` and `$NAME` put in; what is no user's home and no variable stays as it is."""
+    return Path(os.path.expandvars(os.path.expanduser(path)))
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as stream:

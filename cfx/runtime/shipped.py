@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from cfx.runtime.files import resolved
+
 _PACKAGE = Path(__file__).parent.parent
 PLACES = (
     _PACKAGE / "shipped",  # in a wheel, see pyproject.toml
@@ -13,7 +15,7 @@ PLACES = (
 
 def located(path: str | Path) -> Path:
     """A path as it is, or, where there is nothing and it is the bare name of something shipped, where that lies."""
-    path = Path(path)
+    path = resolved(path)
     if path.exists() or len(path.parts) != 1:
         return path
     return next((place / path for place in PLACES if (place / path).exists()), path)

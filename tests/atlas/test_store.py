@@ -111,6 +111,15 @@ def test_round_trip_is_bit_for_bit(tmp_path: Path, space: tuple[int, ...], oracl
     assert {key: atlas.attributes[key] for key in expected} == expected
 
 
+def test_home_is_put_into_paths(tmp_path: Path, result: Counterfactuals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_atlas("~/a.zarr", result)
+    assert (tmp_path / "a.zarr").is_dir()
+    assert len(read_atlas("~/a.zarr").x) == len(result.x)
+    with pytest.raises(AtlasError, match="exists"):
+        check_path("~/a.zarr")
+
+
 def test_one_row_of_zeros(tmp_path: Path, result: Counterfactuals) -> None:
     """Values that equal the fill value are on disk like any other."""
     assert_same(result[:1], write_atlas(tmp_path / "a", result[:1]).read())

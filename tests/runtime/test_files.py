@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from cfx.runtime.files import (
     digest,
     fingerprint,
     read_tensors,
+    resolved,
     sha256,
     write_tensors,
     write_whole,
@@ -129,3 +131,16 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
         write_whole(tmp_path / "plain" / "file", "text")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "plain"]
     assert (tmp_path / "plain").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("~/runs/x", "/home/me/runs/x"), ("$STORE/x", "/data/x"), ("${STORE}/x", "/data/x"), ("a/~b", "a/~b"),
+        ("$NOBODY_SET_THIS/x", "$NOBODY_SET_THIS/x"), ("/abs/x", "/abs/x"), (Path("x"), "x"),
+    ],
+)  # fmt: skip
+def test_home_and_variables_are_put_into_paths_and_nothing_else(monkeypatch, path, found):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("STORE", "/data")
+    assert resolved(path) == Path(found)

@@ -34,3 +34,8 @@ def test_a_wheel_goes_before_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "PLACES", places)
     assert shipped.located("net") == tmp_path / "wheel/net"
     assert shipped.names() == ["net"]
+
+
+def test_home_is_put_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert shipped.located("~/net") == tmp_path / "net"
