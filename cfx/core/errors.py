@@ -38,6 +38,8 @@ def in_one_line(error: BaseException) -> str:
     text = str(error).strip()
     if "Traceback of TorchScript" in text:
         text = text.splitlines()[-1]
+    if isinstance(error, KeyError):  # whose text is the key alone
+        text = f"KeyError: {text}"
     return shorten(text, _LONGEST, placeholder=" ...") or type(error).__name__
 
 

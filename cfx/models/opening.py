@@ -183,6 +183,8 @@ def _imported(spec: NetworkSpec, role: str) -> nn.Module:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{role}: expected {name} in the module {module}, {in_one_line(error)}") from error
+    except Exception as error:
+        raise InputError(f"{role}: the module {module} failed when imported: {in_one_line(error)}") from error
     if not isinstance(found, nn.Module):
         found = _called(found, spec, role)
     if not isinstance(found, nn.Module):

@@ -160,8 +160,15 @@ def _two_layers(width: int, out: int) -> nn.Module:
 
 
 def staged(network: nn.Module) -> Staged:
-    """The classifier inside a network that may be wrapped for distribution."""
-    return next(m for m in network.modules() if isinstance(m, Staged))
+    """The classifier inside a network that may be wrapped for distribution.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = next((m for m in network.modules() if isinstance(m, Staged)), None)
+    if found is None:
+        raise InputError("network: expected one whose pooled features an adversary can read (cnn, convnext, densenet)")
+    return found
 
 
 @contextmanager

@@ -117,9 +117,13 @@ class ClassifierObjective:
         return loss + penalty, scores | more
 
     def _look(self, network: nn.Module, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:
-        """Logits and pooled features of a batch as it is seen in training."""
+        """Logits of a batch as it is seen in training, and its pooled features where an adversary reads them."""
+        x = augment(self.config, self.remedy.shown(batch))
+        if self.remedy.adversary is None:
+            logits = network(x)
+            return logits, logits.new_zeros(len(logits), 0)
         with pooled(network) as features:
-            logits = network(augment(self.config, self.remedy.shown(batch)))
+            logits = network(x)
         return logits, features[0]
 
     def _entropy(self, logits: Float[Tensor, "b k"], y: Tensor, smoothing: float) -> Float[Tensor, " b"]:

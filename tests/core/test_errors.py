@@ -27,3 +27,11 @@ def test_warnings_of_cfx_are_heard_once_each_and_shown_as_ever():
         warnings.warn("of another", UserWarning, stacklevel=1)
     assert found == ["first", "second"]
     assert [str(warning.message) for warning in shown] == ["first", "second", "first", "of another"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(KeyError("size"), "KeyError: 'size'"), (ValueError("a\n  b"), "a b"), (AssertionError(), "AssertionError")],
+)
+def test_an_error_in_one_line_says_what_it_is(error, text):
+    assert errors.in_one_line(error) == text

@@ -243,3 +243,21 @@ def test_in_python_too_findings_are_no_classes(tmp_path):
         Judge(network, "scan")
     assert Judge(Finding(network, 2)).logits(x).shape == (2, 2)
     assert Judge(load(tmp_path / "exclusive")).logits(x).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("raise RuntimeError('no weights here')", "no weights here"),
+        ("x = (", "was never closed"),
+        ("{}['size']", "KeyError: 'size'"),
+        ("undefined", "name 'undefined' is not defined"),
+    ],
+)
+def test_a_module_that_fails_when_imported_is_one_line(tmp_path, monkeypatch, text, words):
+    (tmp_path / "fails_when_imported.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="classifier: the module fails_when_imported failed when imported: ") as caught:
+        open_network("fails_when_imported:make")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

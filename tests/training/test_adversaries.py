@@ -136,3 +136,14 @@ def test_both_are_adversaries():
     every = [Reversal(cohort.y, 1.0, 10), decorrelation(cohort, cohort.covariates["c"], 1.0)]
     assert all(isinstance(each, Adversary) for each in every)
     assert [each.network(5)(torch.zeros(4, 5)).shape for each in every] == [(4, 2)] * 2
+
+
+def test_only_an_adversary_needs_a_network_whose_features_it_can_read(tmp_path):
+    config = toy_config(tmp_path, "classifier", network={"name": "monai-densenet121"}, batch_size=4)
+    cohort = toy_cohort(4, space=(32, 32))
+    objective = make_objective(config, cohort)
+    networks = objective.players()
+    loss, _ = objective.loss("main", networks, whole_batch(cohort, 0, 0, CPU))
+    assert loss.isfinite()
+    with pytest.raises(InputError, match="network: expected one whose pooled features an adversary can read"):
+        staged(networks["main"])
