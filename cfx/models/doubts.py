@@ -9,7 +9,7 @@ that names the evidence, the likely causes and the next step. Real data must sta
     findings        labels of several findings an image, with as many logits; or images of which all logits are well
                     below 0, beside others with a logit above. Cross-entropy leaves the sum of logits where it began,
                     about 0, because its gradient sums to 0 over classes; independent findings have no such sum.
-    range           no pixel below 0, and the generator, which knows [-1, 1], takes 2 x - 1 for likelier than x.
+    range           no pixel well below 0, and the generator, which knows [-1, 1], takes 2 x - 1 for likelier than x.
     competence      the skill on labelled images, (BA - c) / (1 - c) with balanced accuracy BA and c = 1 / k: 0 is
                     chance, 1 perfect, below 0 worse than chance.
 
@@ -45,6 +45,7 @@ _DECENT = 0.5  # skill that a classifier has to be shown to lack before anybody 
 _FEWEST = 8  # subjects from which the classifier is judged, rather than they
 _PUSHED, _PUSHES = 4, (0.1, 0.5, 2.0)  # images pushed along the gradient, and how far, in units of a pixel
 _MOVED = 0.6  # span of outputs from which staying inside [0, 1] is no chance
+_UNDERSHOOT = 0.05  # below 0 of images in [0, 1] that were interpolated
 _ROUNDING = 1e-3  # of the sum of probabilities, in half precision
 _FEW, _ABSENT = 4, -1.0  # images from which findings are told; a logit of a finding that is surely absent
 _MANY = 32  # images after which their labels are looked at, unless fewer will come
@@ -296,14 +297,15 @@ def of_range(x: Float[Tensor, "n c *space"], generator: object, device: torch.de
         device: Where it works.
     """
     low, high = (float(v) for v in x.aminmax())
-    if low < 0 or not isinstance(generator, Generative) or low == high:
+    if low < -_UNDERSHOOT or not isinstance(generator, Generative) or low == high:
         return None
     with at_rest(generator):
         mine, stretched = (_surprise(generator, v[:_PUSHED].to(device or v.device)) for v in (x, 2 * x - 1))
     if not stretched < mine:
         return None
+    none = "none" if low >= 0 else "hardly any"
     return (
-        f"x: expected images in [-1, 1], got values in [{low:.3g}, {high:.3g}] and none below 0, which the generator "
+        f"x: expected images in [-1, 1], got values in [{low:.3g}, {high:.3g}] and {none} below 0, which the generator "
         "finds unlikely; if they are in [0, 1], pass 2 * x - 1"
     )
 

@@ -206,6 +206,16 @@ def test_images_in_0_to_1_are_told_by_the_generator_alone():
     assert of_range((TOYS.x + 1) / 2, None) is None
 
 
+@pytest.mark.parametrize("below", [-0.004, -0.03])
+def test_unit_images_that_interpolation_took_below_0_are_seen(below):
+    x = (TOYS.x + 1) / 2
+    x[:, :, 0, 0] = below
+    assert "hardly any below 0" in of_range(x, ClassGaussian(MEANS))
+    bright = TOYS.x * 0.2 + 0.6
+    bright[:, :, 0, 0] = below
+    assert of_range(bright, ClassGaussian(MEANS * 0.2 + 0.6)) is None  # such are its images
+
+
 def test_blank_images_are_counted():
     x = TOYS.x.clone()
     x[2:4] = -1
