@@ -27,6 +27,10 @@ _LEFT_BEHIND = {
     "system volume information",
     "lost+found",
     "thumbs.db",
+    "thumbs",
+    "thumbnails",
+    "__pycache__",
+    "~snapshot",
 }
 _NO_IMAGE = frozenset(
     (".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml", ".html", ".htm",

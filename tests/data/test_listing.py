@@ -31,7 +31,16 @@ def ends(*suffixes):
 
 @pytest.mark.parametrize(
     "left",
-    [".ipynb_checkpoints/a-checkpoint.png", "AD/.hidden/b.png", "@eaDir/AD/a.png", "AD/.a.png", "#recycle/c.jpg"],
+    [
+        ".ipynb_checkpoints/a-checkpoint.png",
+        "AD/.hidden/b.png",
+        "@eaDir/AD/a.png",
+        "AD/.a.png",
+        "#recycle/c.jpg",
+        "Thumbnails/a.png",
+        "AD/thumbs/a.png",
+        "~snapshot/AD/a.png",
+    ],
 )
 def test_what_programs_leave_behind_is_counted_and_no_class(tmp_path, left):
     touched(tmp_path, "AD/a.png", "CN/b.png", left)
