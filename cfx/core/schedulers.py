@@ -44,7 +44,7 @@ MONAI = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
 
 _FOREIGN = (
     "sigma_data", "sigma_min", "sigma_max", "sigma_schedule", "shift", "snr_shift_scale", "snr", "scaler", "beta_min",
-    "beta_max", "entropy_bound", "num_vec_classes",
+    "beta_max", "entropy_bound", "num_vec_classes", "use_discrete_timesteps", "use_timestep_transform",
 )  # fmt: skip
 """Keys that only other families use; null where diffusers writes them for this one."""
 _SIGMOID_RANGE, _COSINE_OFFSET = 6.0, 8e-3

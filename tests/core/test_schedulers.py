@@ -50,6 +50,7 @@ def test_every_name_is_one_of_diffusers(name):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"num_train_timesteps": 1000, "use_discrete_timesteps": False}, "got the keys .*use_discrete_timesteps"),
         ({"sigma_data": 0.5, "sigma_min": 0.002, "prediction_type": "epsilon"}, "got the keys .*sigma_data"),
         ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "expected discrete time steps"),
         ({"_class_name": "EulerDiscreteScheduler", "sigma_max": 700.0}, "got the keys .*sigma_max"),
