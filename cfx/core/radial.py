@@ -101,6 +101,18 @@ def _look_up(maps: Float[Tensor, "n c poles azimuths"], p: Float[Tensor, "n d *s
     return F.grid_sample(maps, grid, mode="bilinear", align_corners=True).reshape(len(p), -1, *p.shape[2:])
 
 
+def check_pair(mask_a: Tensor, mask_b: Tensor) -> None:
+    """Refuse masks that do not go together.
+
+    Raises:
+        InputError: see `check_mask`; or masks of other shapes.
+    """
+    check_mask(mask_a, "mask_a")
+    check_mask(mask_b, "mask_b")
+    if mask_a.shape != mask_b.shape:
+        raise InputError(f"mask_b: expected the shape of mask_a {tuple(mask_a.shape)}, got {tuple(mask_b.shape)}")
+
+
 def transfer(mask_a: Bool[Tensor, "n 1 *space"], mask_b: Bool[Tensor, "n 1 *space"]) -> Float[Tensor, "n d *space"]:
     """Velocity v in voxels, in closed form, whose exp(v) pulls each body A into the shape of body B.
 
@@ -114,10 +126,7 @@ def transfer(mask_a: Bool[Tensor, "n 1 *space"], mask_b: Bool[Tensor, "n 1 *spac
     Raises:
         InputError: see `check_mask`; masks of other shapes; or a pair so far apart that their common centre is outside.
     """
-    check_mask(mask_a, "mask_a")
-    check_mask(mask_b, "mask_b")
-    if mask_a.shape != mask_b.shape:
-        raise InputError(f"mask_b: expected the shape of mask_a {tuple(mask_a.shape)}, got {tuple(mask_b.shape)}")
+    check_pair(mask_a, mask_b)
     c = (centroid(mask_a) + centroid(mask_b)) / 2
     r_a, r_b = (radii(m, c).clamp_min(1.0) for m in (mask_a, mask_b))
     r_a = r_b * (r_a / r_b).clamp(1 / _MOST, _MOST)

@@ -12,6 +12,9 @@ surfaces, and clipped it is, up to scale, the soft mask whose overlap Dice measu
 Where the Jacobian of exp(v) leaves [1/`LIMIT`, `LIMIT`], v is smoothed more, there alone: parts that the other shape
 does not have (a stump of the brain stem, a fissure) are given up instead of folded.
 
+Large volumes are refined inside the box around both bodies, where all forces are, and with levels of their own that
+leave a field more freedom; their field fades out beyond the box.
+
 `reshape` then interpolates the image once, by a cubic spline.
 """
 
@@ -39,22 +42,48 @@ EDGE = 2
 
 
 class _Level(NamedTuple):
-    """One scale of the refinement: voxels a cell, steps, band of the distances in voxels, smoothing in cells."""
+    """One scale of the refinement; lengths in cells unless said otherwise.
+
+    Attributes:
+        cell: Voxels a cell.
+        steps: How many.
+        band: Of the distances, in voxels.
+        sigma: Smoothing of a step.
+        elastic: Smoothing of v itself at each step.
+        wanted: Largest change of volume during the descent.
+        relaxed: Smoothing where it is more.
+        reach: Cells around a strained one that are smoothed with it.
+        euler: Longest way in one step of the exponential.
+    """
 
     cell: int
     steps: int
     band: float
-    sigma: float
+    sigma: float = 1.0
+    elastic: float = 0.4
+    wanted: float = 3.0
+    relaxed: float = 2.0
+    reach: float = 1.5
+    euler: float = 1.0
 
 
-_LEVELS = (_Level(4, 8, 6.0, 1.0), _Level(2, 10, 4.0, 1.0), _Level(1, 5, 2.0, 1.0))
+_LEVELS = (_Level(4, 8, 6.0), _Level(2, 10, 4.0), _Level(1, 5, 2.0))
+_LARGE = 64**3
+"""Voxels above which a volume has the levels below, which cost less and come nearer."""
+_LARGE_LEVELS = (
+    _Level(4, 8, 6.0, relaxed=1.0, reach=1.0),
+    _Level(2, 10, 4.0, wanted=4.5, relaxed=1.0, reach=1.0),
+    _Level(1, 4, 2.0, sigma=0.7, elastic=0.3, wanted=4.5, relaxed=1.0, reach=1.0, euler=2.0),
+)
 _COARSEST = 16  # cells: no level has fewer along an axis
 _START = 2.0  # voxels by which the closed form, rough where rays graze the surface, is smoothed
 _GAIN = 1.5  # smoothing weakens a step: it is made longer by this factor
-_ELASTIC = 0.4  # smoothing of v itself at each step, in cells
-_WANTED = 3.0  # largest change of volume during the descent, stricter than the limit of the result
-_RELAXED = 2.0  # smoothing, in cells, where it is more
-_REACH = 1.5  # cells around a strained one that are smoothed with it
+_RELAXED = 2.0  # voxels of smoothing at the end where the field is strained
+_REACH = 1.5  # voxels around a strained one that are smoothed with it; for large volumes 1
+_MARGIN = 4  # voxels around the bodies of a large volume inside which it is refined
+_MULTIPLE = 4  # voxels of which the sides of that box are a multiple where there is room: the coarsest cell
+_DECAY = 6.0  # voxels over which the field fades out beyond
+_INSIDE_LIMIT = 4.8  # stricter than the limit, for the box's exponential is a coarser one
 _FADE = 5.0  # voxels from a rigid part to where the field is free again
 _SPAN = 4  # voxels beyond a part that are continued from its rim: a spline's memory of them is 0.5 %
 _KNOWN = 1e-3  # share of a part at a place from which its value there is known
@@ -82,30 +111,73 @@ def match(
     """
     if rigid is not None and rigid.shape != mask_a.shape:
         raise InputError(f"rigid: expected the shape of mask_a {tuple(mask_a.shape)}, got {tuple(rigid.shape)}")
-    v = geometry.smooth(radial.transfer(mask_a, mask_b), _START)
-    s_a, s_b = signed_distance(mask_a), signed_distance(mask_b)
-    space = tuple(mask_a.shape[2:])
-    for level in _LEVELS:
+    radial.check_pair(mask_a, mask_b)
+    if mask_a.ndim == 5 and mask_a[0].numel() > _LARGE:
+        held = [None] * len(mask_a) if rigid is None else rigid.split(1)
+        rows = zip(mask_a.split(1), mask_b.split(1), held, strict=True)  # each has its own box
+        return torch.cat([_repair(_match_large(*row), reach=1.0) for row in rows])
+    return _repair(_refined(mask_a, mask_b, rigid, _usable(_LEVELS, mask_a)))
+
+
+def _match_large(a: Tensor, b: Tensor, rigid: Tensor | None) -> Float[Tensor, "1 d *space"]:
+    """The velocity of one pair, found in the box around both."""
+    box = _box(a | b if rigid is None else a | b | rigid)
+    inner = [m if m is None else m[:, :, *box] for m in (a, b, rigid)]
+    v = _refined(*inner, _usable(_LARGE_LEVELS, a))
+    return _faded_out(_repair(v, _INSIDE_LIMIT, reach=1.0, euler=1.0), box, tuple(a.shape[2:]))
+
+
+def _usable(levels: Sequence[_Level], mask: Tensor) -> list[_Level]:
+    """The levels that are not too coarse for the grid."""
+    return [level for level in levels if level.cell == 1 or min(mask.shape[2:]) // level.cell >= _COARSEST]
+
+
+def _box(mask: Tensor) -> tuple[slice, ...]:
+    """The smallest box around a mask with a margin, within the grid."""
+    sides = []
+    for axis in range(2, mask.ndim):
+        on = mask.movedim(axis, 0).flatten(1).any(1).nonzero().flatten()
+        start, stop = max(int(on[0]) - _MARGIN, 0), min(int(on[-1]) + 1 + _MARGIN, mask.shape[axis])
+        start = max(start - (start - stop) % _MULTIPLE, 0)
+        sides.append(slice(start, min(stop + (start - stop) % _MULTIPLE, mask.shape[axis])))
+    return tuple(sides)
+
+
+def _faded_out(v: Tensor, box: tuple[slice, ...], space: tuple[int, ...]) -> Float[Tensor, "1 d *space"]:
+    """The field of a box on the whole grid: its border continued, and less and less so further out."""
+    ends = [(side.start, n - side.stop) for side, n in zip(box, space, strict=True)]
+    v = F.pad(v, [n for pair in reversed(ends) for n in pair], mode="replicate")
+    for axis, side in enumerate(box, 2):
+        p = torch.arange(v.shape[axis]).to(v)
+        beyond = (side.start - p).clamp_min(0) + (p - side.stop + 1).clamp_min(0)
+        v = v * torch.exp(-((beyond / _DECAY) ** 2) / 2).view(-1, *[1] * (v.ndim - 1 - axis))
+    return v
+
+
+def _refined(a: Tensor, b: Tensor, rigid: Tensor | None, levels: Sequence[_Level]) -> Float[Tensor, "n d *space"]:
+    """The closed form, then one level after another."""
+    v = geometry.smooth(radial.transfer(a, b), _START)
+    s_a, s_b = signed_distance(a), signed_distance(b)
+    space = tuple(a.shape[2:])
+    for level in levels:
         grid = tuple(n // level.cell for n in space)
-        if level.cell > 1 and min(grid) < _COARSEST:
-            continue
         v = _descend(_means(s_a, grid), _means(s_b, grid), _rescale(v, grid), level)
         v = _rescale(v, space)
         v = v if rigid is None else _hold(v, rigid)
-    return _repair(v)
+    return v
 
 
 def _descend(s_a: Tensor, s_b: Tensor, v: Tensor, level: _Level) -> Tensor:
     """All steps of one level, in its cells; distances stay in voxels."""
     goal = s_b.clamp(-level.band, level.band) / level.cell
     for _ in range(level.steps):
-        u = geometry.exponential(v, largest_step=1.0)
+        u = geometry.exponential(v, largest_step=level.euler)
         moved = geometry.warp(s_a, u)
         miss = moved.clamp(-level.band, level.band) / level.cell - goal
         slope = geometry.gradient(moved) / level.cell
         force = -_GAIN * miss * slope / (slope.square().sum(1, keepdim=True) + miss.square() / 4 + 1e-3)
-        v = _relax(v + geometry.smooth(force, level.sigma), _strained(u, _WANTED))
-        v = geometry.smooth(v, _ELASTIC)
+        v = _relax(v + geometry.smooth(force, level.sigma), _strained(u, level.wanted), level.reach, level.relaxed)
+        v = geometry.smooth(v, level.elastic)
     return v
 
 
@@ -115,23 +187,23 @@ def _strained(u: Float[Tensor, "n d *space"], limit: float) -> Bool[Tensor, "n *
     return (j > limit) | (j < 1 / limit)
 
 
-def _relax(v: Tensor, where: Bool[Tensor, "n *cells"], wider: float = 1.0) -> Tensor:
-    """The field smoothed around some cells, unchanged away from them; `wider` scales both reach and smoothing."""
+def _relax(v: Tensor, where: Bool[Tensor, "n *cells"], reach: float, sigma: float) -> Tensor:
+    """The field smoothed around some cells, unchanged away from them."""
     if not where.any():
         return v
-    d, reach = v.shape[1], wider * _REACH
+    d = v.shape[1]
     spread = geometry.smooth(F.pad(where[:, None].to(v), [0, 1] * d), reach)
     near = (spread * (4 * reach) ** d).clamp(max=1)  # a single cell saturates to one and a half times the reach
-    return torch.lerp(v, geometry.smooth(v, wider * _RELAXED), near)
+    return torch.lerp(v, geometry.smooth(v, sigma), near)
 
 
-def _repair(v: Tensor) -> Tensor:
+def _repair(v: Tensor, limit: float = LIMIT, *, reach: float = _REACH, euler: float = 0.25) -> Tensor:
     """Relax, over wider and wider parts, until no cell of exp(v) is strained beyond the limit."""
     for k in range(_REPAIRS):
-        strained = _strained(geometry.exponential(v), LIMIT)
+        strained = _strained(geometry.exponential(v, largest_step=euler), limit)
         if not strained.any():
             break
-        v = _relax(v, strained, 1 + k / 4)
+        v = _relax(v, strained, (1 + k / 4) * reach, (1 + k / 4) * _RELAXED)
     return v
 
 
