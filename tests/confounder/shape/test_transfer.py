@@ -222,6 +222,23 @@ def test_volumes_go_through_the_same_pipeline():
     assert (out.back() - cohort.x[:1]).square().mean() < 0.03 * (out.x - cohort.x[:1]).square().mean()
 
 
+def test_large_volumes_are_carried_to_within_their_surface():
+    """Ellipsoids of other axes; a ramp stays a ramp within its range."""
+    space = (66, 72, 66)
+    p = geometry.identity(space, torch.zeros(())) - torch.tensor([32.5, 35.5, 32.5]).view(1, 3, 1, 1, 1)
+    axes = torch.tensor([[22.0, 26.0, 23.0], [25.0, 24.0, 21.0]]).view(2, 3, 1, 1, 1)
+    mask, donor = ((p / axes).square().sum(1, keepdim=True) <= 1).split(1)
+    x = torch.where(mask, p[:, :1] / 50, -1.0)
+    out = Transfer()(x, mask, donor)
+    assert out.ok.all()
+    assert out.dice.min() > 0.995
+    assert out.jacobian_min.min() > 0
+    inside = out.x[donor]
+    assert inside.min() >= x[mask].min() - 1e-6
+    assert inside.max() <= x[mask].max() + 1e-6
+    assert torch.corrcoef(torch.stack([inside, p[:, :1][donor]]))[0, 1] > 0.99
+
+
 def test_what_does_not_fit_is_refused_by_name(pair):
     x, mask, donor = pair
     call, deform = (inspect.unwrap(f) for f in (Transfer.__call__, Transfer.deform))
