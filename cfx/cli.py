@@ -58,8 +58,18 @@ def root(version: Version = False) -> None:
 
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train a network; any key of the file can be overridden: --optimizer.lr 3e-4."""
+    from cfx.commands.config import another_verb, read_for
+    from cfx.core.errors import CfxError
+    from cfx.runtime.config import split_overrides
     from cfx.training.__main__ import main
+    from cfx.training.config import TrainConfig
 
+    try:
+        if another_verb(TrainConfig, config) is not None:
+            read_for(TrainConfig, config, split_overrides(overrides or []))
+    except CfxError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
     raise typer.Exit(main([str(config), *(overrides or [])]))
 
 
@@ -157,14 +167,15 @@ def _fixed(verb: Verb) -> Callable[..., None]:
 
 def _run(verb: Verb, path: Path, overrides: Sequence[str], words: str) -> None:
     """Read the configuration, run, and print what the verb says, once; an error of cfx is one line and exit code 2."""
+    from cfx.commands.config import read_for
     from cfx.core.errors import CfxError
-    from cfx.runtime.config import read_as, split_overrides
+    from cfx.runtime.config import split_overrides
     from cfx.runtime.shares import is_main, leave
 
     try:
         with _warned():
             model, command = verb.load()
-            text = command(read_as(model, path, split_overrides(overrides)), words)
+            text = command(read_for(model, path, split_overrides(overrides)), words)
     except CfxError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

@@ -1,6 +1,7 @@
 """One audit, whole: a plan written and hashed, then networks, interventions, tests, and a folder with the verdict."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -8,7 +9,7 @@ from torch import nn
 
 from cfx.atlas import Atlas, write_atlas
 from cfx.commands.alike import alike, network_classes
-from cfx.confounder.audit import Audit, audit
+from cfx.confounder.audit import Audit, Ready, audit, ready
 from cfx.confounder.intervention import Intervention, Scores
 from cfx.confounder.plan import Plan
 from cfx.confounder.planted import simulated
@@ -75,11 +76,8 @@ def audit_run(config: AuditConfig) -> Audit:
     if (folder / "atlas.zarr").exists():
         Atlas(folder / "atlas.zarr", Scores)  # an audit replaces an older one, and nothing else
     sha = _written(config, folder)
-    cohort, exact = _images(config)
+    cohort, donors, exact = _images(config)
     shape = config.plan.confounder == "shape"
-    donors = load_cohort(config.donors) if shape and config.donors is not None else None
-    if not exact:
-        cohort, donors = alike(cohort, donors, _classes(config), beside="donors")
     found = audit(
         [network.to(accelerator.device) for network in _classifiers(config)],
         cohort,
@@ -134,14 +132,26 @@ def _classes(config: AuditConfig) -> tuple[str, ...]:
     return () if config.train.data is None else tuple(open_cohort(config.train.data).classes)
 
 
-def _images(config: AuditConfig) -> tuple[Cohort, Intervention | None]:
-    """The test images, and the exact intervention where the confounder is planted in them."""
+def ready_for(config: AuditConfig, networks: Sequence[nn.Module]) -> Ready:
+    """What an audit measures, checked, with these networks in memory.
+
+    Raises:
+        InputError: images, plan and networks that do not go together.
+    """
+    cohort, donors, exact = _images(config)
+    shape = config.plan.confounder == "shape"
+    return ready(networks, cohort, config.plan, donors, None if shape else exact, exact if shape else None)
+
+
+def _images(config: AuditConfig) -> tuple[Cohort, Cohort | None, Intervention | None]:
+    """The test images, the donors, and the exact intervention where the confounder is planted in the images."""
     plan, data = config.plan, config.data
+    donors = load_cohort(config.donors) if plan.confounder == "shape" and config.donors is not None else None
     if isinstance(data, BrainConfig) and plan.confounder in {c.kind for c in data.confounders}:
         toggle, cohort = simulated(data, plan.confounder, doses=plan.doses)
-        return cohort, toggle
+        return cohort, donors, toggle
     if plan.confounder == "shape":
-        return load_cohort(data), None
+        return *alike(load_cohort(data), donors, _classes(config), beside="donors"), None
     raise InputError(
         f"plan.confounder: expected shape, or an object planted in a simulated cohort, got {plan.confounder!r}; "
         "for your own pairs of images with and without it use cfx.audit with a cfx.confounder.planted.Toggle"

@@ -6,22 +6,23 @@ Images are read, networks asked, one step or row timed; nothing is written.
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
-import yaml
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 
-from cfx.commands.config import configs
-from cfx.commands.explain import ExplainConfig
+from cfx.commands.audit import AuditConfig, ready_for
+from cfx.commands.config import verb_of
+from cfx.commands.explain import ExplainConfig, images_of, task_of
 from cfx.core.cohort import Cohort, Source, subjects
-from cfx.core.errors import CfxWarning, InputError
-from cfx.counterfactual.registry import build_method, check_generator
+from cfx.core.denoiser import Generative, Latent
+from cfx.core.errors import CfxError, CfxWarning, InputError
 from cfx.data import open_cohort
 from cfx.models.doubts import Doubts, competence
 from cfx.models.judge import Judge
 from cfx.models.opening import Described, Role, open_network
+from cfx.models.running import ask, at_rest
 from cfx.runtime.config import RunConfig, read_as
 from cfx.training.config import TrainConfig
 from cfx.training.loop import rehearse
@@ -43,7 +44,7 @@ def check(path: Path, overrides: Mapping[str, str]) -> tuple[str, list[str]]:
     Raises:
         CfxError: what would stop the run.
     """
-    verb, model = _verb(path)
+    verb, model = verb_of(path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CfxWarning)
         lines = list(_looked(verb, read_as(model, path, overrides)))
@@ -51,39 +52,101 @@ def check(path: Path, overrides: Mapping[str, str]) -> tuple[str, list[str]]:
     return "\n".join(f"{name:<12}{words}" for name, words in lines), problems
 
 
-def _verb(path: Path) -> tuple[str, type[RunConfig]]:
-    """Which verb a file is for: the one that knows most of its keys."""
-    try:
-        keys = set(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise InputError(f"config {path}: expected a YAML file of keys, {error}") from error
-
-    def fit(model: type[BaseModel]) -> tuple[int, int]:
-        """Keys that it does not know, and keys that it would miss; the fewer the better."""
-        missed = [name for name, f in model.model_fields.items() if f.is_required() and name not in keys]
-        return len(keys - model.model_fields.keys()), len(missed)
-
-    return min(configs(), key=lambda pair: fit(pair[1]))
-
-
 def _looked(verb: str, config: RunConfig) -> Iterator[tuple[str, str]]:
     """What was looked at, in words, one thing after another."""
     yield "verb", f"cfx {verb}"
-    found = {}
-    for name in _IMAGES:
-        if isinstance(getattr(config, name, None), BaseModel):
-            found[name] = open_cohort(getattr(config, name))
-            yield name, _images(found[name])
-    networks: dict[str, nn.Module] = {}
-    for name, role, described in _named(config):
-        networks[name] = open_network(described, role)
-        yield name, _network(networks[name])
+    found, networks = _opened(config)
+    yield from ((name, _images(source)) for name, source in found.items())
+    yield from ((name, _network(network)) for name, network in networks.items())
     if isinstance(config, TrainConfig):
         yield from _training(config)
     for name in (n for n in networks if n.startswith("classifier") and "data" in found):
         yield "accuracy", _accuracy(networks[name], networks.get("generator"), found)
     if isinstance(config, ExplainConfig):
-        check_generator(build_method(config.method), networks.get("generator"))
+        yield "to explain", _explanation(config, found["data"], networks)
+    if isinstance(config, AuditConfig) and config.classifiers:
+        yield "to audit", _audit(config, list(networks.values()))
+
+
+def _opened(config: RunConfig) -> tuple[dict[str, Source], dict[str, nn.Module]]:
+    """The images and the networks that a configuration names.
+
+    Raises:
+        CfxError: what cannot be opened, all of it in one message.
+    """
+    found, networks, faults = dict[str, Source](), dict[str, nn.Module](), list[CfxError]()
+    for name in _IMAGES:
+        if isinstance(getattr(config, name, None), BaseModel):
+            try:
+                found[name] = open_cohort(getattr(config, name))
+            except CfxError as error:
+                faults.append(error)
+    for name, role, described in _named(config):
+        try:
+            networks[name] = open_network(described, role)
+        except CfxError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise InputError("; ".join(map(str, faults)))
+    return found, networks
+
+
+def _explanation(config: ExplainConfig, data: Source, networks: Mapping[str, Any]) -> str:
+    """How many images would be explained, once all that a run checks before its first image is right.
+
+    Raises:
+        InputError: networks, images, target or reference that do not go together.
+    """
+    source, reference = images_of(config, data)
+    tasks = [task_of(config, depth, source, reference, networks) for depth in config.depths]
+    blanks = [task.checked(torch.device("cpu")) for task in tasks]
+    _doubt_oracle(blanks[0].probs_before, blanks[0].oracle_probs_before)
+    if isinstance(networks.get("generator"), Generative):
+        _denoise(networks["generator"], source[[0]].x)
+    return f"{len(source)} images by {config.method}, {' and '.join(config.depths)}"
+
+
+def _doubt_oracle(own: Tensor, other: Tensor | None) -> None:
+    """Warn of an oracle of other classes than the classifier."""
+    if other is not None and other.shape[1] != own.shape[1]:
+        warnings.warn(
+            f"oracle: expected the {own.shape[1]} classes of the classifier in the same order, got "
+            f"{other.shape[1]}; its judgement of an edit compares their numbers",
+            CfxWarning,
+            stacklevel=2,
+        )
+
+
+@torch.no_grad()
+def _denoise(generator: Any, x: Tensor) -> None:  # noqa: ANN401 - a generator is more than a module
+    """Have a generator denoise one image at the highest level of noise.
+
+    Raises:
+        InputError: it cannot take such images.
+    """
+
+    def denoised(v: Tensor) -> Tensor:
+        z = generator.encode(v) if isinstance(generator, Latent) else v
+        mean: Tensor = generator(z, generator.schedule.T).mean
+        return generator.decode(mean) if isinstance(generator, Latent) else mean
+
+    try:
+        with at_rest(generator):
+            ask(denoised, x)
+    except InputError as error:
+        raise InputError(f"generator: {error}") from error
+
+
+def _audit(config: AuditConfig, networks: list[nn.Module]) -> str:
+    """How many images would be audited, once all that an audit checks before it measures is right.
+
+    Raises:
+        InputError: images, plan and networks that do not go together.
+    """
+    ready = ready_for(config, networks)
+    return f"{len(ready.images)} images for {config.plan.confounder} in {len(networks)} networks"
 
 
 def _named(config: RunConfig) -> Iterator[tuple[str, Role, Described]]:

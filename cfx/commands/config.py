@@ -1,11 +1,15 @@
 """Every key of every configuration, as `cfx config` prints it and `make docs` writes it to docs/configuration.md."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+
+from pydantic import BaseModel
 
 from cfx.commands.registry import BENCHES, VERBS, Verb
 from cfx.core.errors import InputError
-from cfx.runtime.config import RunConfig
+from cfx.runtime.config import Config, RunConfig, read_as, read_yaml
 from cfx.runtime.reference import reference
 
 CONFIGS: dict[str, Verb | None] = {
@@ -14,6 +18,8 @@ CONFIGS: dict[str, Verb | None] = {
     **{f"bench {name}": verb for name, verb in BENCHES.items()},
 }
 """Every verb that reads a configuration of its own; training is a room's, not a command's."""
+
+_LONGEST = 240  # characters of the faults of a file that is another verb's
 
 _HEAD = """\
 # Configuration
@@ -52,3 +58,48 @@ def model(name: str) -> type[RunConfig]:
 def configs() -> list[tuple[str, type[RunConfig]]]:
     """Every verb with the class of its configuration."""
     return [(name, model(name)) for name in CONFIGS]
+
+
+def verb_of(path: Path) -> tuple[str, type[RunConfig]]:
+    """Which verb a file is for: the one that knows most of its keys.
+
+    Raises:
+        InputError: no such file, or no YAML of keys.
+    """
+    keys = set(read_yaml(path))
+    return min(configs(), key=lambda pair: _misfit(pair[1], keys))
+
+
+def read_for(model: type[Config], path: Path, overrides: Mapping[str, str] | None = None) -> Config:
+    """As `read_as`, which says besides that a file is one for another verb, if it is.
+
+    Raises:
+        InputError: as `read_as`.
+    """
+    try:
+        return read_as(model, path, overrides)
+    except InputError as error:
+        if (verb := another_verb(model, path)) is None:
+            raise
+        faults = shorten(str(error).removeprefix(f"config {path}: "), _LONGEST, placeholder=" ...")
+        said = f"this looks like a file for cfx {verb}: cfx {verb} {path}"
+        raise InputError(f"config {path}: {said}; for this command: {faults}") from error
+
+
+def another_verb(model: type[BaseModel], path: Path) -> str | None:
+    """The verb that knows more of the keys of a file than the one it was given to; None where none does."""
+    try:
+        keys = set(read_yaml(path))
+    except InputError:
+        return None
+    unknown, _ = _misfit(model, keys)
+    if not unknown:
+        return None
+    verb, best = verb_of(path)
+    return verb if _misfit(best, keys)[0] < unknown else None
+
+
+def _misfit(model: type[BaseModel], keys: set[str]) -> tuple[int, int]:
+    """Keys that a configuration does not know, and keys that it would miss; the fewer the better."""
+    missed = [name for name, f in model.model_fields.items() if f.is_required() and name not in keys]
+    return len(keys - model.model_fields.keys()), len(missed)

@@ -63,8 +63,8 @@ class ExplainConfig(RunConfig):
     """Depths to run; the first is the one in the atlas and the report, others are printed beside it."""
     method: str = "minimal"
     """Name of the method (`cfx.counterfactual.METHODS`)."""
-    target: int | None = None
-    """Class to reach; by default the most probable one besides the predicted."""
+    target: int | str | None = None
+    """Class to reach, by number or by name; by default the most probable one besides the predicted."""
     rows: int | None = Field(default=None, ge=1)
     """Explain this many of the first images; None explains all."""
     seed: int = Field(default=0, ge=0)
@@ -113,10 +113,7 @@ class _Run:
         self.generator = self._opened(config.generator, "generator")
         self.classifier = self._opened(config.classifier, "classifier")
         self.oracle = self._opened(config.oracle, "oracle")
-        classes = network_classes({"classifier": config.classifier, "oracle": config.oracle})
-        reference = None if config.reference is None else load_cohort(config.reference)
-        source, self.reference = alike(open_cohort(config.data), reference, classes)
-        self.source: Source = source if config.rows is None else part(source, slice(config.rows))
+        self.source, self.reference = images_of(config, open_cohort(config.data))
         self.distance = _distance(self.oracle, config.oracle)
 
     def _opened(self, network: Network | None, role: Role) -> Any:  # noqa: ANN401 - a generator is more than a module
@@ -161,10 +158,8 @@ class _Run:
     def explained(self, depth: Depth, path: Path, metrics: Path) -> tuple[Atlas[Counterfactuals], Mapping[str, Tensor]]:
         """All rows at one depth, in an atlas, and what was measured of each, in another and here."""
         config, accelerator = self.config, self.accelerator
-        task = Task(
-            self.source, self.classifier, self.generator, self.method, depth, config.target, self.reference,
-            self.oracle, None, config.seed, even(len(self.source), config.batch_size),
-        )  # fmt: skip
+        networks = {"classifier": self.classifier, "generator": self.generator, "oracle": self.oracle}
+        task = task_of(config, depth, self.source, self.reference, networks)
         with together(accelerator):
             atlas = open_atlas(
                 path, task, accelerator, fingerprint=self.prints,
@@ -201,6 +196,47 @@ class _Run:
         there = atlas.read(atlas.rows[:_NULL_ROWS])
         drift = null_drift(there, self.classifier, self.generator, self.method, cycles=1)
         return {"null_edit_error": float(drift.max())}
+
+
+def images_of(config: ExplainConfig, source: Source) -> tuple[Source, Cohort | None]:
+    """The images that a run explains and its reference, both numbered by the classes of the networks.
+
+    Args:
+        config: The run.
+        source: All images of `config.data`.
+
+    Raises:
+        InputError: as `network_classes` and `alike`, or a reference of another shape.
+    """
+    reference = None if config.reference is None else load_cohort(config.reference)
+    if reference is not None and tuple(reference.shape) != tuple(source.shape):
+        wanted, came = (" x ".join(map(str, of.shape)) for of in (source, reference))
+        raise InputError(f"reference: expected images of the shape of data, {wanted}, got {came}")
+    source, reference = alike(source, reference, _classes(config))
+    return (source if config.rows is None else part(source, slice(config.rows))), reference
+
+
+def task_of(
+    config: ExplainConfig, depth: Depth, source: Source, reference: Cohort | None, networks: Mapping[str, Any]
+) -> Task:
+    """What a run does at one depth, with the images of `images_of` and its networks, opened, by their keys."""
+    classifier, generator, oracle = networks["classifier"], networks.get("generator"), networks.get("oracle")
+    return Task(
+        source, classifier, generator, build_method(config.method), depth, _target(config), reference, oracle, None,
+        config.seed, even(len(source), config.batch_size),
+    )  # fmt: skip
+
+
+def _classes(config: ExplainConfig) -> tuple[str, ...]:
+    """Names of the classes in label order, as far as the networks name any."""
+    return network_classes({"classifier": config.classifier, "oracle": config.oracle})
+
+
+def _target(config: ExplainConfig) -> int | str | None:
+    """The class to reach, by number where the networks name it; other names are those of the images."""
+    classes = _classes(config)
+    named = isinstance(config.target, str) and config.target in classes
+    return classes.index(str(config.target)) if named else config.target
 
 
 def _distance(oracle: nn.Module | None, network: Network | None) -> FeatureDistance | None:

@@ -40,7 +40,7 @@ class Task:
         generator: What the method generates with.
         method: The method.
         depth: How far it goes.
-        target: Class to reach; None for the most probable one besides the predicted.
+        target: Class to reach, by number or name; None for the most probable one besides the predicted.
         reference: Labelled images that set the typical margins, or None.
         oracle: Independent classifier, or None.
         reviewer: Diffusion model that reviews; None for the generator.
@@ -53,7 +53,7 @@ class Task:
     generator: Generative | Vae | None
     method: Method
     depth: Depth
-    target: int | None
+    target: int | str | None
     reference: Cohort | None
     oracle: nn.Module | None
     reviewer: Generative | None
@@ -67,6 +67,15 @@ class Task:
             reference=self.reference, oracle=self.oracle, method=self.method, reviewer=self.reviewer, seed=self.seed,
             progress=progress, device=device,
         )  # fmt: skip
+
+    def checked(self, device: torch.device) -> Counterfactuals:
+        """A result of no rows, which says what an atlas of this task will hold, once all that it needs is there.
+
+        Raises:
+            InputError: as `explain`: networks, images, target or reference that do not go together.
+        """
+        self.batches([], device, False)
+        return self.blank(device)
 
     def blank(self, device: torch.device) -> Counterfactuals:
         """A result of no rows, which says what an atlas of this task will hold."""
@@ -100,8 +109,7 @@ def open_atlas(
     Raises:
         InputError, AtlasError: as `explain` and `Atlas.create`.
     """
-    blank, source = task.blank(accelerator.device), task.source
-    task.batches([], accelerator.device, False)  # whatever is wrong with it is found before anything is replaced
+    blank, source = task.checked(accelerator.device), task.source  # before anything is replaced
     with together(accelerator):
         if accelerator.is_main_process:
             Atlas.create(

@@ -108,16 +108,8 @@ def audit(
             with non-finite logits.
         CfxError: another process failed.
     """
-    networks, images = _several(classifiers), _read(cohort)
-    plan.check_networks(len(networks))
-    if len({id(f) for f in networks}) != len(networks):
-        raise InputError("classifiers: expected networks trained apart, got one of them several times")
-    change = _intervention(images, plan, donors, intervention)
-    _check_rows(images, intervention=change, exact=exact)
-    _check_arms(images, plan, change)
-    for judge in judges(networks):
-        with judge.at_rest():
-            judge.check(images.x[:1], judge.logits(images.x[:1]).detach())
+    checked = ready(_several(classifiers), cohort, plan, donors, intervention, exact)
+    networks, images, change = checked.networks, checked.images, checked.change
     how: dict[str, Any] = {"batch_size": batch_size, "accelerator": accelerator}
     scores = measure(networks, change, **how)
     exact_scores = None if exact is None else measure(networks, exact, **how)
@@ -139,6 +131,47 @@ def audit(
         examples=change.show(shown).arms,
         names=[images.ids[i] for i in shown.tolist()],
     )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What an audit measures, checked.
+
+    Attributes:
+        networks: The networks.
+        images: The test images.
+        change: What changes the confounder.
+    """
+
+    networks: Sequence[Classifier]
+    images: Cohort
+    change: Intervention
+
+
+def ready(
+    networks: Sequence[Classifier],
+    cohort: Source,
+    plan: Plan,
+    donors: Source | None = None,
+    intervention: Intervention | None = None,
+    exact: Intervention | None = None,
+) -> Ready:
+    """Check the arguments of `audit`, before anything is measured.
+
+    Raises:
+        InputError: as `audit`.
+    """
+    images = _read(cohort)
+    plan.check_networks(len(networks))
+    if len({id(f) for f in networks}) != len(networks):
+        raise InputError("classifiers: expected networks trained apart, got one of them several times")
+    change = _intervention(images, plan, donors, intervention)
+    _check_rows(images, intervention=change, exact=exact)
+    _check_arms(images, plan, change)
+    for judge in judges(networks):
+        with judge.at_rest():
+            judge.check(images.x[:1], judge.logits(images.x[:1]).detach())
+    return Ready(networks, images, change)
 
 
 def _several(classifiers: Classifier | Sequence[Classifier]) -> list[Classifier]:

@@ -68,16 +68,32 @@ def read_as(model: type[Config], path: str | Path, overrides: Mapping[str, str] 
         InputError: no such file, not YAML, or a key or value that is not part of `model`; the message names the file
             and the dotted key.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"config {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"config {path}: expected a mapping of keys, got {type(values).__name__}")
+    values = read_yaml(path)
     for key, text in (overrides or {}).items():
         _open_up(model, values, key)
         put(values, key, text)
     return check(model, values, str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, unchecked.
+
+    Raises:
+        InputError: no such file, not YAML, or not a mapping.
+    """
+    expected = f"config {path}: expected a YAML file of keys"
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{expected}: No such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{expected}, got a folder") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"config {path}: {error}") from error
+    if not isinstance(values, dict):
+        got = "nothing" if values is None else type(values).__name__
+        raise InputError(f"config {path}: expected a mapping of keys, got {got}")
+    return values
 
 
 def _open_up(model: type[BaseModel], values: dict[str, Any], dotted: str) -> None:

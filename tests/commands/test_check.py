@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from cfx.cli import app
 from cfx.commands.check import check
 from cfx.core.errors import CfxError, InputError
+from cfx.models import build
 from tests.tiny import SIZE, checkpoints
 
 BRAINS = {"kind": "brain", "n": 12, "seed": 5, "size": SIZE}
@@ -18,6 +19,9 @@ TRAIN = {
     "name": "t", "data": BRAINS, "validation": 0.25, "network": {"name": "cnn", "channels": [8, 8]}, "steps": 9000,
     "batch_size": 4, "objective": {"kind": "classifier"},
 }  # fmt: skip
+
+EXPLAIN = {"name": "e", "data": BRAINS, "reference": BRAINS | {"seed": 6}, "depths": ["boundary"]}
+"""At depth typical networks at random might recognise no image of a class, and the run be refused."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def write(tmp_path):
 
 
 def test_an_explanation_is_looked_at(write, networks, tmp_path):
-    words, problems = check(write({"name": "e", "data": BRAINS, "reference": BRAINS | {"seed": 6}, **networks}), {})
+    words, problems = check(write(EXPLAIN | networks), {})
     found = dict(line.split(None, 1) for line in words.splitlines())
     assert found["verb"] == "cfx explain"
     assert re.match(rf"12 images, 1 x {SIZE} x {SIZE}, values -1.00 to .*; classes 0 \(healthy\) \d", found["data"])
@@ -71,6 +75,110 @@ def test_what_would_stop_the_run_is_said(write, networks, values, said):
 def test_a_file_that_is_none(tmp_path):
     with pytest.raises(InputError, match="expected a YAML file of keys"):
         check(tmp_path / "none.yaml", {})
+
+
+class Ask(nn.Module):
+    """A classifier of so many classes."""
+
+    def __init__(self, k=5):
+        super().__init__()
+        self.head = nn.Linear(1, k)
+
+    def forward(self, x):
+        return self.head(x.mean((1, 2, 3))[:, None])
+
+
+def many():
+    return Ask()
+
+
+def colour():
+    """A classifier of colour images."""
+    return nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class Shapeless(nn.Module):
+    """A denoising network of three channels that does not say so."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x, timesteps):
+        return self.conv(x)
+
+
+def bare():
+    return Shapeless()
+
+
+def autoencoder():
+    return build("autoencoder-kl", spatial_dims=2, in_channels=1)
+
+
+HERE, SCHEDULE = __name__, {"num_train_timesteps": 1000, "beta_schedule": "linear"}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"generator": {"path": f"{HERE}:bare", "schedule": SCHEDULE}}, r"generator: .*expected input\[1, 1, 16, 16\]"),
+        ({"data": BRAINS | {"size": 32}}, r"generator's shape \(1, 16, 16\), got \(1, 32, 32\)"),
+        ({"generator": f"{HERE}:autoencoder"}, "generator: expected a diffusion "),
+        ({"generator": None}, "generator: expected a diffusion model for minimal"),
+        ({"target": 7}, r"target: expected classes in 0 \.\. 1, got \[7\]"),
+        ({"target": "deceased"}, r"target: expected a class among \['healthy', 'diseased'\], got 'deceased'"),
+        ({"reference": BRAINS | {"size": 32}, "depths": ["boundary"]}, "reference: expected images of the shape"),
+        ({"classifier": f"{HERE}:colour"}, "classifier: failed on images of shape"),
+        ({"oracle": f"{HERE}:colour"}, "oracle: failed on images of shape"),
+        ({"method": "minmal"}, "method: expected one of"),
+    ],
+)
+def test_networks_and_images_that_do_not_go_together_are_refused(write, networks, values, said):
+    with pytest.raises(CfxError, match=said):
+        check(write({"name": "e", "data": BRAINS, **networks, **values}), {})
+
+
+@pytest.mark.parametrize("target", [1, "diseased"])
+def test_a_target_is_a_number_or_a_name(write, networks, target):
+    words, _ = check(write({"name": "e", "data": BRAINS, "target": target, "rows": 5, **networks}), {})
+    assert "to explain  5 images by minimal, typical" in words
+
+
+def test_an_oracle_of_other_classes_is_a_problem(write, networks):
+    _, problems = check(write({"name": "e", "data": BRAINS, **networks, "oracle": f"{HERE}:many"}), {})
+    assert [p for p in problems if p.startswith("oracle: expected the 2 classes of the classifier")]
+
+
+def test_all_that_is_missing_is_named(write, networks):
+    gone = {"classifier": "no/c", "generator": "no/g", "oracle": "no/o"}
+    with pytest.raises(CfxError, match=r"classifier: nothing at 'no/c'.*oracle: .*'no/o'.*generator: .*'no/g'"):
+        check(write({"name": "e", "data": BRAINS, **gone}), {})
+    with pytest.raises(CfxError, match=r"nowhere.*generator: nothing at 'no/g'"):
+        check(write({"name": "e", "data": {"kind": "png", "path": "nowhere"}, **networks, "generator": "no/g"}), {})
+
+
+PLAN = {"confounder": "tag", "seeds": 1, "doses": []}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"plan": PLAN}, "plan.confounder: expected shape, or an object planted"),
+        ({"plan": PLAN | {"confounder": "shape"}, "donors": BRAINS | {"size": 32}}, "donors: expected masks of shape"),
+        ({"plan": PLAN | {"confounder": "shape"}, "classifiers": [f"{HERE}:colour"]}, "classifier: failed on"),
+    ],
+)
+def test_an_audit_that_cannot_work_is_refused(write, networks, values, said):
+    audit = {"name": "a", "data": BRAINS, "classifiers": [networks["classifier"]]}
+    with pytest.raises(CfxError, match=said):
+        check(write(audit | values), {})
+
+
+def test_an_audit_is_looked_at(write, networks):
+    data = BRAINS | {"confounders": [{"kind": "tag", "q": 0.9}]}
+    words, _ = check(write({"name": "a", "plan": PLAN, "data": data, "classifiers": [networks["classifier"]]}), {})
+    assert "to audit    12 images for tag in 1 networks" in words
 
 
 class Sigmoid(nn.Module):

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from cfx.cli import app
-from cfx.commands.config import CONFIGS, configuration, model
+from cfx.commands.config import CONFIGS, another_verb, configuration, model, read_for, verb_of
 from cfx.core.errors import InputError
 from cfx.runtime.config import RunConfig, check
 from cfx.runtime.keys import Keys
@@ -72,3 +72,43 @@ def test_the_command_prints_and_refuses():
     refused = CliRunner().invoke(app, ["config", "bench", "plated"])
     assert refused.exit_code == 2
     assert "got 'bench plated'" in refused.stderr
+
+
+DATA, NETS = {"kind": "brain", "n": 4, "size": 16}, {"classifier": "c", "generator": "g"}
+FILES = {
+    "explain": {"name": "e", "data": DATA, **NETS, "rows": 4},
+    "train": {
+        "name": "t", "data": DATA, "network": {"name": "cnn"}, "objective": {"kind": "classifier"}, "steps": 1,
+        "batch_size": 1, "validation": 0.1,
+    },
+    "audit": {"name": "a", "data": DATA, "plan": {"confounder": "shape", "seeds": 1}, "classifiers": ["c"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", FILES)
+@pytest.mark.parametrize("verb", FILES)
+def test_a_file_of_another_verb_is_told(tmp_path, given, verb):
+    """In a line or two, with the first faults, and without every key of the command."""
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(FILES[given]))
+    assert verb_of(tmp_path / "x.yaml")[0] == given
+    if given == verb:
+        assert another_verb(model(verb), tmp_path / "x.yaml") is None
+        return
+    done = CliRunner().invoke(app, [verb, str(tmp_path / "x.yaml")])
+    assert done.exit_code == 2
+    assert f"this looks like a file for cfx {given}: cfx {given} {tmp_path}/x.yaml" in done.stderr
+    assert "unknown key" in done.stderr
+    assert len(done.stderr) < 400 + 3 * len(str(tmp_path))
+
+
+def test_a_wrong_key_does_not_make_it_another_verbs(tmp_path):
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(FILES["train"] | {"batchsize": 2}))
+    with pytest.raises(InputError, match=r"x\.yaml: unknown key `batchsize`; did you mean `batch_size`"):
+        read_for(model("train"), tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize("verb", ["train", "explain", "check"])
+def test_a_folder_is_no_file(tmp_path, verb):
+    done = CliRunner().invoke(app, [verb, str(tmp_path)])
+    assert done.exit_code == 2
+    assert verb == "train" or done.stderr == f"error: config {tmp_path}: expected a YAML file of keys, got a folder\n"
