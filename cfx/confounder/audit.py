@@ -5,13 +5,16 @@
 3. hear       the other witnesses: probes, observational tests, balance, groups of maps   (the main process)
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from cfx.confounder.apart import check_answers, check_weights
 from cfx.confounder.intervention import Arms, Intervention, Scores, dose_arm, judges, measure
 from cfx.confounder.observed.sensitivity import Sensitivity, smooth_gradients
 from cfx.confounder.plan import Plan
@@ -20,8 +23,10 @@ from cfx.confounder.reliance import Reliance, decide
 from cfx.confounder.swap import ShapeSwap
 from cfx.confounder.witnesses import Witnesses, hear
 from cfx.core.cohort import Cohort, Source, subjects
-from cfx.core.errors import InputError
-from cfx.models.judge import Classifier
+from cfx.core.errors import CfxWarning, InputError
+from cfx.models.doubts import of_outputs
+from cfx.models.judge import Classifier, Judge
+from cfx.runtime.config import check
 from cfx.runtime.files import digest
 from cfx.runtime.shares import together
 
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _EXAMPLES = 2  # images of each class to look at
+_LOOKED_AT = 32  # images that confirm a suspicion about outputs
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Audit:
 def audit(
     classifiers: Classifier | Sequence[Classifier],
     cohort: Source,
-    plan: Plan,
+    plan: Plan | Mapping[str, Any],
     *,
     donors: Source | None = None,
     intervention: Intervention | None = None,
@@ -88,7 +94,7 @@ def audit(
             They are asked where they are and in evaluation mode; their own mode is restored.
         cohort: Labelled test images of the classes 0 and 1, in memory or any source of them, as the networks see them;
             never those they learned from.
-        plan: What the verdict depends on; its `seeds` are the number of networks.
+        plan: What the verdict depends on, or a mapping of its keys; its `seeds` are the number of networks.
         donors: Whose shapes are lent, for the confounder `shape`; by default the test images lend each other theirs.
         intervention: What changes the confounder in these images (`confounder.planted.Toggle` for pairs of images with
             and without it); by default, and for `shape` only, the swap of shapes with donors.
@@ -103,15 +109,19 @@ def audit(
         All of it in the main process; the others lack the other witnesses.
 
     Raises:
-        InputError: another number of networks than planned; images without labels of both classes or needed masks; an
-            intervention on other images, or none for a confounder that needs one; a network without these classes, or
-            with non-finite logits.
+        InputError: another number of networks than planned, or one of them several times; images without labels of both
+            classes or needed masks; an intervention on other images, or none for a confounder that needs one; a network
+            without these classes or with more, or with non-finite logits; something else than each argument expects.
         CfxError: another process failed.
+
+    Warns:
+        CfxWarning: outputs that look like probabilities; see `cfx.models.doubts`.
     """
-    checked = ready(_several(classifiers), cohort, plan, donors, intervention, exact)
-    networks, images, change = checked.networks, checked.images, checked.change
+    checked = ready(classifiers, cohort, plan, donors, intervention, exact)
+    networks, images, change, plan = checked.networks, checked.images, checked.change, checked.plan
     how: dict[str, Any] = {"batch_size": batch_size, "accelerator": accelerator}
     scores = measure(networks, change, **how)
+    check_answers(scores)
     exact_scores = None if exact is None else measure(networks, exact, **how)
     sensitivity = smooth_gradients(networks, images.x, scores.y, seed=plan.seed, **how)
     groups = subjects(images)
@@ -141,18 +151,20 @@ class Ready:
         networks: The networks.
         images: The test images.
         change: What changes the confounder.
+        plan: The plan.
     """
 
     networks: Sequence[Classifier]
     images: Cohort
     change: Intervention
+    plan: Plan
 
 
 def ready(
-    networks: Sequence[Classifier],
-    cohort: Source,
-    plan: Plan,
-    donors: Source | None = None,
+    classifiers: object,
+    cohort: object,
+    plan: object,
+    donors: object = None,
     intervention: Intervention | None = None,
     exact: Intervention | None = None,
 ) -> Ready:
@@ -160,31 +172,103 @@ def ready(
 
     Raises:
         InputError: as `audit`.
+
+    Warns:
+        CfxWarning: as `audit`.
     """
-    images = _read(cohort)
-    plan.check_networks(len(networks))
-    if len({id(f) for f in networks}) != len(networks):
-        raise InputError("classifiers: expected networks trained apart, got one of them several times")
-    change = _intervention(images, plan, donors, intervention)
+    networks, images, planned = _several(classifiers), _read(cohort, "cohort"), _planned(plan)
+    planned.check_networks(len(networks))
+    change = _intervention(images, planned, None if donors is None else _read(donors, "donors"), intervention)
     _check_rows(images, intervention=change, exact=exact)
-    _check_arms(images, plan, change)
-    for judge in judges(networks):
-        with judge.at_rest():
-            judge.check(images.x[:1], judge.logits(images.x[:1]).detach())
-    return Ready(networks, images, change)
+    _check_arms(images, planned, change)
+    _look_at(judges(networks), images)
+    return Ready(networks, images, change, planned)
 
 
-def _several(classifiers: Classifier | Sequence[Classifier]) -> list[Classifier]:
-    """One or several networks as a list; a `ModuleList` is several."""
-    return list(classifiers) if isinstance(classifiers, Sequence | nn.ModuleList) else [classifiers]
+def _several(classifiers: object) -> list[Classifier]:
+    """One or several networks as a list; a `ModuleList` is several.
+
+    Raises:
+        InputError: a path, a class, or what cannot be called.
+    """
+    if isinstance(classifiers, nn.ModuleDict | Mapping):
+        classifiers = classifiers.values()
+    alone = callable(classifiers) and not isinstance(classifiers, nn.ModuleList)
+    if alone or isinstance(classifiers, str) or not isinstance(classifiers, Iterable):
+        classifiers = [classifiers]
+    found: list[Any] = list(classifiers)
+    for k, network in enumerate(found):
+        if isinstance(network, str | PathLike):
+            raise InputError(f"classifiers[{k}]: expected a network, got the path {str(network)!r}; open it: cfx.load")
+        if isinstance(network, type):
+            raise InputError(f"classifiers[{k}]: expected a network, got the class {network.__name__}; build one")
+        if not callable(network):
+            raise InputError(
+                f"classifiers[{k}]: expected a network or a function of images, got {type(network).__name__}"
+            )
+    return found
 
 
-def _read(source: Source) -> Cohort:
-    """Images in memory: tests compare all of them with each other."""
+def _read(source: object, name: str) -> Cohort:
+    """Images in memory: tests compare all of them with each other.
+
+    Raises:
+        InputError: no cohort and no source of one.
+    """
+    if not isinstance(source, Source):
+        came = type(source).__name__
+        raise InputError(f"{name}: expected labelled images, Cohort(x, y=labels), got {came}")
     return source if isinstance(source, Cohort) else source[:]
 
 
-def _intervention(images: Cohort, plan: Plan, donors: Source | None, given: Intervention | None) -> Intervention:
+def _planned(plan: object) -> Plan:
+    """A plan, from its keys if need be.
+
+    Raises:
+        InputError: something else, or keys and values that are not part of one.
+    """
+    if isinstance(plan, Mapping):
+        return check(Plan, plan, "plan")
+    if not isinstance(plan, Plan):
+        raise InputError(f'plan: expected a cfx.confounder.plan.Plan or {{"confounder": ...}}, got {plan!r:.60}')
+    return plan
+
+
+def _look_at(asked: Sequence[Judge], images: Cohort) -> None:
+    """Show every network one image, twice; and the first that may return probabilities some more.
+
+    Raises:
+        InputError: more logits than the cohort has classes, one network several times, or as `Judge.check`.
+
+    Warns:
+        CfxWarning: as `of_outputs`; said of one network, since all are of a kind.
+    """
+    x, said, answers = images.x[:_LOOKED_AT], False, []
+    for judge in asked:
+        with judge.at_rest():
+            logits = judge.logits(x[:1]).detach()
+            _check_classes(judge, logits.shape[1], images)
+            judge.check(x[:1], logits)
+            if not said and of_outputs(judge, x[:1], logits.cpu()) is not None:
+                message = of_outputs(judge, x, judge.answers(x))
+                said = message is not None
+                if message is not None:
+                    warnings.warn(message, CfxWarning, stacklevel=3)
+        answers.append(logits)
+    check_weights([judge.classifier for judge in asked], answers)
+
+
+def _check_classes(judge: Judge, k: int, images: Cohort) -> None:
+    """Refuse a network of more classes than the images have: those that nobody asked of would be passed over."""
+    n = max(2, len(images.classes))
+    if k > n:
+        raise InputError(
+            f"{judge.name}: expected {n} logits, as the cohort has {n} classes, got {k}; of independent findings wrap "
+            "the one that is meant, Finding(network, k); of more classes keep two, lambda x: network(x)[:, [0, 1]]"
+        )
+
+
+def _intervention(images: Cohort, plan: Plan, donors: Cohort | None, given: Intervention | None) -> Intervention:
     """What changes the confounder."""
     if given is not None and donors is not None:
         raise InputError("donors: expected none beside an intervention, which has its own, got some")
@@ -195,7 +279,7 @@ def _intervention(images: Cohort, plan: Plan, donors: Source | None, given: Inte
             f"intervention: expected one that changes {plan.confounder!r} in these images "
             "(confounder.planted.Toggle for pairs of images with and without it), got None"
         )
-    return ShapeSwap.of(images, images if donors is None else _read(donors), doses=plan.doses, seed=plan.seed)
+    return ShapeSwap.of(images, images if donors is None else donors, doses=plan.doses, seed=plan.seed)
 
 
 def _check_rows(images: Cohort, **interventions: Intervention | None) -> None:
@@ -206,7 +290,7 @@ def _check_rows(images: Cohort, **interventions: Intervention | None) -> None:
     if found != [0, 1]:
         raise InputError(
             f"cohort.y: expected both classes 0 and 1, got {found}; of several classes audit two at a time: the rows "
-            "of both, labelled 0 and 1, and networks whose first two logits are theirs"
+            "of both, labelled 0 and 1, and networks with their two logits, lambda x: network(x)[:, [a, b]]"
         )
     for name, change in interventions.items():
         if change is not None and not torch.equal(change.y.cpu(), images.y):

@@ -1,16 +1,19 @@
 """`cfx.audit` on networks whose reliance is known: what it returns, and what it refuses."""
 
+from copy import deepcopy
+from inspect import unwrap
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import cfx
 from cfx.confounder.audit import Audit
 from cfx.confounder.plan import Plan
 from cfx.confounder.reliance import Outcome
 from cfx.core.cohort import Cohort, part
-from cfx.core.errors import InputError
-from tests.confounder.linear import dropping, networks, toggle
+from cfx.core.errors import CfxWarning, InputError
+from tests.confounder.linear import Linear, dropping, networks, toggle
 
 PLAN = Plan(confounder="pixel", seeds=6, doses=(0.5,), flips=199)
 
@@ -93,3 +96,112 @@ def test_what_would_make_a_wrong_verdict_is_refused_before_a_network_is_measured
     tossed = [lambda x, f=f: f(x) + torch.randn(len(x), 1) for f in asked]
     with pytest.raises(InputError, match=r"classifiers\[0\]: expected the same answer whenever an image is shown"):
         cfx.audit(tossed, images, PLAN, intervention=toggle())
+
+
+class Trained(nn.Module):
+    """`Linear` with its weights as parameters, in the room of a checkpoint; and further columns."""
+
+    def __init__(self, cheat: float, columns: int = 1) -> None:
+        super().__init__()
+        weight = torch.zeros(columns, 16)
+        weight[:, 0], weight[:, -1] = 4.0, cheat
+        self.head = nn.Linear(16, columns, bias=False)
+        self.head.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1))
+
+
+def _trained(k: int = 6, columns: int = 1) -> list[nn.Module]:
+    return [Trained(f.cheat, columns) for f in networks(2.0, k=k)]  # type: ignore[arg-type]
+
+
+def _twice(kind: str) -> list:
+    one, five = Trained(2.0), _trained(5)
+    match kind:
+        case "copies":
+            return [deepcopy(one) for _ in range(6)]
+        case "the same weights under two paths":
+            other = Trained(1.0)
+            other.load_state_dict(one.state_dict())
+            return [*five[:4], one, other]
+        case "one behind two wrappers":
+            return [*five[:4], one, nn.Sequential(one)]
+        case "one behind two functions":
+            return [*five[:4], lambda x: one(x), lambda x: one(x)]
+        case _:
+            return [*five[:4], Linear(4.0, 2.0), Linear(4.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["copies", "the same weights under two paths", "one behind two wrappers", "one behind two functions", "buffers"],
+)
+def test_one_network_counted_several_times_is_refused_by_name(kind: str) -> None:
+    which = "0, 1, 2, 3, 4, 5" if kind == "copies" else "4, 5"
+    with pytest.raises(InputError, match=rf"got one of them several times: classifiers\[{which}\] are equal"):
+        cfx.audit(_twice(kind), cohort(), PLAN, intervention=toggle(), permutations=99)
+
+
+def test_networks_that_share_frozen_weights_are_several() -> None:
+    body = Trained(0.0)
+
+    class Headed(nn.Module):
+        def __init__(self, cheat: float) -> None:
+            super().__init__()
+            self.body, self.head = body, lambda x: body(x) + cheat * x.flatten(1)[:, -1:]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x)
+
+    asked = [Headed(f.cheat) for f in networks(2.0, k=6)]  # type: ignore[arg-type]
+    assert cfx.audit(asked, cohort(), PLAN, intervention=toggle(), permutations=99).reliance.verdict is Outcome.RELIES
+
+
+def test_a_plan_may_be_a_mapping_of_its_keys(found: Audit) -> None:
+    plan = {"confounder": "pixel", "seeds": 6, "doses": [0.5], "flips": 199}
+    again = cfx.audit(networks(2.0, k=6), cohort(), plan, intervention=toggle(), permutations=99)
+    assert again.reliance.effect == found.reliance.effect
+    assert again.plan_sha256 == found.plan_sha256
+
+
+_ODD = {
+    "plan with a wrong key": ({"plan": {"confounder": "pixel", "seed_s": 2}}, r"config plan: .*seed_s"),
+    "plan a name": ({"plan": "pixel"}, r"plan: expected a cfx.confounder.plan.Plan or .* got 'pixel'"),
+    "cohort a tensor": ({"cohort": torch.zeros(4, 1, 4, 4)}, r"cohort: expected labelled images, .* got Tensor"),
+    "cohort a pair": ({"cohort": (torch.zeros(4, 1, 4, 4), [0, 1, 0, 1])}, "cohort: expected labelled images, .*tuple"),
+    "donors a tensor": (
+        {"plan": Plan(confounder="shape", seeds=6), "intervention": None, "donors": torch.zeros(4, 1, 4, 4)},
+        "donors: expected labelled images, .* got Tensor",
+    ),
+    "a path": ({"classifiers": "runs/a"}, r"classifiers\[0\]: expected a network, got the path 'runs/a'"),
+    "paths": ({"classifiers": ["runs/a"] * 6}, r"classifiers\[0\]: expected a network, got the path 'runs/a'"),
+    "a class": ({"classifiers": [Trained] * 6}, r"classifiers\[0\]: expected a network, got the class Trained"),
+    "a state": ({"classifiers": [None] * 6}, r"classifiers\[0\]: expected a network or a function .* got NoneType"),
+    "one module": ({"classifiers": Trained(2.0)}, r"plan\.seeds: expected the number of networks, 1, got 6"),
+    "14 findings": ({"classifiers": _trained(columns=14)}, r"classifiers\[0\]: expected 2 logits, .* got 14"),
+}
+
+
+@pytest.mark.parametrize("kind", _ODD)
+def test_what_is_no_argument_of_an_audit_is_named_in_one_line(kind: str) -> None:
+    """Unwrapped: the type checks of the test run would refuse some of these before the library does."""
+    odd, message = _ODD[kind]
+    given = {"classifiers": networks(2.0, k=6), "cohort": cohort(), "plan": PLAN, "intervention": toggle()} | odd
+    with pytest.raises(InputError, match=message) as caught:
+        unwrap(cfx.audit)(**given, permutations=99)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [nn.Sigmoid(), nn.Softmax(1)], ids=["sigmoid", "softmax"])
+def test_probabilities_in_place_of_logits_are_warned_of_once(end: nn.Module) -> None:
+    class Two(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            return end(logits[:, 1:] if isinstance(end, nn.Sigmoid) else logits)
+
+    asked = [Two(4.0, f.cheat) for f in networks(2.0, k=6)]  # type: ignore[arg-type]
+    with pytest.warns(CfxWarning, match="look like probabilities") as caught:
+        cfx.audit(asked, cohort(), PLAN, intervention=toggle(), permutations=99)
+    assert len(caught) == 1
+    assert str(caught[0].message).startswith("classifiers[0]: expected logits")
