@@ -136,14 +136,18 @@ def observational(
         column = cohort.covariates[name]
         some = ~column.isnan()
         if int(some.sum()) >= _FEWEST and len(column[some].unique()) > 1:
-            known = (yhat[some], cohort.y[some], _kind(column[some]))
+            known = (yhat[some], cohort.y[some], _kind(column[some], name in cohort.categories))
             found[name] = partial_confounder_test(*known, permutations=permutations, seed=seed)
     return found
 
 
-def _kind(column: Shaped[Tensor, " n"]) -> Shaped[Tensor, " n"]:
-    """A column as what it is: codes as integers, which the tests take as categories, numbers as floating point."""
-    if len(column.unique()) == 2 or levels_of(column) is not None:
+def _kind(column: Shaped[Tensor, " n"], named: bool = False) -> Shaped[Tensor, " n"]:
+    """A column as what it is: codes as integers, which the tests take as categories, numbers as floating point.
+
+    Codes that stand for names are categories as long as these repeat.
+    """
+    count = len(column.unique())
+    if count == 2 or levels_of(column) is not None or (named and 2 * count <= len(column)):
         codes: Tensor = column.unique(return_inverse=True)[1]
         return codes
     return column.double()
@@ -165,7 +169,7 @@ def _column(cohort: Cohort, confounder: str) -> Tensor | None:
     """What is known of the confounder in every row: its planted state, or a column of its name."""
     for name in (f"planted_{confounder}", confounder):
         if name in cohort.covariates:
-            return _kind(cohort.covariates[name])
+            return _kind(cohort.covariates[name], name in cohort.categories)
     return None
 
 

@@ -7,10 +7,11 @@ comparing), and every variable read off the images (`observed.variables`) is com
 
 with J = 1 - 3 / (4 (n_0 + n_1) - 9) and standard error sqrt((n_0 + n_1) / (n_0 n_1) + g^2 / (2 (n_0 + n_1))). A
 difference needs a permutation p that survives Holm's adjustment; a match needs two one-sided tests that |g| is below a
-margin, because a large p is no evidence of balance. A variable can match alone and differ together with others: a
-classifier two-sample test (`observed.two_sample`) asks whether the covariates, the images' variables, or all of
-them together tell the classes apart. What the images differ in may of course be the disease: the audit cannot know, its
-reader must.
+margin, because a large p is no evidence of balance. The levels of a category are compared in one test besides
+(`observed.levels`), however many they are: of 15 sites with a handful of rows each no share can be significant. A
+variable can match alone and differ together with others: a classifier two-sample test (`observed.two_sample`) asks
+whether the covariates, the images' variables, or all of them together tell the classes apart. What the images differ in
+may of course be the disease: the audit cannot know, its reader must.
 
 References: Hedges and Olkin (1985), chapter 5, for g; Austin (2009), "Balance diagnostics", for 0.1 as a difference
 that matters; Janssen (1997) for the studentised permutation test; Schuirmann (1987) for equivalence.
@@ -28,9 +29,10 @@ from torch import Tensor
 
 from cfx.confounder.observed.conditional import levels_of
 from cfx.confounder.observed.independence import permutation_p
+from cfx.confounder.observed.levels import levels_test
 from cfx.confounder.observed.two_sample import TwoSample, relabelled, two_sample
 from cfx.confounder.observed.variables import image_variables
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import SUBJECT, Cohort, subject_names
 from cfx.core.errors import InputError
 from cfx.core.statistics import holm
 
@@ -40,7 +42,9 @@ MATTERS = 0.1
 _FEWEST = 5  # rows a class
 
 _ROUNDING = 1e-9  # spread this small, relative to the values, is none
-_MISSING, _LEVEL = "missing ", " = "
+_MISSING, _LEVEL, _ALL = "missing ", " = ", " (levels)"
+_MANY = 32  # different values up to which a column of numbers is read as levels, too
+_DRAWS = 1999  # permutations, at least, of all levels
 
 _Name = tuple[Literal["covariate", "image"], str]
 Finding = Literal["differs", "matches", "undecided"]
@@ -52,12 +56,13 @@ class Comparison:
 
     Attributes:
         name: The variable; `missing <name>` for the share of rows without a value, `<name> = <value>` for that of a
-            level.
+            level, `<name> (levels)` for all of its levels together, of which every row stands for its share of the
+            second class.
         source: `covariate` or `image`.
         n: Rows with a value in each class.
         mean: Mean in each class.
         difference: Hedges' g, second class less first, in pooled standard deviations; infinite where the classes are
-            two constants.
+            two constants. Of all levels together the D of `observed.levels`.
         low: Lower end of its 1 - alpha interval.
         high: Upper end.
         variance_ratio: Variance of the second class over that of the first; 1 where both are 0.
@@ -87,7 +92,8 @@ class Balance:
     """The audit of two classes.
 
     Attributes:
-        rows: One comparison a variable, the largest difference first.
+        rows: One comparison a variable, the largest difference first; of all levels together where they differ, or
+            where nothing else is said of the levels of a category.
         two_sample: The test of several variables together: of the `covariate` ones, the `image` ones, and `all`.
         classes: Names of the two classes.
         alpha: Level of the tests and intervals.
@@ -109,7 +115,8 @@ class Balance:
     def matching(self) -> tuple[str, ...]:
         """Covariates to match the classes on: those that differ, the largest difference first."""
         differing = [r.name for r in self.rows if r.source == "covariate" and r.finding == "differs"]
-        return tuple(dict.fromkeys(name.split(_LEVEL)[0] for name in differing if not name.startswith(_MISSING)))
+        named = [name.removesuffix(_ALL).split(_LEVEL)[0] for name in differing if not name.startswith(_MISSING)]
+        return tuple(dict.fromkeys(named))
 
     @property
     def finding(self) -> Finding:
@@ -159,9 +166,13 @@ def balance(
         least = math.ceil(asked / alpha) - 1
         raise InputError(f"permutations: expected at least {least} for {asked} variables, got {permutations}")
     rows = [_compare(name, v, group, alpha, margin, permutations, seed) for name, v in columns.items()]
+    rows += _of_levels(cohort, group, leave_out, alpha, margin, max(permutations, _DRAWS), seed)
     names = [cohort.classes[k] if k < len(cohort.classes) else str(k) for k in classes]
     together = {kind: two_sample(v, group, permutations=permutations, seed=seed) for kind, v in _kinds(columns).items()}
-    return Balance(_judged(rows, alpha), together, (names[0], names[1]), alpha, margin)
+    sole = {f"{k}{_ALL}" for k in cohort.categories if not any(name.startswith(f"{k}{_LEVEL}") for _, name in columns)}
+    judged = _judged(rows, alpha)
+    kept = tuple(r for r in judged if not r.name.endswith(_ALL) or r.finding == "differs" or r.name in sole)
+    return Balance(kept, together, (names[0], names[1]), alpha, margin)
 
 
 def _pair(cohort: Cohort, classes: tuple[int, int]) -> tuple[Cohort, Bool[Tensor, " n"]]:
@@ -195,6 +206,40 @@ def _columns(cohort: Cohort, group: Bool[Tensor, " n"], leave_out: Sequence[str]
         if levels is not None and len(levels) > 2:
             for k in levels:
                 found[source, f"{name}{_LEVEL}{float(k):g}"] = (value == k).double().masked_fill(missing, torch.nan)
+    return found
+
+
+def _of_levels(
+    cohort: Cohort,
+    group: Bool[Tensor, " n"],
+    leave_out: Sequence[str],
+    alpha: float,
+    margin: float,
+    permutations: int,
+    seed: int,
+) -> list[Comparison]:
+    """All levels together of every covariate that may be a category; of a subject with several rows the first counts.
+
+    Names of categories make one; numbers may be codes where they are not too many and repeat.
+    """
+    place = {name: k for k, name in reversed(list(enumerate(subject_names(cohort))))}
+    first = torch.zeros(len(cohort), dtype=torch.bool)
+    first[list(place.values())] = True
+    found = []
+    for name in [k for k in cohort.covariates if k not in leave_out and k != SUBJECT]:
+        value = cohort.covariates[name]
+        known = first & ~value.isnan()
+        levels, code = value[known].unique(return_inverse=True)
+        n, b = len(code), int(group[known].sum())
+        few = len(levels) < n if name in cohort.categories else len(levels) <= min(_MANY, n // 2)
+        if len(levels) > 2 and few and min(b, n - b) >= _FEWEST:
+            t = levels_test(code, group[known], alpha=alpha, margin=margin, permutations=permutations, seed=seed)
+            one, two = t.share[~group[known]], t.share[group[known]]
+            found.append(Comparison(
+                f"{name}{_ALL}", "covariate", (len(one), len(two)), (float(one.mean()), float(two.mean())),
+                t.difference, t.low, t.high, _ratio(float(one.var()), float(two.var())), t.p_value, math.nan,
+                t.p_equivalence, "undecided",
+            ))  # fmt: skip
     return found
 
 

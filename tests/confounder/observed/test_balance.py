@@ -247,3 +247,40 @@ def test_codes_that_tell_nothing_raise_no_alarm():
 def test_numbers_of_many_values_are_no_codes():
     result = balance(cohort(120, age=draw(120).mul(10).round(), grade=torch.arange(120) % 2 * 1.0), permutations=199)
     assert not [r.name for r in result.rows if " = " in r.name]
+
+
+def _codes(levels: int, n: int, seed: int = 0) -> torch.Tensor:
+    """Every level, in an order that knows nothing of the classes."""
+    return (torch.arange(n) % levels)[draw(n, seed).argsort()]
+
+
+MANY = {"15 sites": (15, 60), "24 scanners": (24, 60), "24 of 200": (24, 200), "10 of 50": (10, 50), "7 of 36": (7, 36)}
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize(("levels", "n"), MANY.values(), ids=MANY)
+def test_a_code_of_many_levels_that_tells_the_class_differs(levels, n, declared):
+    site = _codes(levels, n)
+    tells = cohort(n, site=site.double(), age=draw(n, 1)).replace(y=site % 2)
+    if declared:
+        tells = tells.replace(categories={"site": [f"hospital {k}" for k in range(levels)]})
+    result = balance(tells)
+    assert row(result, "site (levels)").finding == "differs"
+    assert (result.finding, result.matching) == ("differs", ("site",))
+
+
+def test_a_subject_scanned_several_times_counts_once():
+    site = _codes(15, 20).repeat_interleave(6)
+    y = (torch.arange(20) % 2).repeat_interleave(6)
+    person = torch.arange(20.0).repeat_interleave(6)
+    result = balance(cohort(120, site=site.double(), subject=person).replace(y=y))
+    assert not [r.name for r in result.rows if r.name in ("site (levels)", "subject (levels)")]
+
+
+def test_many_levels_that_tell_nothing_raise_no_alarm():
+    texts = {"site": [f"hospital {k}" for k in range(15)]}
+    found = [balance(cohort(60, site=_codes(15, 60, s).double()).replace(categories=texts), seed=s) for s in range(12)]
+    assert sum("site" in r.matching for r in found) <= 2
+    assert all(row(r, "site (levels)").low <= row(r, "site (levels)").difference for r in found)
+    plain = balance(cohort(60, site=_codes(15, 60).double()))
+    assert "site (levels)" not in [r.name for r in plain.rows]
