@@ -6,7 +6,8 @@ discrete or continuous-time ones) are refused by name: read as the family's defa
 network never saw, and no error.
 """
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,18 @@ _FOREIGN = (
     "beta_max", "entropy_bound", "num_vec_classes", "use_discrete_timesteps", "use_timestep_transform",
 )  # fmt: skip
 """Keys that only other families use; null where diffusers writes them for this one."""
+_READ = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr",
+    "prediction_type", "timestep_spacing", "steps_offset",
+)  # fmt: skip
+"""Keys of diffusers that a schedule depends on."""
+_MONAI_READ = (
+    "num_train_timesteps", "schedule", "beta_start", "beta_end", "sig_range", "prediction_type", "steps_offset",
+)  # fmt: skip
+"""The same of MONAI."""
+_ALIKE = frozenset((*_FOREIGN, "timestep_scaling", "timestep_type", "timestep_post_process", "original_steps_offset"))
+"""Keys of diffusers and MONAI that look like one of these and are another."""
+_NEAR = 0.85  # likeness from which an unknown key is a known one misspelt
 _SIGMOID_RANGE, _COSINE_OFFSET = 6.0, 8e-3
 
 
@@ -54,15 +67,23 @@ def diffusers_table(config: Mapping[str, Any]) -> Table:
     """alpha_t^2 for t = 1 .. T of a diffusers configuration; keys that are missing as its class has them.
 
     Raises:
-        InputError: a scheduler of another family, or an unknown beta schedule.
+        InputError: a scheduler of another family, an unknown beta schedule, or a key that is one of these misspelt.
     """
     name = str(config.get("_class_name") or "")
+    _check_keys("config", config, _READ)
     _check_family(name, config)
     betas = _betas({**_DEFAULTS.get(name, {}), **config})
     if config.get("rescale_betas_zero_snr"):
         root = np.sqrt(np.cumprod(1 - betas))
         return np.asarray(((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2)
     return np.asarray(np.cumprod(1 - betas))
+
+
+def _check_keys(what: str, config: Mapping[str, Any], read: Sequence[str]) -> None:
+    """Refuse keys that are almost those that are read: passed over, they would leave a default in force."""
+    for key in [key for key in config if key not in read and key not in _ALIKE]:
+        if near := difflib.get_close_matches(str(key).lower(), read, n=1, cutoff=_NEAR):
+            raise InputError(f"{what}: expected the keys of a scheduler, got {key!r}; is {near[0]} meant?")
 
 
 def _check_family(name: str, config: Mapping[str, Any]) -> None:
@@ -119,6 +140,7 @@ def monai_table(scheduler: object) -> tuple[Table, str]:
         InputError: flow matching, or keywords that name an unknown schedule.
     """
     if isinstance(scheduler, Mapping):
+        _check_keys("scheduler", scheduler, _MONAI_READ)
         betas, prediction = _monai_betas(scheduler), scheduler.get("prediction_type", "epsilon")
     elif isinstance(found := getattr(scheduler, "betas", None), Tensor):
         betas, prediction = found.detach().cpu().double().numpy(), getattr(scheduler, "prediction_type", "epsilon")

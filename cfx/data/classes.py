@@ -21,14 +21,10 @@ from torch import Tensor
 from cfx.core.cohort import Cohort, Source, categories
 from cfx.core.errors import CfxWarning, InputError
 from cfx.core.rows import Index, positions
-from cfx.data.table import missing, number, some
+from cfx.data.table import UNSURE, missing, number, some
 
 _LARGEST = 2**31  # no network has so many classes
-_UNSURE = frozenset(
-    ("unknown", "unk", "missing", "not available", "not known", "not applicable", "not done", "no data", "tbd",
-     "undefined", "undetermined", "unspecified", "unlabelled", "unlabeled", "invalid")
-)  # fmt: skip
-"""Names that may be a class of their own, but more often say that there is no label."""
+_FEW = 10  # rows to one that is no number, in a column of numbers
 
 
 def _texts(names: object) -> object:
@@ -72,7 +68,7 @@ def encode(cells: Sequence[str], classes: Sequence[str], name: str) -> tuple[Int
 
     Warns:
         CfxWarning: classes whose numbering is in doubt: numbers among names, names that look alike, or
-            numbers that do not start at 0.
+            numbers that do not start at 0 or leave most out.
     """
     if classes and set(cells) <= set(classes):
         place = {text: k for k, text in enumerate(classes)}
@@ -145,6 +141,30 @@ def _several(values: Float[Tensor, "n k"], classes: Sequence[str], name: str) ->
     return values.float()
 
 
+def check_numbers(cells: Sequence[str], name: str) -> None:
+    """Refuse a column of whole numbers in which few cells are something else: a slip of the pen is no class.
+
+    Args:
+        cells: One label a row.
+        name: The column, for the error message.
+
+    Raises:
+        InputError: that is so; the message names the rows.
+    """
+    values = {cell: number(cell) for cell in set(cells) if not missing(cell)}
+    odd = [i for i, cell in enumerate(cells) if values.get(cell, 0.0) is None]
+    slip = len(odd) == 1 < len(cells) - 1 and cells[odd[0]].isalpha() and cells[odd[0]].lower() not in UNSURE
+    few = 0 < _FEW * len(odd) <= len(cells)
+    others = [v for v in values.values() if v is not None]
+    if (slip or few) and len(others) > 1 and all(v.is_integer() and v >= 0 for v in others):
+        came = some(f"{cells[i]!r} in row {i + 1}" for i in odd)
+        texts = ", ".join(sorted(values)[:8])
+        raise InputError(
+            f"{name}: expected whole numbers, as all other labels are, got {came}; correct these or leave the rows "
+            f"out, or say `classes: [{texts}]` if it is a class"
+        )
+
+
 def check_labels(y: Int[Tensor, " n"], classes: Sequence[str], name: str) -> None:
     """Refuse labels that have no name among the classes; without names everything passes.
 
@@ -152,15 +172,22 @@ def check_labels(y: Int[Tensor, " n"], classes: Sequence[str], name: str) -> Non
         InputError: a label that is not a place in `classes`.
 
     Warns:
-        CfxWarning: there are no names, and several labels none of which is 0.
+        CfxWarning: there are no names, and several labels none of which is 0, or which leave out more numbers than they
+            are.
     """
     if classes and len(y) and int(y.max()) >= len(classes):
         raise InputError(f"{name}: label {int(y.max())} is outside the {len(classes)} classes {tuple(classes)}")
     present = y.unique().tolist()
-    if not classes and len(present) > 1 and present[0] > 0:
+    if classes or len(present) < 2:
+        return
+    absent, starts = present[-1] + 1 - len(present), present[0] == 0
+    if not starts or (absent > len(present) and len(y) >= 2 * len(present)):  # of few images some class may be absent
+        first = [k for k in range(min(present[-1], 2 * len(present) + 8)) if k not in present]
+        listed = some(first[:3]) + (f", ... {absent} in all" if absent > 3 else "")
+        why = "no image has label 0, where numbers of classes start" if not starts else f"no image has label {listed}"
         warnings.warn(
-            f"{name}: no image has label 0, where numbers of classes start; the labels are {some(present)}. If they "
-            f"are names, say `classes: [{', '.join(f'{k!r}' for k in map(str, present[:8]))}]`",
+            f"{name}: {why}; the labels are {some(present)}. If they are names, say "
+            f"`classes: [{', '.join(f'{k!r}' for k in map(str, present[:8]))}]`",
             CfxWarning,
             stacklevel=2,
         )
@@ -173,7 +200,7 @@ def _doubt_names(texts: Sequence[str], names: int, name: str) -> None:
         why = "hold numbers and texts"
     elif len(same) < len(texts):
         why = "look alike, some of them"
-    elif unsure := [text for text in texts if _alike(text) in _UNSURE]:
+    elif unsure := [text for text in texts if _alike(text) in UNSURE]:
         why = f"hold {some(map(repr, unsure))}, which may say that there is no label"
     else:
         return

@@ -6,18 +6,20 @@ Either a table names them, or they are found in a folder, where subfolders are c
 
 import os
 import re
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxtyping import Int
 from torch import Tensor
 
+from cfx.core.cohort import SUBJECT
 from cfx.core.errors import CfxWarning, InputError
-from cfx.data.classes import encode
-from cfx.data.table import MISSING, Covariates, Table, some
+from cfx.data.classes import check_numbers, encode
+from cfx.data.table import MISSING, Covariates, Table, codes, some
 
 _LEFT_BEHIND = {
     "__macosx",
@@ -38,6 +40,12 @@ _NO_IMAGE = frozenset(
      ".db", ".sqlite", ".sha256", ".md5", ".zip", ".tar", ".tgz", ".7z", ".rar", ".bval", ".bvec", ".lnk", ".url",
      ".bib", ".tex", ".pkl", ".pt", ".pth", ".ckpt", ".safetensors", ".parquet", ".feather")
 )  # fmt: skip
+_MASKS = frozenset(
+    ("mask", "masks", "seg", "segs", "segmentation", "segmentations", "label", "labels", "annotation", "annotations",
+     "groundtruth", "ground_truth")
+)  # fmt: skip
+"""Folders beside images that probably hold their masks."""
+_ENTITY = re.compile(r"(?:^|[/\\])(sub-[A-Za-z0-9]+)(?=[_./\\]|$)")  # whose an image is, in the names of BIDS
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout"}
 
 
@@ -82,18 +90,41 @@ def listed(
         classes: Names of the classes in label order, or empty.
 
     Raises:
-        InputError: as `Table`, `encode` and `find`, or two names of one file.
+        InputError: as `Table`, `check_numbers`, `encode` and `find`, or two names of one file.
     """
     read = Table.read(table)
     ids = read.names(filename)
     y, named = None, tuple(classes)
     if label is not None:
-        y, named = encode(read.column(label, "label"), classes, f"{table}: column {label!r}")
+        cells, what = read.column(label, "label"), f"{table}: column {label!r}"
+        if not classes:
+            check_numbers(cells, what)
+        y, named = encode(cells, classes, what)
     files = find(folder, ids, suffixes, "path")
     if twice := sorted(str(file) for file, times in Counter(files).items() if times > 1):
         raise InputError(f"{table}: column {filename!r} names one file in several rows: {some(twice)}")
     used = [name for name in (filename, label) if name is not None]
-    return Listing(ids, files, y, named, read.covariates(used, subject))
+    known = read.covariates(used, subject)
+    whose = known if SUBJECT in known.columns else subjects_in(ids)
+    columns, categories = {**known.columns, **whose.columns}, {**known.categories, **whose.categories}
+    return Listing(ids, files, y, named, Covariates(columns, categories))
+
+
+def subjects_in(names: Sequence[str]) -> Covariates:
+    """Whose each image is, where all names say it as BIDS does (`sub-01_ses-1.png`, `sub-01/anat/T1w.nii`); else none.
+
+    Where one file name is in several class folders, each of these numbers its subjects anew.
+
+    References: Gorgolewski et al. (2016), "The brain imaging data structure".
+    """
+    found = [_ENTITY.findall(name) for name in names]
+    if not all(found):
+        return Covariates()
+    last = [re.split(r"[/\\]", name)[-1] for name in names]
+    above = [re.split(r"[/\\]", name)[0] if len(set(last)) < len(last) else "" for name in names]
+    whose = ["/".join(dict.fromkeys((folder, subject[0]))) for folder, subject in zip(above, found, strict=True)]
+    values, texts = codes([name.removeprefix("/") for name in whose])
+    return Covariates({SUBJECT: values}, {SUBJECT: texts})
 
 
 def walked(folder: Path, suffixes: Sequence[str], classes: Sequence[str], without: Path | None = None) -> Listing:
@@ -121,13 +152,24 @@ def walked(folder: Path, suffixes: Sequence[str], classes: Sequence[str], withou
     ids = tuple(file.relative_to(folder).as_posix() for file in files)
     folders = [name.split("/")[0] if "/" in name else "" for name in ids]
     if not any(folders):
-        return Listing(ids, files, None, tuple(classes))
+        return Listing(ids, files, None, tuple(classes), subjects_in(ids))
+    _check_masks(folder, ids, classes)
     if "" in folders:
         loose = ids[folders.index("")]
         raise InputError(f"path: {folder} holds both class subfolders and loose images ({loose}); give a table")
     _check_folders(folder, set(folders), without)
     y, named = encode(folders, classes or _names(folders), f"subfolders of {folder}")
-    return Listing(ids, files, y, named)
+    return Listing(ids, files, y, named, subjects_in(ids))
+
+
+def _check_masks(folder: Path, ids: Sequence[str], classes: Sequence[str]) -> None:
+    """Refuse folders that probably hold masks, which would be a class or images of one, unless they are said to be."""
+    parts = dict.fromkeys(part for name in ids for part in name.split("/")[:-1])
+    if odd := [part for part in parts if part.lower() in _MASKS and part not in classes]:
+        raise InputError(
+            f"path: the subfolder {odd[0]} of {folder} probably holds masks, which are no class; give it as "
+            f"`masks: {folder / odd[0]}` or move it elsewhere, or list it among `classes` if it is one"
+        )
 
 
 def _names(folders: Sequence[str]) -> tuple[str, ...]:
@@ -195,7 +237,9 @@ def _warn(message: str) -> None:
 
 
 def find(folder: Path, names: Sequence[str], suffixes: Sequence[str], what: str) -> list[Path]:
-    """The file of every name, which may be written with or without its suffix, and as on Windows.
+    """The file of every name, which may be written with or without its suffix, as on Windows, or in other letters.
+
+    An umlaut is one character in most tables, and two in the names of files from macOS.
 
     Args:
         folder: Where the files lie.
@@ -209,10 +253,14 @@ def find(folder: Path, names: Sequence[str], suffixes: Sequence[str], what: str)
     if not folder.is_dir():
         raise InputError(f"{what}: expected a folder, found none at {folder}")
     ends = ("", *suffixes, *(suffix.upper() for suffix in suffixes))
-    tried = [
-        [folder / f"{n}{end}" for n in dict.fromkeys((name, name.replace("\\", "/"))) for end in ends] for name in names
-    ]
+    tried = [[folder / f"{n}{end}" for n in _spellings(name) for end in ends] for name in names]
     found = [next((path for path in paths if path.is_file()), None) for paths in tried]
     if missing := [name for name, path in zip(names, found, strict=True) if path is None]:
         raise InputError(f"{what}: no file in {folder} for {some(missing)} (tried the suffixes {some(suffixes)})")
     return [path for path in found if path is not None]
+
+
+def _spellings(name: str) -> Iterable[str]:
+    """The ways a file of that name may be written, as given first."""
+    plain = name.replace("\\", "/")
+    return dict.fromkeys((name, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))))

@@ -18,7 +18,7 @@ from cfx.core.errors import InputError
 from cfx.data.classes import ClassNames
 from cfx.data.grid import SLICE_AXES, Affine, Array, Axis, Volume, resample, slice_at, target_grid
 from cfx.data.lazy import Columns, LazyCohort
-from cfx.data.listing import Listing, find, listed, say_unread
+from cfx.data.listing import Listing, find, listed, say_unread, subjects_in
 from cfx.data.pixels import stack
 from cfx.data.table import some
 from cfx.data.volume_file import SUFFIXES, VolumeFile, stem, warn_of
@@ -139,7 +139,8 @@ def _listing(config: NiftiConfig) -> Listing:
     """Names, files, labels, class names and covariates of the volumes."""
     if config.table is None:
         files = _walk(config.path)
-        return Listing(tuple(stem(file.name) for file in files), files, None, config.classes)
+        ids = tuple(stem(file.name) for file in files)
+        return Listing(ids, files, None, config.classes, subjects_in(ids))
     found = listed(
         config.table, config.path, SUFFIXES, filename=config.filename, label=config.label, subject=config.subject,
         classes=config.classes,

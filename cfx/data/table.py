@@ -28,6 +28,12 @@ MISSING = frozenset(
 )  # fmt: skip
 """What stands for no value, in lower case."""
 
+UNSURE = frozenset(
+    ("unknown", "unk", "missing", "not available", "not known", "not applicable", "not done", "no data", "tbd",
+     "undefined", "undetermined", "unspecified", "unlabelled", "unlabeled", "invalid")
+)  # fmt: skip
+"""Words that may be a category of their own, but more often say that nothing is known; among numbers they do."""
+
 SUBJECTS = (SUBJECT, "subjectid", "participantid", "patientid")
 """Columns that say whose an image is where no other is named, without capitals and signs; the first that is there."""
 
@@ -43,6 +49,7 @@ _MANGLED = re.compile(r"[+-]?\d+(,\d+|([.,]\d+)?\s*%)")  # 70,5 or 12 %
 _UNITS = r"\s+[A-Za-z]{1,6}|[yY](rs?|ears?)?|[mM](o|onths?)?|[wWdD]|kg|g|mg|cm|mm|ml"
 _MEASURED = re.compile(rf"[+-]?\d+([.,]\d+)?({_UNITS})")  # 70 y, 071Y, but also 3 T, of which there are few
 _FEW = 10  # texts, where any repeats, are categories
+_ODD, _NUMBERS = 2, 5  # different texts that may stand among different numbers, each among so many
 _EXACT = 2**53  # whole numbers up to here are themselves as float64
 
 
@@ -154,8 +161,8 @@ class Table:
         """Every other column that is known of any row and is a covariate, and whose each image is.
 
         A column of numbers is one, and a column of texts that repeat: few (10), or at most half of them different. One
-        whose texts are all different names rows and is left out. Where most cells are numbers, other texts count as
-        missing.
+        whose texts are all different names rows and is left out. Where most cells are numbers, or all different cells
+        but a few, other texts count as missing.
 
         Args:
             without: Columns that are something else.
@@ -204,12 +211,12 @@ class Table:
         present = [cell for cell in cells if not missing(cell)]
         values = [self._number(cell) for cell in cells]
         odd = [i for i, (cell, v) in enumerate(zip(cells, values, strict=True)) if v is None and not missing(cell)]
-        if present and 2 * len(odd) < len(present):
+        if present and (2 * len(odd) < len(present) or _numeric(cells, values, odd)):
             if odd:
                 came = some([f"{cells[i]!r} in row {i + 1}" for i in odd])
                 self._warn(f"column {name!r} holds numbers, but also {came}; these count as missing")
             return torch.tensor([float("nan") if v is None else v for v in values], dtype=torch.float64), ()
-        return _codes(cells) if present and self._repeats(name, present) else None
+        return codes(cells) if present and self._repeats(name, present) else None
 
     def _repeats(self, name: str, texts: Sequence[str]) -> bool:
         """Whether texts are categories; say so where that is in doubt."""
@@ -231,6 +238,12 @@ class Table:
 
     def _warn(self, message: str) -> None:
         warnings.warn(f"{self.path}: {message}", CfxWarning, stacklevel=2)
+
+
+def _numeric(cells: Sequence[str], values: Sequence[float | None], odd: Sequence[int]) -> bool:
+    """Whether a column is one of numbers though many of its cells are not: the same few words, again and again."""
+    numbers, words = {v for v in values if v is not None}, {cells[i].lower() for i in odd}
+    return len(numbers) > 1 and (words <= UNSURE or (len(numbers) >= _NUMBERS * len(words) and len(words) <= _ODD))
 
 
 def _plain(name: str) -> str:
@@ -266,7 +279,7 @@ def _separator(text: str) -> str:
     return max((",", ";", "\t"), key=header.count)
 
 
-def _codes(cells: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
+def codes(cells: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
     """Texts as their places in the alphabet, NaN where they are missing, and the texts."""
     texts = tuple(sorted({cell for cell in cells if not missing(cell)}))
     place = {text: float(k) for k, text in enumerate(texts)}
@@ -277,6 +290,6 @@ def _identities(cells: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
     """Whose each row is: whole numbers written as such are themselves, all else is text, so that 01 is not 1."""
     present = [cell for cell in cells if not missing(cell)]
     if any(not cell.isdecimal() or str(int(cell)) != cell or int(cell) > _EXACT for cell in present):
-        return _codes(cells)
+        return codes(cells)
     values = [float("nan") if missing(cell) else float(cell) for cell in cells]
     return torch.tensor(values, dtype=torch.float64), ()

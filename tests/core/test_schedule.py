@@ -157,3 +157,46 @@ def test_an_offset_beyond_the_table_is_refused():
 def test_times_outside_the_schedule_are_refused(t):
     with pytest.raises(InputError, match=r"t: expected a time in 0 \.\. 1000, got"):
         Schedule.from_diffusers({}).alpha(t, torch.zeros(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("beta_shedule", "beta_schedule"), ("beta_strat", "beta_start"), ("Beta_End", "beta_end"),
+     ("num_train_timestep", "num_train_timesteps"), ("predicton_type", "prediction_type"),
+     ("timesteps_spacing", "timestep_spacing"), ("step_offset", "steps_offset")],
+)  # fmt: skip
+def test_a_misspelt_key_is_refused_and_the_right_one_named(key, meant):
+    with pytest.raises(InputError, match=f"config: expected the keys of a scheduler, got '{key}'; is {meant} meant"):
+        Schedule.from_diffusers({key: 1, "clip_sample": False})
+
+
+def test_misspelt_keys_of_monai_are_refused():
+    with pytest.raises(
+        InputError, match="scheduler: expected the keys of a scheduler, got 'shedule'; is schedule meant"
+    ):
+        Schedule.from_monai({"shedule": "cosine"})
+
+
+def test_the_other_keys_of_diffusers_and_monai_are_no_misspelt_ones():
+    others = (
+        "clip_sample", "clip_sample_range", "set_alpha_to_one", "set_alpha_to_zero", "thresholding", "skip_prk_steps",
+        "dynamic_thresholding_ratio", "sample_max_value", "variance_type", "solver_order", "algorithm_type", "eta",
+        "solver_type", "lower_order_final", "euler_at_final", "use_karras_sigmas", "use_exponential_sigmas",
+        "use_beta_sigmas", "use_lu_lambdas", "final_sigmas_type", "lambda_min_clipped", "interpolation_type",
+        "original_inference_steps", "timestep_scaling", "timestep_type", "predict_x0", "disable_corrector", "solver_p",
+        "predictor_order", "corrector_order", "tau_func", "noise_sampler_seed", "use_dynamic_shifting", "flow_shift",
+        "time_shift_type", "_diffusers_version", "noise_offset", "my_own",
+    )  # fmt: skip
+    given = dict.fromkeys(others) | {"timestep_type": "discrete", "_class_name": "DDIMScheduler"}
+    assert Schedule.from_diffusers(given).T == 1000
+    monai = (
+        "_target_",
+        "_requires_",
+        "_disabled_",
+        "variance_type",
+        "clip_sample",
+        "clip_sample_min",
+        "set_alpha_to_one",
+    )
+    given = dict.fromkeys(monai) | {"_target_": "monai.networks.schedulers.DDPMScheduler"}
+    assert Schedule.from_monai(given).T == 1000

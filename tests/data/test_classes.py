@@ -1,5 +1,7 @@
 """Labels become the integers that were meant, the same in every cohort, or are refused by name."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from cfx.core.cohort import Cohort, part
 from cfx.core.errors import CfxWarning, InputError
 from cfx.data import PngConfig
-from cfx.data.classes import check_labels, encode, labels_of, numbered_alike, numbered_by
+from cfx.data.classes import check_labels, check_numbers, encode, labels_of, numbered_alike, numbered_by
 from cfx.data.lazy import LazyCohort
 
 
@@ -205,3 +207,48 @@ def test_a_class_that_may_be_a_missing_label_is_said_aloud(text):
         encode(["AD", "CN", text], (), "label")
     names = ("AD", "CN", text)
     assert encode(["AD", "CN", text], names, "label")[0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "absent"),
+    [([0, 1, 9], "2, 3, 4, ... 7 in all"), ([0, 1, 999], "2, 3, 4, ... 997 in all"), ([0, 20190], "1, 2, 3, ... 20189"),
+     ([99, 255], "0, where numbers of classes start"), ([0, 1, 2, 8], "3, 4, 5, ... 5 in all")],
+)  # fmt: skip
+@pytest.mark.parametrize("read", ["cells", "array"])
+def test_numbers_that_leave_most_out_are_warned_of_with_the_missing_ones(labels, absent, read):
+    rows = labels * 5
+    with pytest.warns(CfxWarning, match=rf"dx: no image has label {re.escape(absent)}.*say `classes: \['{labels[0]}'"):
+        y = encode([str(k) for k in rows], (), "dx")[0] if read == "cells" else labels_of(np.array(rows), (), "dx")
+    assert y.tolist() == rows
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2] * 9, [0, 2] * 9, [0, 1, 3] * 9, [0, 9, 0], [0] * 9, [4] * 9, [0, 1, 5, 6] * 4]
+)
+def test_a_split_that_lacks_some_class_is_read_in_silence(labels):
+    assert encode([str(k) for k in labels], (), "dx")[0].tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("cells", "rows"),
+    [(["0", "1", "x"], "'x' in row 3"), (["0", "1"] * 10 + ["ill"] + ["0"], "'ill' in row 21"),
+     (["1", "?1"] + ["0", "1", "2"] * 10, "'\\?1' in row 2"), (["0", "1"] * 20 + ["unknown", "O"], "in row 41, 'O' in row 42")],
+)  # fmt: skip
+def test_a_slip_of_the_pen_among_whole_numbers_is_refused_with_its_row(cells, rows):
+    with pytest.raises(InputError, match=f"dx: expected whole numbers, as all other labels are, got .*{rows}"):
+        check_numbers(cells, "dx")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["0", "1"],
+        ["AD", "CN", "0"],
+        ["2", "3a", "3b", "2"],
+        ["0", "", "1"],
+        ["1a"] * 2 + ["2", "3"] * 5,
+        ["F0", "F1", "3"],
+    ],
+)
+def test_classes_that_are_names_or_numbers_are_no_slips(cells):
+    check_numbers(cells, "dx")

@@ -1,5 +1,7 @@
 """Which files are images: all that look like one are read or counted aloud, and nothing else."""
 
+import unicodedata
+
 import pytest
 
 from cfx.core.errors import CfxWarning, InputError
@@ -123,3 +125,67 @@ def test_a_table_says_all_that_is_known(tmp_path):
     (tmp_path / "t.csv").write_text("f,dx\nb,CN\na,-\n")
     with pytest.raises(InputError, match=r"t.csv: column 'dx': no label in row 2 \('-'\)"):
         listed(tmp_path / "t.csv", tmp_path, ends(), filename="f", label="dx", subject=None, classes=())
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [(["AD/1.png", "CN/2.png", "masks/1.png"], "masks"), (["images/1.png", "Segmentations/1.png"], "Segmentations"),
+     (["AD/1.png", "AD/mask/1.png", "CN/2.png"], "mask"), (["AD/1.png", "CN/1.png", "labels/1.png"], "labels"),
+     (["1.png", "masks/1.png"], "masks")],
+)  # fmt: skip
+def test_folders_of_masks_are_no_classes(tmp_path, files, folder):
+    with pytest.raises(
+        InputError, match=rf"path: the subfolder {folder} of .* probably holds masks.*`masks: .*{folder}`"
+    ):
+        walked(touched(tmp_path, *files), ends(), ())
+
+
+def test_masks_may_be_a_class_that_is_listed(tmp_path):
+    touched(tmp_path, "mask/1.png", "no mask/2.png")
+    assert walked(tmp_path, ends(), ("mask", "no mask")).y.tolist() == [0, 1]
+
+
+BIDS = {
+    "in class folders": (
+        ["AD/sub-01_ses-1.png", "AD/sub-01_ses-2.png", "CN/sub-02_ses-1.png"],
+        ["sub-01", "sub-01", "sub-02"],
+    ),
+    "who changed": (["AD/sub-1_ses-2.png", "CN/sub-1_ses-1.png", "CN/sub-2_ses-1.png"], ["sub-1", "sub-1", "sub-2"]),
+    "as folders": (["AD/sub-A/ses-1/anat/T1w.png", "AD/sub-A/ses-2/anat/T1w_run-2.png"], ["sub-A", "sub-A"]),
+    "without classes": (["sub-01.png", "sub-02.png"], ["sub-01", "sub-02"]),
+    "numbered in each class": (["AD/sub-01.png", "CN/sub-01.png"], ["AD/sub-01", "CN/sub-01"]),
+}
+
+
+@pytest.mark.parametrize(("files", "whose"), BIDS.values(), ids=BIDS)
+def test_names_as_bids_has_them_say_whose_an_image_is(tmp_path, files, whose):
+    known = walked(touched(tmp_path, *files), ends(), ()).covariates
+    assert [known.categories["subject"][int(k)] for k in known.columns["subject"]] == whose
+
+
+@pytest.mark.parametrize(
+    "files",
+    [["AD/a.png", "CN/b.png"], ["AD/sub-01.png", "CN/b.png"], ["AD/xsub-01.png"], ["sub-/a.png", "subject-1/a.png"]],
+)
+def test_other_names_do_not(tmp_path, files):
+    assert not walked(touched(tmp_path, *files), ends(), ()).covariates.columns
+
+
+@pytest.mark.parametrize(("column", "whose"), [("", ["sub-01", "sub-01", "sub-02"]), ("subject", ["a", "b", "c"])])
+def test_a_table_of_bids_names_without_a_column_of_subjects(tmp_path, column, whose):
+    names = ["sub-01_ses-1.png", "sub-01_ses-2.png", "sub-02_ses-1.png"]
+    touched(tmp_path, *names)
+    rows = [f"{name},{k % 2},{v}" for k, (name, v) in enumerate(zip(names, "abc", strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join([f"filename,dx,{column or 'note'}", *rows]))
+    known = listed(
+        tmp_path / "t.csv", tmp_path, ends(), filename="filename", label="dx", subject=None, classes=()
+    ).covariates
+    assert [known.categories["subject"][int(k)] for k in known.columns["subject"]] == whose
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("name", ["\u00e4.png", "K\u00f6ln/\u00e9t\u00e9", "\u1ec7.png"])
+def test_a_name_is_found_however_its_letters_are_coded(tmp_path, form, name):
+    here, there = (unicodedata.normalize(f, name) for f in (form, {"NFC": "NFD", "NFD": "NFC"}[form]))
+    touched(tmp_path, there if there.endswith(".png") else f"{there}.png")
+    assert find(tmp_path, [here], [".png"], "path")[0].is_file()

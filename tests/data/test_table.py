@@ -240,3 +240,22 @@ def test_numbers_with_a_unit_are_not_left_out_in_silence(tmp_path, unit):
     table = read(tmp_path, "file,age\n" + "".join(f"{i}.png,{60 + i}{unit}\n" for i in range(6)))
     with pytest.warns(CfxWarning, match="column 'age' is left out: expected numbers such as 70.5"):
         assert "age" not in table.covariates(["file"]).columns
+
+
+@pytest.mark.parametrize(
+    ("cells", "known"),
+    [("71,missing,missing,80", [71, None, None, 80]), ("unknown,unknown,unknown,60,70", [None, None, None, 60, 70]),
+     ("1,2,3,4,5,x,x,x,x,x,x", [1, 2, 3, 4, 5, *[None] * 6]), ("Missing,not done,2,7.5", [None, None, 2, 7.5])],
+)  # fmt: skip
+def test_numbers_among_words_that_say_nothing_stay_numbers(tmp_path, cells, known):
+    table = read(tmp_path, "age\n" + cells.replace(",", "\n") + "\n")
+    with pytest.warns(CfxWarning, match=r"column 'age' holds numbers, but also .*; these count as missing"):
+        found = table.covariates(())
+    assert [None if v != v else v for v in found.columns["age"].tolist()] == known
+    assert not found.categories
+
+
+@pytest.mark.parametrize("cells", ["1,2,A,A", "unknown,M,F,M,unknown", "3a,3b,4,4,3a,3b", "missing,missing,1,1"])
+def test_categories_with_numbers_among_them_stay_categories(tmp_path, cells):
+    found = read(tmp_path, "stage\n" + cells.replace(",", "\n") + "\n").covariates(())
+    assert set(found.categories["stage"]) == set(cells.split(","))

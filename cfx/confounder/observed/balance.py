@@ -143,7 +143,7 @@ def balance(
 
     Args:
         cohort: Labelled images; numeric covariates may have NaN, which counts as missing. A brain mask gives volume and
-            shape.
+            shape. Whose an image is (`subject`) is not compared.
         classes: The two labels compared.
         leave_out: Covariates that are not compared, such as a grade of the disease itself.
         alpha: Level.
@@ -191,7 +191,9 @@ def _columns(cohort: Cohort, group: Bool[Tensor, " n"], leave_out: Sequence[str]
 
     A covariate of three values or a few more may be codes of categories: each value's share is a variable besides.
     """
-    known: dict[_Name, Tensor] = {("covariate", k): v for k, v in cohort.covariates.items() if k not in leave_out}
+    known: dict[_Name, Tensor] = {
+        ("covariate", k): v for k, v in cohort.covariates.items() if k not in (SUBJECT, *leave_out)
+    }
     known |= {("image", k): v for k, v in image_variables(cohort).items()}
     found = {}
     for (source, name), value in known.items():
