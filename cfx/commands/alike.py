@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 
 from cfx.core.cohort import Cohort, Source
 from cfx.core.errors import InputError
-from cfx.data.classes import numbered_alike
+from cfx.data.classes import check_named, numbered_alike
 from cfx.models import read_manifest
 from cfx.models.checkpoint import MANIFEST
 from cfx.models.opening import Network, NetworkSpec, spec_of
@@ -46,7 +46,11 @@ def _named(spec: NetworkSpec) -> tuple[str, ...]:
 
 
 def alike(
-    source: Images, other: Cohort | None, classes: Sequence[str], beside: str = "reference"
+    source: Images,
+    other: Cohort | None,
+    classes: Sequence[str],
+    beside: str = "reference",
+    configs: Sequence[object] = (),
 ) -> tuple[Images, Cohort | None]:
     """Images and those beside them numbered by the classes of the networks, or alike where these name none.
 
@@ -55,10 +59,13 @@ def alike(
         other: Images beside them, or None.
         classes: Names of the classes of the networks in label order, or empty.
         beside: What the others are, for the error message.
+        configs: Where the images and the others come from.
 
     Raises:
-        InputError: as `numbered_alike`.
+        InputError: as `numbered_alike`, and `check_named` where no network names a class.
     """
     given = {"data": source} | ({} if other is None else {beside: other})
+    if not classes:
+        check_named(given, dict(zip(("data", beside), configs, strict=False)))
     found = numbered_alike(given, classes, "the classifier")
     return cast(Images, found["data"]), cast(Cohort | None, found.get(beside))  # what is in memory stays there

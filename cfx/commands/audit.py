@@ -151,7 +151,8 @@ def _images(config: AuditConfig) -> tuple[Cohort, Cohort | None, Intervention | 
         toggle, cohort = simulated(data, plan.confounder, doses=plan.doses)
         return cohort, donors, toggle
     if plan.confounder == "shape":
-        return *alike(load_cohort(data), donors, _classes(config), beside="donors"), None
+        configs = (data, config.donors)
+        return *alike(load_cohort(data), donors, _classes(config), beside="donors", configs=configs), None
     raise InputError(
         f"plan.confounder: expected shape, or an object planted in a simulated cohort, got {plan.confounder!r}; "
         "for your own pairs of images with and without it use cfx.audit with a cfx.confounder.planted.Toggle"

@@ -212,7 +212,8 @@ def images_of(config: ExplainConfig, source: Source) -> tuple[Source, Cohort | N
     if reference is not None and tuple(reference.shape) != tuple(source.shape):
         wanted, came = (" x ".join(map(str, of.shape)) for of in (source, reference))
         raise InputError(f"reference: expected images of the shape of data, {wanted}, got {came}")
-    source, reference = alike(source, reference, _classes(config))
+    configs = (config.data, config.reference)
+    source, reference = alike(source, reference, _classes(config), configs=configs)
     return (source if config.rows is None else part(source, slice(config.rows))), reference
 
 

@@ -294,6 +294,28 @@ def numbered_by(source: Source, classes: Sequence[str], name: str, of: str) -> S
     return Renumbered(source, y, list(classes))
 
 
+def check_named(sources: Mapping[str, Source], configs: Mapping[str, object]) -> None:
+    """Refuse labels that are names, numbered by their alphabet, beside others that are numbers: which is which?
+
+    Args:
+        sources: Images by what they are called in error messages.
+        configs: Where some of them come from: those that list `classes` say which number each name has, and so do those
+            that cannot list any.
+
+    Raises:
+        InputError: that is so.
+    """
+    known = {name: source for name, source in sources.items() if source.y is not None and source.y.ndim == 1}
+    numbers = [name for name, source in known.items() if not source.classes]
+    names = [k for k, source in known.items() if source.classes and getattr(configs.get(k), "classes", True) == ()]
+    if numbers and names:
+        raise InputError(
+            f"{names[0]}: expected labels that are numbers, as those of {numbers[0]}, got names "
+            f"{tuple(known[names[0]].classes)}; say which number each has by `{names[0]}.classes`, or name the "
+            "`classes` of both"
+        )
+
+
 def numbered_alike(sources: Mapping[str, Source], classes: Sequence[str] = (), of: str = "") -> dict[str, Source]:
     """Sources that give the same numbers to the same classes.
 

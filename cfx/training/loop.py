@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from cfx.core.cohort import Source, part, subjects
 from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.data import open_cohort
-from cfx.data.classes import numbered_by
+from cfx.data.classes import check_named, numbered_by
 from cfx.models import load_network, save
 from cfx.runtime.files import fingerprint
 from cfx.runtime.folder import RunFolder
@@ -136,7 +136,7 @@ def _cohorts(config: TrainConfig, cohort: Source | None, validation: Source | No
         cohort = open_cohort(config.data)
     if validation is None and not isinstance(config.validation, float):
         validation = open_cohort(config.validation)
-        check_named(cohort, validation, getattr(config.validation, "classes", validation.classes))
+        check_named({"data": cohort, "validation": validation}, {"validation": config.validation})
     whole = cohort
     if validation is not None:
         validation = numbered_by(validation, cohort.classes, "validation", "data")
@@ -147,24 +147,6 @@ def _cohorts(config: TrainConfig, cohort: Source | None, validation: Source | No
     if validation is not None:
         config.objective.check_sides(cohort, validation, split=cohort is not whole)
     return cohort, validation
-
-
-def check_named(cohort: Source, validation: Source, given: Sequence[str]) -> None:
-    """Refuse held-out labels that are names, numbered by their alphabet, where those of the training rows are numbers.
-
-    Args:
-        cohort: Training rows.
-        validation: Held-out rows.
-        given: Names of the classes of the held-out rows in the order that the user says.
-
-    Raises:
-        InputError: that is so.
-    """
-    if cohort.y is not None and not cohort.classes and validation.classes and not given:
-        raise InputError(
-            f"validation: expected labels that are numbers, as those of data, got names {tuple(validation.classes)}; "
-            "say which number each has by `validation.classes`, or name the `classes` of both"
-        )
 
 
 def start_from(network: nn.Module, path: str) -> None:

@@ -1,11 +1,14 @@
 """All that a command reads gives the same number to the same class."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from cfx.commands.alike import alike, network_classes
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
+from cfx.data import BrainConfig, NpzConfig
 from cfx.models import build, save
 from cfx.models.adapt import Output
 from cfx.models.opening import NetworkSpec
@@ -66,3 +69,21 @@ def test_a_folder_that_lacks_a_class_is_numbered_as_the_classifier_is():
     assert alike(healthy, None, ()) == (healthy, None)
     with pytest.raises(InputError, match=r"reference: labels MCI are not among the classes .* of the classifier"):
         alike(healthy, cohort([0], ["MCI"]), ("AD", "CN"))
+
+
+@pytest.mark.parametrize("numbers", ["data", "donors"])
+@pytest.mark.parametrize("own", [("AD", "CN"), ("healthy", "ill"), ("a", "b", "c")])
+def test_numbers_beside_names_that_only_the_alphabet_orders_are_refused(own, numbers):
+    plain, named = cohort([0, 1, 1], ()), cohort([0, 1, 0], own)
+    pair = (plain, named) if numbers == "data" else (named, plain)
+    other = {"data": "donors", "donors": "data"}[numbers]
+    table, listing = NpzConfig(path=Path("a.npz")), NpzConfig(path=Path("a.npz"), classes=own)
+    with pytest.raises(InputError, match=f"{other}: expected labels that are numbers, as those of {numbers}"):
+        alike(*pair, (), beside="donors", configs=(table, table))
+    for known in ({"classes": own, "configs": (table, table)}, {"classes": (), "configs": (listing, listing)}):
+        found = alike(*pair, beside="donors", **known)
+        assert [c.y.tolist() for c in found] == [c.y.tolist() for c in pair]
+    unlabelled = plain.replace(y=None)
+    alike(unlabelled, named, (), configs=(table, table))
+    alike(named, named, (), configs=(table, table))
+    alike(plain, named, (), configs=(table, BrainConfig()))

@@ -232,7 +232,8 @@ def test_a_split_that_lacks_some_class_is_read_in_silence(labels):
 @pytest.mark.parametrize(
     ("cells", "rows"),
     [(["0", "1", "x"], "'x' in row 3"), (["0", "1"] * 10 + ["ill"] + ["0"], "'ill' in row 21"),
-     (["1", "?1"] + ["0", "1", "2"] * 10, "'\\?1' in row 2"), (["0", "1"] * 20 + ["unknown", "O"], "in row 41, 'O' in row 42")],
+     (["1", "?1"] + ["0", "1", "2"] * 10, "'\\?1' in row 2"),
+     (["0", "1"] * 20 + ["unknown", "O"], "in row 41, 'O' in row 42")],
 )  # fmt: skip
 def test_a_slip_of_the_pen_among_whole_numbers_is_refused_with_its_row(cells, rows):
     with pytest.raises(InputError, match=f"dx: expected whole numbers, as all other labels are, got .*{rows}"):

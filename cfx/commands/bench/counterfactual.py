@@ -158,7 +158,9 @@ class _Bench:
         self.methods = {m.name: m.build() for m in config.methods}
         classes = network_classes({"classifier": config.classifier, "oracle": config.oracle})
         reference = None if config.reference is None else load_cohort(config.reference)
-        self.cohort, self.reference = alike(load_cohort(config.data), reference, classes)
+        self.cohort, self.reference = alike(
+            load_cohort(config.data), reference, classes, configs=(config.data, config.reference)
+        )
         self.loaded: dict[str, nn.Module] = {}
         self.classifier = self.network(config.classifier, "classifier")
         self.oracle = None if config.oracle is None else self.network(config.oracle, "oracle")
