@@ -113,7 +113,7 @@ def match(
         raise InputError(f"rigid: expected the shape of mask_a {tuple(mask_a.shape)}, got {tuple(rigid.shape)}")
     radial.check_pair(mask_a, mask_b)
     if mask_a.ndim == 5 and mask_a[0].numel() > _LARGE:
-        held = [None] * len(mask_a) if rigid is None else rigid.split(1)
+        held: Sequence[Tensor | None] = [None] * len(mask_a) if rigid is None else rigid.split(1)
         rows = zip(mask_a.split(1), mask_b.split(1), held, strict=True)  # each has its own box
         return torch.cat([_repair(_match_large(*row), reach=1.0) for row in rows])
     return _repair(_refined(mask_a, mask_b, rigid, _usable(_LEVELS, mask_a)))
@@ -122,8 +122,8 @@ def match(
 def _match_large(a: Tensor, b: Tensor, rigid: Tensor | None) -> Float[Tensor, "1 d *space"]:
     """The velocity of one pair, found in the box around both."""
     box = _box(a | b if rigid is None else a | b | rigid)
-    inner = [m if m is None else m[:, :, *box] for m in (a, b, rigid)]
-    v = _refined(*inner, _usable(_LARGE_LEVELS, a))
+    inner = (slice(None), slice(None), *box)
+    v = _refined(a[inner], b[inner], None if rigid is None else rigid[inner], _usable(_LARGE_LEVELS, a))
     return _faded_out(_repair(v, _INSIDE_LIMIT, reach=1.0, euler=1.0), box, tuple(a.shape[2:]))
 
 
