@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cfx.counterfactual.result import Counterfactuals as Counterfactuals
     from cfx.data.config import load_cohort as load_cohort
     from cfx.models.adapt import adapt as adapt
-    from cfx.models.checkpoint import load as load
+    from cfx.models.opening import load as load
     from cfx.report.page import write_report as write_report
 
     __version__: str
@@ -27,7 +27,7 @@ _HOME = {
     "adapt": "cfx.models.adapt",
     "audit": "cfx.confounder.audit",
     "explain": "cfx.counterfactual",
-    "load": "cfx.models.checkpoint",
+    "load": "cfx.models.opening",
     "load_cohort": "cfx.data.config",
     "read_atlas": "cfx.atlas",
     "write_atlas": "cfx.atlas",

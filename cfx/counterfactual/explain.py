@@ -266,7 +266,9 @@ def _check_networks(**networks: object) -> None:
     """
     for name, network in networks.items():
         if isinstance(network, str | PathLike):
-            raise InputError(f"{name}: expected a network, got the path {str(network)!r}; load it with cfx.load")
+            role = "generator" if name == "reviewer" else name
+            call = f"cfx.models.open_network({str(network)!r}, {role!r})"
+            raise InputError(f"{name}: expected a network, got the path {str(network)!r}; open it with {call}")
         if isinstance(network, type):
             raise InputError(f"{name}: expected a network, got the class {network.__name__}; build one")
         if name in ("classifier", "oracle") and not callable(network) and (name, network) != ("oracle", None):

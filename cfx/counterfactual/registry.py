@@ -29,6 +29,16 @@ NEEDS: dict[str, type | None] = {"gradient-attack": None, "additive-map": None, 
 """What these methods generate with; all others need a diffusion model."""
 
 
+_MAKES: dict[type | None, str] = {
+    Generative: (
+        "a bare network becomes one with its schedule, cfx.core.denoiser.Denoiser(network, schedule), and what is in a "
+        "folder or file by cfx.models.open_network(path, 'generator')"
+    ),
+    Vae: "cfx.models.open_network(path, 'autoencoder') opens one",
+}
+"""How one comes by each."""
+
+
 def check_generator(method: Method, generator: object) -> None:
     """Refuse a generator that one of these methods cannot use, before any work is done.
 
@@ -38,7 +48,8 @@ def check_generator(method: Method, generator: object) -> None:
     wanted = NEEDS.get(method.name, Generative)
     if method.name in METHODS and wanted is not None and not isinstance(generator, wanted):
         kind = "an autoencoder" if wanted is Vae else "a diffusion model"
-        raise InputError(f"generator: expected {kind} for {method.name}, got {type(generator).__name__}")
+        expected = f"generator: expected {kind} for {method.name}, got {type(generator).__name__}"
+        raise InputError(expected + ("" if generator is None else f"; {_MAKES[wanted]}"))
     if wanted is Vae and type(generator).__module__.startswith("diffusers."):
         call = "cfx.models.autoencoder.as_vae(...)"
         raise InputError(f"generator: wrap diffusers' {type(generator).__name__} in {call}: its codes are no tensors")

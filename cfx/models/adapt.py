@@ -10,9 +10,10 @@ and probabilities are turned back to logits: log p - log(1 - p) of a sigmoid, lo
 Where a probability is 0 or 1 to the last digit, its logit is the largest that digit can mean, and stays finite.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
+from os import PathLike
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -22,8 +23,9 @@ from cfx.core.errors import InputError
 from cfx.core.resize import resized
 from cfx.models.running import columns
 from cfx.models.wrappers import Finding, Near
-from cfx.runtime.config import Frozen
+from cfx.runtime.config import Frozen, check
 
+Settings = TypeVar("Settings", bound=Frozen)
 _SUM = 1e-2  # how far the sum of a row of probabilities may be from one: single precision, or half
 
 
@@ -94,28 +96,38 @@ class Adapted(nn.Module):
 
 
 def adapt(
-    network: Callable[[Tensor], object], *, pixels: Pixels | None = None, output: Output | None = None
+    network: Callable[[Tensor], object],
+    *,
+    pixels: Pixels | Mapping[str, Any] | None = None,
+    output: Output | Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """A network of other pixels and other answers, as one that cfx can ask.
 
     Args:
         network: A module of any kind (plain, scripted, traced, exported, compiled), or a function. It is not changed.
-        pixels: How it wants its images; in [-1, 1] and as they come by default.
-        output: How it answers; with logits by default.
+        pixels: How it wants its images, or the keys of it as in a configuration, `{"range": (0, 1)}`; in [-1, 1] and as
+            they come by default.
+        output: How it answers, likewise; with logits by default.
 
     Returns:
         A module that holds the network; with `kind: multilabel` a `Finding` of it, with `regression` a `Near`.
 
     Raises:
-        InputError: settings that contradict each other. What only an answer can show is an InputError when it comes.
+        InputError: no network, unknown settings, or ones that contradict each other. What only an answer can show is an
+            InputError when it comes.
 
     Example:
         `adapt(resnet, pixels=Pixels(range=(0, 1), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), channels=3,
         size=224))` takes gray images in [-1, 1] to a network of ImageNet's standardisation.
     """
+    if isinstance(network, str | PathLike):
+        raise InputError(
+            f"network: expected a network, got the path {str(network)!r}; cfx.models.open_network({{'path': "
+            f"{str(network)!r}, 'pixels': ..., 'output': ...}}) opens and adapts it"
+        )
     if not callable(network) or isinstance(network, type):
         raise InputError(f"network: expected a network or a function of images, got {network!r:.60}")
-    pixels, output = pixels or Pixels(), output or Output()
+    pixels, output = settings(Pixels, pixels, "pixels"), settings(Output, output, "output")
     _check_pixels(pixels)
     _check_output(output)
     adapted = Adapted(network, pixels, output)
@@ -124,6 +136,25 @@ def adapt(
     if output.kind == "regression":
         return Near(adapted, *value_of(output))
     return adapted
+
+
+def settings(kind: type[Settings], given: object, name: str) -> Settings:
+    """Settings of their own class, or the mapping of some.
+
+    Args:
+        kind: `Pixels` or `Output`.
+        given: One of it, a mapping of its keys, or None for its defaults.
+        name: What they are called in errors.
+
+    Raises:
+        InputError: something else, or unknown keys or values; the message has the nearest key.
+    """
+    if given is None or isinstance(given, kind):
+        return given or kind()
+    if not isinstance(given, Mapping):
+        known = ", ".join(kind.model_fields)
+        raise InputError(f"{name}: expected {kind.__name__}(...) or a mapping of its keys ({known}), got {given!r:.60}")
+    return check(kind, dict(given), name)
 
 
 def to_pixels(x: Float[Tensor, "b c *space"], pixels: Pixels) -> Float[Tensor, "b c2 *space2"]:
@@ -200,6 +231,9 @@ def check_columns(output: Output, k: int) -> None:
         )
     if output.activation == "softmax" and k == 1:
         raise InputError("output.activation: a softmax over one column is always 1; expected sigmoid, or more columns")
+    if output.kind == "multilabel" and finding_of(output) >= k:
+        got = f"{output.finding!r}" + (f", number {finding_of(output)}" if isinstance(output.finding, str) else "")
+        raise InputError(f"output.finding: expected one of the network's findings, 0 .. {k - 1}, got {got}")
     names = 2 if k == 1 and output.kind in ("logits", "binary") else k
     if output.classes and len(output.classes) != names:
         raise InputError(f"output.classes: expected {names} names for {k} columns, got {len(output.classes)}")

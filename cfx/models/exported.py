@@ -15,14 +15,14 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from cfx.core.errors import CheckpointError, in_one_line
+from cfx.core.errors import CheckpointError, InputError, in_one_line
 
 _ARITHMETIC = "add|sub|mul|truediv|floordiv|mod|neg|pow|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem"
 _CONTROL = "cond|while_loop|scan|map_impl|wrap_with_set_grad_enabled|wrap_with_autocast"
@@ -62,11 +62,40 @@ def read_exported(path: Path) -> nn.Module:
                 raise CheckpointError(f"{path}: two members of one name")
         for fault in _faults(files):
             raise CheckpointError(f"{path}: expected a graph of tensor operations, got {fault}; it is not loaded")
-        return torch.export.load(io.BytesIO(data)).module()
+        program = torch.export.load(io.BytesIO(data))
+        network = program.module()
+        network.register_forward_pre_hook(_as_exported(_sizes(program)), prepend=True)
+        return network
     except CheckpointError:
         raise
     except Exception as error:
         raise CheckpointError(f"{path}: expected a torch.export file, {in_one_line(error)}") from error
+
+
+def _sizes(program: torch.export.ExportedProgram) -> list[int | None]:
+    """Sizes of the images that a program was exported for; None where any will do."""
+    names = program.graph_signature.user_inputs
+    inputs = (node for node in program.graph.nodes if node.op == "placeholder" and node.name in names)
+    first = next((node.meta.get("val") for node in inputs), None)
+    return [n if isinstance(n, int) else None for n in first.shape] if isinstance(first, torch.Tensor) else []
+
+
+def _as_exported(sizes: list[int | None]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    """What refuses images of other sizes than those that a program was exported for, in words, before torch does."""
+
+    def refuse(network: nn.Module, images: tuple[Any, ...]) -> None:
+        came = list(images[0].shape) if images and isinstance(images[0], torch.Tensor) else []
+        if len(came) != len(sizes) or all(n in (None, m) for n, m in zip(sizes, came, strict=True)):
+            return
+        if sizes[0] in (None, came[0]):
+            wanted = ", ".join("any" if n is None else str(n) for n in sizes[1:])
+            raise InputError(f"network: exported for images of shape ({wanted}), got {tuple(came[1:])}")
+        raise InputError(
+            f"network: exported for batches of exactly {sizes[0]}, got {came[0]}; export it for any number, with two "
+            "images or more: torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))"
+        )
+
+    return refuse
 
 
 def _faults(files: Mapping[str, bytes]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from pydantic import Field
 from torch import nn
@@ -29,7 +29,8 @@ from cfx.core.errors import CfxError, CheckpointError, InputError, in_one_line
 from cfx.core.schedule import Schedule
 from cfx.models.adapt import Output, Pixels, adapt, finding_of
 from cfx.models.autoencoder import Vae, as_vae
-from cfx.models.checkpoint import MANIFEST, load, read_manifest
+from cfx.models.checkpoint import MANIFEST, read_manifest
+from cfx.models.checkpoint import load as load_checkpoint
 from cfx.models.exported import read_exported
 from cfx.models.folders import diffusers_model, is_diffusers, labels_of, read_schedule
 from cfx.models.interop import load_network_state
@@ -126,6 +127,8 @@ def open_network(network: Described, role: Role = "classifier") -> nn.Module:
         InputError: a network that does not suit the role, or settings that do not suit the network.
         CheckpointError: a file that is damaged, or whose weights are another network's.
     """
+    if role not in get_args(Role):
+        raise InputError(f"role: expected one of {list(get_args(Role))}, got {role!r}")
     spec = spec_of(network)
     opened = _opened(spec, role)
     if role in ("classifier", "oracle"):
@@ -133,9 +136,44 @@ def open_network(network: Described, role: Role = "classifier") -> nn.Module:
     else:
         _no_adapting(spec, role)
         found = _generator(opened, spec, role) if role == "generator" else as_vae(opened)
+    return _at_rest(found)
+
+
+def load(path: str | Path) -> nn.Module:
+    """Load a network as what it is; by its bare name one that is shipped (`brain64-classifier`).
+
+    What a path alone does not say (of which network the tensors of a file are, how a network wants its images and
+    answers, the noise schedule of a bare one) `open_network` is told.
+
+    Args:
+        path: A checkpoint folder of cfx, which comes back as what it was saved from (`cfx.models.checkpoint.load`); or
+            whatever else a configuration may name: a folder of diffusers, a file of TorchScript or torch.export,
+            `package.module:callable`.
+
+    Returns:
+        The network, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: nothing there, or something damaged or unknown.
+        InputError: a file of tensors alone, a denoiser without its schedule, or a callable that fails.
+    """
+    spec = spec_of(path)
+    if not spec.imports and (not spec.place.exists() or (spec.place / MANIFEST).exists()):
+        return load_checkpoint(path)
+    try:
+        return _at_rest(_opened(spec, "network"))
+    except InputError as error:
+        if spec.imports:
+            raise
+        call = f"cfx.models.open_network({{'path': {spec.path!r}, ...}}, role)"
+        raise InputError(f"{error}; to say more than the path, {call}, role one of {list(get_args(Role))}") from error
+
+
+def _at_rest(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode."""
     with suppress(NotImplementedError):  # an exported graph keeps the mode it was exported in
-        found.eval()
-    return found
+        network.eval()
+    return network
 
 
 def _opened(spec: NetworkSpec, role: str) -> nn.Module:
@@ -163,7 +201,7 @@ def _opened(spec: NetworkSpec, role: str) -> nn.Module:
 def _of_folder(spec: NetworkSpec, role: str) -> nn.Module:
     place = spec.place
     if (place / MANIFEST).exists():
-        return load(place)
+        return load_checkpoint(place)
     if is_diffusers(place):
         return diffusers_model(place, schedule=schedule_of(spec), labels=spec.labels)
     found = ", ".join(sorted(p.name for p in place.iterdir())[:6]) or "nothing"

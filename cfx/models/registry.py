@@ -10,7 +10,7 @@ from typing import cast
 
 from torch import nn
 
-from cfx.core.errors import InputError
+from cfx.core.errors import InputError, in_one_line
 
 Builder = Callable[..., nn.Module]
 
@@ -33,6 +33,17 @@ BUILDERS: dict[str, tuple[str, str]] = {
 }
 """Registry name -> what the network is for, and where it is built; `monai-` and `diffusers-` take the keywords of
 those packages."""
+
+WEIGHTS_ONLY: dict[str, str] = {
+    "monai-diffusion-unet": "unet or patch-unet",
+    "diffusers-unet2d": "unet or patch-unet",
+    "monai-autoencoder-kl": "autoencoder-kl",
+    "diffusers-autoencoder-kl": "autoencoder-kl",
+    "monai-resnet18": "cnn, densenet or monai-densenet121",
+    "monai-resnet50": "cnn, densenet or monai-densenet121",
+}
+"""Registry names for weights that were trained elsewhere -> what cfx trains instead: their packages' keywords are not
+those that a run takes from its images."""
 
 
 def builder(name: str) -> Builder:
@@ -81,5 +92,7 @@ def build(name: str, **config: object) -> nn.Module:
         return make(**config)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"network {name}: {error}") from error
+    except (TypeError, ValueError, IndexError, KeyError, ArithmeticError, RuntimeError, AssertionError) as error:
+        empty = [k for k, value in config.items() if isinstance(value, list | tuple) and not value]
+        why = f"{empty[0]}: expected at least one entry, got none" if empty else in_one_line(error)
+        raise InputError(f"network {name}: {why}") from error

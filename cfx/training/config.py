@@ -13,6 +13,7 @@ from cfx.core.errors import InputError
 from cfx.data import DataConfig
 from cfx.models import kind
 from cfx.models.kinds import find
+from cfx.models.registry import WEIGHTS_ONLY
 from cfx.runtime.config import RunConfig, check, read_as
 from cfx.training.objectives import NetworkConfig, Objective, ObjectiveConfig
 from cfx.training.optimizer import OptimizerConfig
@@ -96,6 +97,9 @@ def make_objective(config: TrainConfig, cohort: Source) -> Objective:
     Raises:
         InputError: the cohort or the network does not suit it.
     """
+    if instead := WEIGHTS_ONLY.get(config.network.name):
+        name = config.network.name
+        raise InputError(f"network.name: {name} is a name for weights from elsewhere (cfx import); train {instead}")
     wanted = find(config.objective.trains).network
     if kind(config.network.name) != wanted:
         raise InputError(f"network {config.network.name}: objective {config.objective.kind} expects a {wanted}")

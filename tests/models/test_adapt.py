@@ -1,5 +1,8 @@
 """A network of other pixels and answers gives, adapted, what it gives by hand; contradictions are refused."""
 
+from inspect import unwrap
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -180,7 +183,7 @@ def test_a_value_is_near_its_goal():
         ({"kind": "multilabel", "finding": "Edema"}, 14, "expected one by its number, from 0, got 'Edema'"),
         ({"kind": "multilabel", "classes": NAMES, "finding": 14}, 14, "output.finding: expected one .*got 14"),
         ({"kind": "multilabel", "finding": -1}, 14, "output.finding: expected one .*got -1"),
-        ({"kind": "multilabel", "finding": 14}, 14, r"k: expected a finding in 0 \.\. 13, got 14"),
+        ({"kind": "multilabel", "finding": 14}, 14, r"output.finding: expected one of .*, 0 \.\. 13, got 14"),
         (
             {"kind": "multilabel", "finding": 1, "activation": "softmax"},
             14,
@@ -241,3 +244,54 @@ def test_wrapped_answers_are_unwrapped(wrap):
     torch.testing.assert_close(adapt(lambda x: wrap(LOGITS))(blank()), LOGITS)
     near = Near(lambda x: wrap(LOGITS), 0.0, 1.0)
     torch.testing.assert_close(near(blank())[:, 2:], 4 * LOGITS)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ({"pixels": {"range": (0, 1)}}, {"pixels": Pixels(range=(0, 1))}),
+        ({"pixels": {"range": [0, 255], "size": 4}}, {"pixels": Pixels(range=(0, 255), size=4)}),
+        (
+            {"output": {"kind": "binary", "activation": "sigmoid"}},
+            {"output": Output(kind="binary", activation="sigmoid")},
+        ),
+        ({"pixels": {}, "output": {}}, {}),
+    ],
+)
+def test_settings_may_be_mappings_as_in_a_configuration(given, same):
+    x = torch.rand(3, 1, 6, 6) * 2 - 1
+
+    def network(v):
+        return v.mean((1, 2, 3))[:, None].clamp(0.1, 0.9)
+
+    torch.testing.assert_close(adapt(network, **given)(x), adapt(network, **same)(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("network", "settings", "message"),
+    [
+        (print, {"pixels": {"rnage": (0, 1)}}, "pixels: unknown key `rnage`; did you mean `range`"),
+        (print, {"output": {"kind": "binray"}}, "kind: unknown choice 'binray'; did you mean 'binary'"),
+        (
+            print,
+            {"output": "binary"},
+            r"output: expected Output\(...\) or a mapping of .*\(kind, .*got 'binary'",
+        ),
+        (print, {"pixels": (0, 1)}, r"pixels: expected Pixels\(...\) or a mapping"),
+        (print, {"output": Pixels()}, r"output: expected Output\(...\) or a mapping"),
+        ("script.pt", {}, r"network: expected a network, got the path 'script.pt'; cfx.models.open_network\("),
+        (Path("a/b"), {}, r"network: expected a network, got the path 'a/b'; cfx.models.open_network\("),
+    ],
+)
+def test_other_settings_and_networks_are_one_line(network, settings, message):
+    with pytest.raises(InputError, match=message):
+        unwrap(adapt)(network, **settings)  # before the type checks of the test run
+
+
+@pytest.mark.parametrize(("finding", "classes"), [(14, ()), ("c", ("a", "b", "c"))])
+def test_a_finding_that_the_network_lacks_is_named_by_its_key(finding, classes):
+    output = Output(kind="multilabel", finding=finding, classes=classes)
+    with pytest.raises(
+        InputError, match=rf"output.finding: expected one of the network's findings, 0 .. 1, got '?{finding}"
+    ):
+        adapt(lambda x: x.flatten(1)[:, :2], output=output)(torch.zeros(1, 1, 2, 2))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfx.core.errors import CheckpointError
+from cfx.core.errors import CheckpointError, InputError
 from cfx.models.exported import read_exported
 from tests.models.kinds import images, plain
 
@@ -156,3 +156,20 @@ def test_a_damaged_file_is_one_line(tmp_path):
     (tmp_path / "half.pt2").write_bytes(source.read_bytes()[:2000])
     with pytest.raises(CheckpointError, match=r"expected a torch\.export file, "):
         read_exported(tmp_path / "half.pt2")
+
+
+@pytest.mark.parametrize(("n", "asked"), [(1, 3), (2, 1), (4, 6)])
+def test_a_fixed_batch_is_said_with_how_to_free_it(n, asked, tmp_path):
+    with (tmp_path / "net.pt2").open("wb") as stream:
+        torch.export.save(torch.export.export(plain().eval(), (images(n),)), stream)
+    back = read_exported(tmp_path / "net.pt2")
+    torch.testing.assert_close(back(images(n)), plain().eval()(images(n)))
+    with pytest.raises(InputError, match=rf"batches of exactly {n}, got {asked}; .*dynamic_shapes"):
+        back(images(asked))
+
+
+def test_a_fixed_size_is_said(tmp_path):
+    back = read_exported(export(tmp_path / "net.pt2", Shapes(), torch.rand(3, 1, 16, 16)))
+    assert back(torch.rand(5, 1, 16, 16)).shape == (5, 2)
+    with pytest.raises(InputError, match=r"exported for images of shape \(1, 16, 16\), got \(1, 8, 16\)"):
+        back(torch.rand(5, 1, 8, 16))

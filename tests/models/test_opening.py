@@ -1,11 +1,13 @@
 """Every kind of network opens for its role and answers as it does by hand; what does not suit is one line."""
 
 import sys
+from inspect import unwrap
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import cfx
 from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CfxError, InputError
 from cfx.models import Output, Pixels, adapt, load, save
@@ -261,3 +263,45 @@ def test_a_module_that_fails_when_imported_is_one_line(tmp_path, monkeypatch, te
         open_network("fails_when_imported:make")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("role", ["generater", "Classifier", ""])
+def test_an_unknown_role_is_named(module, role):
+    with pytest.raises(InputError, match=rf"role: expected one of \['classifier', 'oracle', .*\], got '{role}'"):
+        unwrap(open_network)(f"{module}:make", role)  # before the type checks of the test run
+
+
+@OLD
+@pytest.mark.parametrize("kind", ["torchscript", "exported", "module"])
+def test_cfx_load_takes_what_says_itself_what_it_is(kind, module, tmp_path):
+    path = f"{module}:ready" if kind == "module" else write(kind, tmp_path / "net.bin")
+    torch.testing.assert_close(cfx.load(path)(images(3)), open_network(path)(images(3)), rtol=0, atol=0)
+
+
+def test_cfx_load_takes_folders(tmp_path):
+    from tests.models import test_folders
+
+    for name, part in {"unet": test_folders.unet(), "scheduler": test_folders.scheduler()}.items():
+        test_folders.saved(part, tmp_path / name)
+    assert isinstance(cfx.load(tmp_path), Denoiser)
+    test_folders.saved(test_folders.unet(), tmp_path / "alone/net")
+    with pytest.raises(InputError, match=r"schedule: expected .*open_network\(\{'path': .*, role\)"):
+        cfx.load(tmp_path / "alone/net")
+    assert isinstance(cfx.load("brain64-diffusion"), Denoiser)
+    assert type(cfx.load("brain64-classifier")) is type(load("brain64-classifier"))
+
+
+def test_what_cfx_load_is_not_told_is_said(tmp_path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "unit.safetensors")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "unit.pth")
+    for file in ("unit.safetensors", "unit.pth"):
+        with pytest.raises(InputError, match=rf"holds tensors .*open_network\(\{{'path': '.*{file}', ...\}}, role\)"):
+            cfx.load(tmp_path / file)
+    with pytest.raises(CfxError, match=r"missing; expected a checkpoint folder with cfx.json, or the name of one"):
+        cfx.load("nowhere")
+    (tmp_path / "notes.txt").write_text("hello, hello")
+    with pytest.raises(CfxError, match=r"notes.txt: expected a safetensors file"):
+        cfx.load(tmp_path / "notes.txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CfxError, match=r"holds nothing; expected cfx.json or diffusers' config.json"):
+        cfx.load(tmp_path / "empty")

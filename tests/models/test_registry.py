@@ -31,3 +31,9 @@ def test_unknown_and_missing_keywords_are_named():
 def test_a_value_the_network_refuses_is_an_input_error():
     with pytest.raises(InputError, match="spatial_dims: expected 2 or 3, got 4"):
         build("cnn", spatial_dims=4, in_channels=1, out_channels=1)
+
+
+@pytest.mark.parametrize("name", ["cnn", "residual-unet", "unet", "convnext", "autoencoder-kl"])
+def test_no_widths_are_one_line(name):
+    with pytest.raises(InputError, match=f"network {name}: channels: expected at least one entry, got none"):
+        build(name, spatial_dims=2, in_channels=1, channels=[], **({} if "kl" in name else {"out_channels": 1}))

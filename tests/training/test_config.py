@@ -1,11 +1,16 @@
 """Configuration: one frozen object, precise refusals, overrides from text."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
 from cfx.core.errors import InputError
+from cfx.data import load_cohort
+from cfx.models.registry import BUILDERS, WEIGHTS_ONLY
 from cfx.runtime.config import split_overrides
 from cfx.training import check_config, read_config, registry
+from cfx.training.config import make_objective
 from tests.training.toys import NETWORKS, OBJECTIVES
 
 YAML = """
@@ -69,3 +74,23 @@ def test_every_objective_has_a_toy():
         config = check_config({"name": "t", "steps": 1, "network": network, "objective": OBJECTIVES[kind]})
         assert config.objective.kind == kind
     assert set(NETWORKS) == set(registry.OBJECTIVES)
+
+
+TRAINED = {"denoiser": "diffusion", "vae": "vae", "classifier": "classifier", "segmenter": "segmenter"}
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS.keys() - {"shape-vae"}))  # that one an audit trains
+def test_a_network_is_trained_or_says_which_is(name):
+    """Every name builds from what images say, or names what is trained in its place."""
+    values = {
+        "name": "t", "network": {"name": name}, "steps": 1, "batch_size": 2,
+        "data": {"kind": "brain", "n": 4, "size": 16}, "objective": {"kind": TRAINED[BUILDERS[name][0]]},
+    }  # fmt: skip
+    config = check_config(values)
+    rows = load_cohort(config.data)
+    if name not in WEIGHTS_ONLY:
+        assert make_objective(config, rows).players()
+        return
+    with pytest.raises(InputError, match=f"network.name: {name} is a name for weights .*; train {WEIGHTS_ONLY[name]}"):
+        make_objective(config, rows)
+    assert all(n in BUILDERS for n in re.split(r", | or ", WEIGHTS_ONLY[name]))
