@@ -320,8 +320,13 @@ def write_atlas(
 
 
 def read_atlas(path: str | os.PathLike[str], kind: type[R] | None = None) -> R:
-    """All complete rows of an atlas, in ascending order of row; see `Atlas.read`."""
-    return Atlas(path, kind).read()
+    """All complete rows of an atlas, in ascending order of row, with what is known of the inputs; see `Atlas.read`."""
+    atlas = Atlas(path, kind)
+    found = atlas.read()
+    kept = atlas.attributes.get("axes", True)  # which a cohort always has, and older schemas do not say
+    if not kept or not any(f.name == "cohort" for f in fields(found)):  # type: ignore[arg-type]
+        return found
+    return found.replace(cohort=atlas.read_cohort().replace(x=found.x))  # type: ignore[attr-defined]
 
 
 def check_path(path: str | os.PathLike[str], exists: Exists = "refuse") -> None:
@@ -336,7 +341,7 @@ def check_path(path: str | os.PathLike[str], exists: Exists = "refuse") -> None:
     target = resolved(path)
     if target.exists():
         if exists == "refuse":
-            raise AtlasError(f"{target}: exists; choose another path, or ask to resume or overwrite it")
+            raise AtlasError(f"{target}: exists; choose another path, or ask for it: exists='resume' or 'overwrite'")
         if exists == "resume" or not _is_atlas(target):
             Atlas(target)  # never resume or overwrite what is not an atlas; one of an older schema may be overwritten
     with _refusals(target):

@@ -108,8 +108,8 @@ def _labels(value: object, classes: Sequence[str]) -> Tensor:
     """Labels as numbers: one class an image, or 0/1 for each finding.
 
     Raises:
-        InputError: numbers that are no classes, names that are not among the classes, or other than 0 and 1 of a
-            finding.
+        InputError: numbers that are no classes, names that are not among the classes, labels beyond the names, or other
+            than 0 and 1 of a finding.
     """
     named = [str(v) for v in value] if _are_texts(value) else []  # type: ignore[attr-defined]
     odd = sorted(set(named) - set(classes))
@@ -120,13 +120,18 @@ def _labels(value: object, classes: Sequence[str]) -> Tensor:
     if odd:
         raise InputError(f"Cohort.y: expected names among classes {list(classes)}, got {odd[:8]}")
     y = as_tensor([list(classes).index(v) for v in named] if named else value, "Cohort.y", "class numbers")
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1:
         if bool(((y < 0) | (y > 1)).any()):
             raise InputError(
                 f"Cohort.y: expected 0 or 1 for each finding, got values in {[float(v) for v in y.aminmax()]}"
             )
         return y if y.is_floating_point() else y.float()
-    return whole_numbers(y, "Cohort.y")
+    y = whole_numbers(y, "Cohort.y")
+    if classes and len(y) and int(y.max()) >= len(classes):
+        beyond = f"got {int(y.max())}; name every class, and number them from 0"
+        raise InputError(f"Cohort.y: expected labels in 0 .. {len(classes) - 1}, places in {list(classes)}, {beyond}")
+    return y
 
 
 def _are_texts(value: object) -> bool:
@@ -144,8 +149,8 @@ class Cohort(Rows):
 
     Attributes:
         x: Images `(n, c, *space)`, float32 in [-1, 1].
-        y: Labels: `(n,)` int64 classes (or their names, where `classes` numbers them), or `(n, k)` 0/1 for
-            multi-label; None if unlabelled.
+        y: Labels: `(n,)` or `(n, 1)` int64 classes (or their names, where `classes` numbers them), or `(n, k)` 0/1
+            for multi-label; None if unlabelled.
         ids: One name a row; rows of equal names are of one subject (see `subjects`).
         affine: Voxel-to-world matrices `(n, 4, 4)` in mm for images that have one, else None.
         spacing: Pixel spacing `(n, len(space))` in mm, None if unknown.

@@ -14,6 +14,7 @@ from cfx.core.denoiser import Generative, check_divisible
 from cfx.core.errors import InputError
 from cfx.counterfactual.batch import Run
 from cfx.counterfactual.images import Counters, Images, Mask, Pixels, Target
+from cfx.counterfactual.inputs import check_oracle, class_names, doubt_oracle, of_classifier
 from cfx.counterfactual.method import Method
 from cfx.counterfactual.registry import build_method, check_generator
 from cfx.counterfactual.result import Counterfactuals
@@ -62,7 +63,8 @@ def explain(
             many classes as the classifier, its class-conditional difference joins the guidance. Some methods take an
             autoencoder instead, or None.
         target: Class to reach, one for all or one a row, by number or, where the cohort or the classifier has
-            `classes`, by name; None takes the most probable class besides the predicted one.
+            `classes`, by name; None takes the most probable class besides the predicted one. Where cohort and
+            classifier name the same classes in different orders, the classifier's numbers hold, in the result too.
         depth: `typical`: as sure as the classifier is of real images of the target class (the lower decile of
             their margins over `reference`; without one, p = 0.95) and a whole change; with `Near`, within half the
             tolerance. `boundary`: the least change that flips.
@@ -87,13 +89,14 @@ def explain(
 
     Raises:
         InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier that fails
-            on them, with non-finite logits, without gradient, or with two answers to one image; a target outside the
-            classes; a reference without some class, or one for `Near`; a call inside `torch.inference_mode()`.
+            on them, with non-finite logits, without gradient, or with two answers to one image; labels, class names, a
+            reference or an oracle of other classes than the classifier's; a target outside them; a reference of other
+            images, without some class, or for `Near`; a call inside `torch.inference_mode()`.
 
     Warns:
         CfxWarning: outputs that look like probabilities or like independent findings, images that are in [0, 1] or
-            blank, a classifier near chance on `reference` (without one, on the labels of `x`); see
-            `cfx.models.doubts`.
+            blank, labels below 0, a classifier or an oracle near chance on `reference` (without one, on the labels of
+            `x`); see `cfx.models.doubts`.
     """
     if accelerator is not None and not hasattr(accelerator, "process_index"):
         raise InputError(f"accelerator: expected an Accelerator of accelerate, got {type(accelerator).__name__}")
@@ -162,7 +165,7 @@ def explain_batches(
         raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
     _check_networks(classifier=classifier, oracle=oracle, generator=generator, reviewer=reviewer)
     seed, reference = _whole("seed", seed, least=0), _reference(reference)
-    images = Images.of(x, target, row, edit, keep, _classes(classifier))
+    images = Images.of(x, None, row, edit, keep)
     _check_shape(images.shape, generator)
     made = build_method(method) if isinstance(method, str) else method
     if not isinstance(made, Method) or isinstance(made, type):
@@ -177,9 +180,16 @@ def explain_batches(
         first = images.batch([0], judge)
         judge.check(first.x, first.logits)
         judge.check_labels(first.x, images.source.y, "x")
-        asked = goals(judge, first.logits.shape[1], depth, reference)
+        source, reference = of_classifier(judge, k := first.logits.shape[1], images.source, reference)
+        images = Images.of(source, target, images.row, edit, keep, class_names(classifier, k))
+        images.goal(torch.arange(1), first.logits)
+        if second is not None:
+            check_oracle(judge, second, first.x, k, source)
+        asked = goals(judge, k, depth, reference)
+        if second is not None and reference is not None:
+            doubt_oracle(judge, second, reference)
     run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second)
-    source, n = images.source, _rows_of(batches, len(images.source))
+    n = _rows_of(batches, len(source))
     y = judge.labels(source.y) if reference is None else None
     doubts = Doubts(judge, generator, n, y, subjects(source), place)
     return _results(images, run, batches, progress, doubts)
@@ -215,6 +225,8 @@ def _results(
                     doubts.look_at(run.oracle, batch.x[: len(some)], some)
             doubts.look(batch.x, batch.logits, torch.as_tensor(rows))
             result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
+            if result.oracle_probs_before is not None:
+                doubts.look_at_skill(result.oracle_probs_before, torch.as_tensor(rows))
         yield result.of_cohort(batch.cohort)
 
 
@@ -289,12 +301,6 @@ def _reference(reference: object) -> Cohort | None:
         came = type(reference).__name__
         raise InputError(f"reference: expected labelled images, Cohort(x, y=labels), got {came}")
     return reference[torch.arange(len(reference))]
-
-
-def _classes(classifier: object) -> Sequence[str]:
-    """Names of its classes, if a classifier says them."""
-    names = getattr(classifier, "classes", ())
-    return names if isinstance(names, list | tuple) and all(isinstance(n, str) for n in names) else ()
 
 
 def _check_shape(shape: tuple[int, ...], generator: object) -> None:

@@ -111,10 +111,14 @@ class Images:
         if bad:
             raise InputError(f"classifier: expected finite logits, got NaN or infinity for rows {bad[:8]}")
         allowed = None if self.allowed is None else self.allowed[at]
-        return Batch(cohort.replace(x=x), logits, self._goal(at, logits), self.row[at], allowed)
+        return Batch(cohort.replace(x=x), logits, self.goal(at, logits), self.row[at], allowed)
 
-    def _goal(self, at: Tensor, logits: Tensor) -> Tensor:
-        """One target class a row."""
+    def goal(self, at: Int[Tensor, " m"], logits: Float[Tensor, "m k"]) -> Int[Tensor, " m"]:
+        """One target class for each of some rows.
+
+        Raises:
+            InputError: a target outside the classes.
+        """
         if self.target is None:
             return logits.topk(2, dim=1).indices[:, 1]
         goal = torch.full((len(at),), self.target) if isinstance(self.target, int) else self.target[at]

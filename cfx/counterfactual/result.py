@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +15,9 @@ from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.rows import Index, Rows, about
 from cfx.models.goal import Goal
+
+if TYPE_CHECKING:
+    from cfx.atlas.store import Exists
 
 
 class Verdict(IntEnum):
@@ -67,7 +70,7 @@ class Counterfactuals(Rows):
             something else) to 1; NaN or None where the method does not ask.
         method: Name of the method.
         cohort: The inputs with what is known about them: names, labels, classes, geometry, covariates. None where the
-            result was made by hand or read back, since an atlas keeps them beside it (`Atlas.read_cohort`).
+            result was made by hand, or is some rows of an atlas, which keeps them beside it (`Atlas.read_cohort`).
     """
 
     x: Float[Tensor, "n c *space"] = field(metadata=about(array="factual"))
@@ -137,24 +140,26 @@ class Counterfactuals(Rows):
         """Names of the classes, as far as they are known."""
         return [] if self.cohort is None else self.cohort.classes
 
-    def save(self, path: str | PathLike[str]) -> Path:
+    def save(self, path: str | PathLike[str], exists: "Exists" = "refuse") -> Path:
         """Write the result, with what is known of its inputs, as an atlas; `cfx.read_atlas` reads it.
 
         Args:
             path: Folder to create.
+            exists: What to do where there is an atlas: `refuse`, `resume` it (it must be of the same rows and images'
+                shapes; rows that it has are kept as they are), or `overwrite` it.
 
         Returns:
             The folder.
 
         Raises:
-            InputError: no path.
-            AtlasError: it exists, or the disk refuses.
+            InputError: no path, or another word for `exists`.
+            AtlasError: it exists and must not be touched, or the disk refuses.
         """
         from cfx.atlas.store import write_atlas
 
         if not isinstance(path, str | PathLike):
             raise InputError(f"path: expected a folder to create, got {path!r:.60}")
-        return write_atlas(path, self).path
+        return write_atlas(path, self, exists=exists).path
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

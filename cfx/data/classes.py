@@ -223,12 +223,12 @@ class Renumbered:
 
     Attributes:
         source: The images.
-        y: The labels.
+        y: The labels; None if unlabelled.
         classes: Names of the classes, in label order.
     """
 
     source: Source
-    y: Int[Tensor, " n"]
+    y: Int[Tensor, " n"] | None
     classes: Sequence[str]
 
     @property
@@ -258,13 +258,14 @@ class Renumbered:
     def __getitem__(self, rows: Index) -> Cohort:
         """These rows with their images."""
         at = positions(rows, len(self))
-        return self.source[at].replace(y=self.y[at], classes=self.classes)
+        return self.source[at].replace(y=None if self.y is None else self.y[at], classes=self.classes)
 
 
 def numbered_by(source: Source, classes: Sequence[str], name: str, of: str) -> Source:
     """A source whose labels are places in `classes`, by the names of its own classes.
 
-    A source that names no class has numbers already, which stand for themselves; they take the names on.
+    A source that names no class has numbers already, which stand for themselves; they take the names on. So does one
+    without labels, unless it has names of its own that are not among these.
 
     Args:
         source: Images.
@@ -276,18 +277,21 @@ def numbered_by(source: Source, classes: Sequence[str], name: str, of: str) -> S
         InputError: labels of a class that is not among these, or numbers beyond them.
     """
     y, own = source.y, tuple(source.classes)
-    if y is None or y.ndim != 1 or not classes or own == tuple(classes):
+    if not classes or own == tuple(classes) or (y is not None and y.ndim != 1):
         return source
-    if own:
-        present = [own[k] for k in y.unique().tolist()]
+    if y is None and not set(own) <= set(classes):
+        return source
+    if own and y is not None:
+        check_labels(y, own, name)
+        present = [own[k] for k in y.unique().tolist() if k >= 0]
         if unknown := [text for text in present if text not in classes]:
             raise InputError(
                 f"{name}: labels {some(unknown)} are not among the classes {tuple(classes)} of {of}; name the same "
                 "`classes` in both, or leave these images out"
             )
         place = torch.tensor([list(classes).index(text) if text in classes else -1 for text in own])
-        y = place[y]
-    elif len(y) and int(y.max()) >= len(classes):
+        y = torch.where(y < 0, y, place[y.clamp_min(0)])
+    elif y is not None and len(y) and int(y.max()) >= len(classes):
         raise InputError(f"{name}: label {int(y.max())} is outside the {len(classes)} classes {tuple(classes)} of {of}")
     if isinstance(source, Cohort):
         return source.replace(y=y, classes=list(classes))

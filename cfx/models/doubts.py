@@ -183,17 +183,25 @@ def _width(p: list[float], s: list[float], level: float) -> float:
     return float(NormalDist().inv_cdf((1 + level) / 2) * variance**0.5)
 
 
-def of_competence(found: Competence | None, what: str) -> str | None:
-    """What to say of a classifier that is near chance, or far below it, on labelled images; None if nothing."""
+def of_competence(found: Competence | None, what: str, name: str = "classifier") -> str | None:
+    """What to say of a classifier that is near chance, or far below it, on labelled images; None if nothing.
+
+    Args:
+        found: How good it is.
+        what: The labelled images; `x` are those to be explained, which may have been chosen for how they are decided.
+        name: What the classifier is.
+    """
     if found is None or not (found.exchanged or found.poor):
         return None
-    start = f"classifier: expected one that recognises the classes of {what}, got {found}"
+    start = f"{name}: expected one that recognises the classes of {what}, got {found}"
+    end = "; if these rows were chosen because the classifier errs, ignore this" if what == "x" else ""
     if found.exchanged:
-        return f"{start}; far below chance: are the classes exchanged? Compare its class order with that of the labels"
+        why = "far below chance: are the classes exchanged? Compare its class order with that of the labels"
+        return f"{start}; {why}{end}"
     return (
         f"{start}; before believing a result, look at the pixels it was trained on (cfx shows images in [-1, 1]; for "
         "others adapt(network, pixels=Pixels(range=(0, 1)))), at the order of its classes, and whether the labels are "
-        "what it predicts"
+        f"what it predicts{end}"
     )
 
 
@@ -322,6 +330,43 @@ def _surprise(generator: Generative, x: Tensor) -> float:
 
 
 @dataclass
+class Skill:
+    """What is known of the skill of a classifier, as the images that it is shown come in.
+
+    Attributes:
+        n: Number of images that will come.
+        y: Labels of all images; None if they are not to be looked at.
+        groups: Subject of every image.
+        name: What the classifier is.
+    """
+
+    n: int
+    y: Int[Tensor, " n"] | None = None
+    groups: Int[Tensor, " n"] | None = None
+    name: str = "classifier"
+    _logits: list[Tensor] = field(default_factory=list)
+    _rows: list[Tensor] = field(default_factory=list)
+    _enough: int = _MANY
+
+    def seen(self, logits: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> Float[Tensor, "m k"]:
+        """Take in what is said of some more images; all that was said so far."""
+        self._logits.append(logits)
+        self._rows.append(rows)
+        return torch.cat(self._logits)
+
+    def doubt(self) -> str | None:
+        """What to say of the images so far; rarely: who looks after every image will see bad luck some day."""
+        logits, at = torch.cat(self._logits), torch.cat(self._rows)
+        if len(logits) < min(self.n, self._enough):
+            return None
+        self._enough = 2 * len(logits)
+        if self.y is None or int(self.y.max()) >= logits.shape[1]:
+            return None  # labels are not those of the classifier
+        groups = None if self.groups is None else self.groups[at]
+        return of_competence(competence_of(logits, self.y[at], groups), "x", self.name)
+
+
+@dataclass
 class Doubts:
     """The doubts about one call, warned of once each, as soon as the images that came so far are evidence enough.
 
@@ -340,35 +385,31 @@ class Doubts:
     y: Int[Tensor, " n"] | None = None
     groups: Int[Tensor, " n"] | None = None
     device: torch.device | None = None
-    _logits: list[Tensor] = field(default_factory=list)
-    _rows: list[Tensor] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
-    _enough: int = _MANY
+
+    def __post_init__(self) -> None:
+        """Nothing was seen so far."""
+        self._skill = Skill(self.n, self.y, self.groups)
+        self._oracle = Skill(self.n, self.y, self.groups, "oracle")
 
     def look_at(self, oracle: Judge, x: Float[Tensor, "n c *space"], logits: Float[Tensor, "n k"]) -> None:
         """Look at what an oracle says of some images."""
         self._say(oracle.name, of_outputs(oracle, x, logits))
 
+    def look_at_skill(self, probs: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> None:
+        """Look at how an oracle decides some more images, and at their labels."""
+        self._oracle.seen(probs, rows)
+        self._say("skill of the oracle", self._oracle.doubt())
+
     def look(self, x: Float[Tensor, "n c *space"], logits: Float[Tensor, "n k"], rows: Int[Tensor, " n"]) -> None:
         """Look at some more images, at what the classifier says of them, and at their labels."""
-        self._logits.append(logits)
-        self._rows.append(rows)
-        seen = torch.cat(self._logits)
-        if len(self._logits) == 1:  # what is true of some images is true of all
+        seen = self._skill.seen(logits, rows)
+        if len(seen) == len(logits):  # what is true of some images is true of all
             self._say("range", of_range(x, self.generator, self.device))
             self._say("outputs", of_outputs(self.judge, x, logits))
         self._say("images", of_images(x))
         self._say("findings", of_findings(seen))
-        if len(seen) >= min(self.n, self._enough):  # rarely: who looks after every image will see bad luck some day
-            self._enough = 2 * len(seen)
-            self._say("competence", of_competence(self._competence(seen), "x"))
-
-    def _competence(self, logits: Tensor) -> Competence | None:
-        """Of the images so far; nothing where labels are not those of the classifier."""
-        if self.y is None or int(self.y.max()) >= logits.shape[1]:
-            return None
-        at = torch.cat(self._rows)
-        return competence_of(logits, self.y[at], None if self.groups is None else self.groups[at])
+        self._say("competence", self._skill.doubt())
 
     def _say(self, kind: str, message: str | None) -> None:
         if message is not None and kind not in self._said:

@@ -159,6 +159,7 @@ def test_arrays_and_lists_are_the_tensors_they_stand_for():
     [
         [0, 1, 1], (0, 1, 1), [0.0, 1.0, 1.0], [False, True, True], ["CN", "AD", "AD"], np.array([0, 1, 1], "uint8"),
         np.array(["CN", "AD", "AD"]), np.array(["CN", "AD", "AD"], object), torch.tensor([0.0, 1.0, 1.0]),
+        [[0], [1], [1]], torch.tensor([[0.0], [1.0], [1.0]]), np.array([[0], [1], [1]]),
     ],
 )  # fmt: skip
 def test_one_class_an_image_by_number_or_name(y):
@@ -173,6 +174,8 @@ ODD = {
     "halves": ({"y": [0, 0.5, 1]}, r"^Cohort.y: expected whole numbers, got \[0.5\]"),
     "missing": ({"y": [0, float("nan"), 1]}, r"^Cohort.y: expected whole numbers, got \[nan\]"),
     "too few labels": ({"y": [0, 1]}, r"^Cohort.y: expected .* got int64 \(2,\)"),
+    "label without a name": ({"y": [0, 1, 2], "classes": ["a", "b"]}, r"^Cohort.y: .* 0 .. 1, places in .*, got 2"),
+    "one name": ({"y": [[0], [1], [1]], "classes": ["a"]}, r"^Cohort.y: .* 0 .. 0, places in \['a'\], got 1"),
     "findings": ({"y": [[0, 3], [1, 1], [0, 0]]}, r"^Cohort.y: expected 0 or 1 for each finding, got values in \[0"),
     "text": ({"y": "011"}, r"^Cohort.y: expected class numbers, got str"),
     "classes": ({"classes": "AD"}, r"^Cohort.classes: expected a list of names, got 'AD'"),

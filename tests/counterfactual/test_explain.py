@@ -185,7 +185,7 @@ def test_evaluations_are_counted_row_by_row(conditional):
     # two answers to one image check the classifier, and two beside fewer others
     assert classifier.rows == together.nfe_classifier.sum() + 2 + 2
     assert classifier.gradients == together.nfe_classifier_backward.sum() + 1  # one of them its gradient
-    assert (oracle.rows, oracle.gradients) == (18 + 4 + 2, 0)
+    assert (oracle.rows, oracle.gradients) == (18 + 4 + 2 + 1, 0)  # and one to see how many classes it has
     for i in range(9):
         generator.rows = classifier.rows = classifier.gradients = 0
         explain(toys.x[i : i + 1], classifier, generator, target[i : i + 1], row=torch.tensor([i]))

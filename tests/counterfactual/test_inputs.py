@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from cfx.atlas import Atlas
-from cfx.core.cohort import Cohort
+from cfx.core.cohort import Cohort, Part
 from cfx.core.errors import AtlasError, CfxWarning, InputError
 from cfx.counterfactual import Minimal, explain, explain_batches
 from cfx.counterfactual.explain import in_turn
-from cfx.models.wrappers import Finding
+from cfx.counterfactual.inputs import class_names
+from cfx.models.adapt import Output, adapt
+from cfx.models.wrappers import Finding, Near
 from tests.counterfactual.toys import (
     ClassGaussian,
     Counted,
@@ -75,7 +78,7 @@ BAD = {
     "negative rows": ({"row": torch.arange(4) - 1}, r"row: expected integers >= 0, got -1"),
     "seed": ({"seed": -1}, r"seed: expected an integer in \[0, 2\*\*64\), got -1"),
     "batch": ({"batch_size": 0}, r"batch_size: expected at least 1, got 0"),
-    "oracle": ({"oracle": Linear((9, 9))}, r"oracle: failed on images of shape \(4, 1, 8, 8\): "),
+    "oracle": ({"oracle": Linear((9, 9))}, r"oracle: failed on images of shape \(1, 1, 8, 8\): "),
     "a loader": ({"x": DataLoader(TensorDataset(X))}, r"x: expected images .* got DataLoader; join its batches"),
     "a list": ({"x": list(X)}, r"x: expected images .* got a list of Tensor; torch.stack makes one tensor"),
     "a pair": ({"x": (X, torch.zeros(4))}, r"x: expected images .* got a tuple of Tensor; pass Cohort\(x, y\)"),
@@ -281,3 +284,218 @@ class Halving(ClassGaussian):
 def test_sizes_that_the_generator_cannot_halve_are_refused(space):
     with pytest.raises(InputError, match=rf"x: expected spatial sizes divisible by 4, got \({space[0]}, {space[1]}\)"):
         explain(torch.zeros(2, 1, *space), Linear(space), Halving(MEANS))
+
+
+THREE = class_means((8, 8), 3)
+NAMED = Cohort(X, y=[0, 1, 0, 1], classes=["CN", "AD"])
+TOYS = cohort(MEANS, 4)
+
+
+class Wide(nn.Module):
+    """As many columns as are asked for, of which the first two are `Quadratic`'s."""
+
+    def __init__(self, k, classes=None):
+        super().__init__()
+        self.network, self.k = Quadratic(MEANS), k
+        if classes is not None:
+            self.classes = classes
+
+    def forward(self, x):
+        two = self.network(x)
+        return torch.cat([two, two[:, :1] - 1 - torch.arange(self.k - 2)], 1)
+
+
+def named(classes, network=None):
+    return adapt(network or Quadratic(MEANS), output=Output(classes=classes))
+
+
+def run(x, classifier=None, **more):
+    return explain(x, classifier or Quadratic(MEANS), ClassGaussian(MEANS), method=Minimal(trials=1), **more)
+
+
+OTHER_CLASSES = {
+    "oracle of findings": ({"oracle": Wide(14)}, r"^oracle: expected the 2 classes of the classifier, got 14 "),
+    "oracle of three": ({"oracle": Wide(3)}, r"^oracle: expected the 2 classes .*, got 3"),
+    "oracle of two": ({"oracle": Linear((8, 8)), "classifier": Wide(3)}, r"^oracle: expected the 3 classes .*, got 2"),
+    "oracle in another order": (
+        {"oracle": named(("AD", "CN")), "classifier": named(("CN", "AD"))},
+        r"^oracle: its classes are \('AD', 'CN'\), those of the classifier \('CN', 'AD'\)",
+    ),
+    "oracle of other names": (
+        {"oracle": named(("old", "young")), "classifier": named(("CN", "AD"))},
+        r"^oracle: its classes are \('old', 'young'\), those of the classifier",
+    ),
+    "oracle against images": (
+        {"oracle": named(("AD", "CN")), "x": NAMED},
+        r"^oracle: its classes are \('AD', 'CN'\), those of x \('CN', 'AD'\)",
+    ),
+    "findings for classes": (
+        {"x": NAMED, "classifier": Wide(14)},
+        r"^classifier: expected one column for each of the 2 classes \('CN', 'AD'\) of x, got 14; one finding of",
+    ),
+    "unlabelled": (
+        {"x": NAMED.replace(y=None), "classifier": Wide(14)},
+        r"^classifier: expected one column .* of x, got 14; one finding of several\? .*Finding\(network, k\)",
+    ),
+    "reference of two": (
+        {"reference": cohort(MEANS, 20).replace(classes=["CN", "AD"]), "classifier": Wide(3)},
+        r"^classifier: expected one column for each of the 2 classes .* of reference, got 3",
+    ),
+    "one name": ({"x": Cohort(X, y=[0] * 4, classes=["CN"])}, r"^classifier: expected one column .* 1 classes"),
+    "three names": ({"x": NAMED.replace(classes=["a", "b", "c"])}, r"^classifier: .* 3 classes .* of x, got 2"),
+    "labels from 1": ({"x": TOYS.replace(y=TOYS.y + 1)}, r"^x: expected labels in 0 \.\. 1 as the classifier .* got 2"),
+    "labels from 7": ({"x": TOYS.replace(y=TOYS.y + 7)}, r"^x: expected labels in 0 \.\. 1 as the classifier .* got 8"),
+    "labels of a finding": (
+        {"x": TOYS.replace(y=TOYS.y + 1), "classifier": Finding(Wide(3), 1)},
+        r"^x: expected labels in 0 \.\. 1 as the classifier .* got 2",
+    ),
+    "one-hot": (
+        {"x": TOYS.replace(y=nn.functional.one_hot(TOYS.y))},
+        r"^x.y: expected class numbers \(4,\), got one-hot labels \(4, 2\); pass y.argmax\(1\)",
+    ),
+    "one-hot of a binary logit": (
+        {"x": TOYS.replace(y=nn.functional.one_hot(TOYS.y)), "classifier": Linear((8, 8))},
+        r"^x.y: expected class numbers",
+    ),
+    "one-hot reference": (
+        {"reference": cohort(MEANS, 20).replace(y=nn.functional.one_hot(cohort(MEANS, 20).y))},
+        r"^reference.y: expected class numbers \(20,\)",
+    ),
+    "names of another study": (
+        {"x": NAMED, "classifier": named(("healthy", "ill"))},
+        r"^x: labels .* are not among the classes \('healthy', 'ill'\) of the classifier",
+    ),
+    "names of another study, unlabelled": (
+        {"x": NAMED.replace(y=None), "classifier": named(("healthy", "ill"))},
+        r"^x: its classes are \('CN', 'AD'\), those of the classifier \('healthy', 'ill'\)",
+    ),
+    "names of another reference": (
+        {"x": NAMED, "reference": cohort(MEANS, 20).replace(classes=["healthy", "ill"])},
+        r"^classes: expected one set of classes, got x CN, AD; reference healthy, ill",
+    ),
+    "sizes of the reference": (
+        {"reference": cohort(class_means((8, 6)), 20)},
+        r"^reference: expected images of the shape \(1, 8, 8\) of x, got \(1, 8, 6\)",
+    ),
+    "channels of the reference": (
+        {"reference": Cohort(X.repeat(1, 3, 1, 1), y=TOYS.y), "depth": "boundary"},
+        r"^reference: expected images of the shape \(1, 8, 8\) of x, got \(3, 8, 8\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER_CLASSES)
+def test_inputs_of_different_classes_are_refused_with_both(case):
+    with pytest.raises(InputError, match=OTHER_CLASSES[case][1]) as error:
+        run(**({"x": X} | OTHER_CLASSES[case][0]))
+    assert "\n" not in str(error.value)
+
+
+MANY = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+SAME_CLASSES = {
+    "no names": {"x": X, "classifier": Wide(14)},
+    "two of three": {"x": TOYS, "classifier": Wide(3)},
+    "findings": {"x": Cohort(X, y=MANY, classes=["mass", "nodule"]), "classifier": Finding(Quadratic(MEANS), 1)},
+    "one finding each": {"x": Cohort(X, y=[[0, 1]] * 4, classes=["a", "b"]), "classifier": Finding(Wide(2), 1)},
+    "unlabelled findings": {"x": Cohort(X, classes=["a", "b", "c"]), "classifier": Finding(Wide(3), 1)},
+    "a value": {"x": TOYS.replace(y=TOYS.y + 60), "classifier": Near(Linear((8, 8)), 0.0, 1.0), "target": 1},
+    "same names": {"x": NAMED, "classifier": named(("CN", "AD")), "oracle": named(("CN", "AD"))},
+    "a binary oracle": {"x": NAMED, "oracle": Linear((8, 8)), "reference": cohort(MEANS, 20)},
+    "names of fewer columns": {"x": NAMED, "classifier": Wide(2, classes=["AD"])},
+    "no names of classes": {"x": NAMED, "classifier": Wide(2, classes=2)},
+    "some unknown": {"x": TOYS.replace(y=torch.tensor([0, 1, -1, -1]))},
+    "all unknown": {"x": TOYS.replace(y=torch.tensor([-1] * 4))},
+    "an oracle of labelled images": {"x": cohort(MEANS, 40), "oracle": Linear((8, 8))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAME_CLASSES)
+def test_inputs_of_the_same_classes_are_explained_in_silence(case):
+    run(**SAME_CLASSES[case])
+
+
+def flipped(toys, **more):
+    return toys.replace(y=1 - toys.y, **more)
+
+
+@pytest.mark.parametrize("classifier", [named(("CN", "AD")), Wide(2, classes=["CN", "AD"])])
+def test_classes_that_both_name_are_compared_by_name(classifier):
+    toys, reference = cohort(MEANS, 12).replace(classes=["CN", "AD"]), cohort(MEANS, 40)
+    expected = run(toys, classifier, target="AD", reference=reference)
+    other = flipped(toys, classes=["AD", "CN"])
+    for x, beside in (
+        (other, reference), (toys, flipped(reference, classes=["AD", "CN"])),
+        (Part(other, torch.arange(12)), reference),
+        (toys.x, reference), (toys.replace(y=None, classes=["AD", "CN"]), reference),
+    ):  # fmt: skip
+        found = run(x, classifier, target="AD", reference=beside)
+        assert_same(tensors(found), tensors(expected), tolerance=0)
+        assert list(found.classes) == ["CN", "AD"]
+        assert found.cohort.y is None or torch.equal(found.cohort.y, toys.y)
+    run(other, classifier)  # whose labels are judged by their names
+
+
+def test_a_reference_is_numbered_by_the_names_of_the_images():
+    toys, reference = cohort(MEANS, 12).replace(classes=["CN", "AD"]), cohort(MEANS, 40)
+    expected = run(toys, reference=reference)
+    found = run(toys, reference=flipped(reference, classes=["AD", "CN"]))
+    assert_same(tensors(found), tensors(expected), tolerance=0)
+
+
+def test_tensors_have_the_names_that_the_classifier_knows():
+    assert list(run(X, named(("CN", "AD"))).classes) == ["CN", "AD"]
+    assert list(run(X, named(("CN", "AD"), Linear((8, 8)))).classes) == ["CN", "AD"]
+    assert list(run(X).classes) == []
+
+
+def shrunk(x):
+    return Linear((8, 8))((x + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("oracle", "words"),
+    [
+        (lambda x: -Linear((8, 8))(x), r"exchanged\?"), (lambda x: Quadratic(MEANS)(x).flip(1), r"exchanged\?"),
+        (shrunk, "pixels it was trained on"), (lambda x: 0 * Linear((8, 8))(x) + 1, "pixels it was trained on"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("labelled", ["x", "reference"])
+def test_an_oracle_is_judged_by_what_is_labelled(oracle, words, labelled):
+    toys = {"x": cohort(MEANS, 40)} if labelled == "x" else {"x": X, "reference": cohort(MEANS, 40)}
+    with pytest.warns(
+        CfxWarning, match=rf"^oracle: expected one that .* of {labelled}, got balanced .*{words}"
+    ) as seen:
+        run(**toys, oracle=oracle)
+    assert len(seen) == 1
+
+
+def test_an_oracle_is_not_judged_by_few_images():
+    run(cohort(MEANS, 6), oracle=lambda x: -Linear((8, 8))(x))
+
+
+@pytest.mark.parametrize("y", [[-1, 1, -1, 1], [-1, 0, -1, 0], [-2, 0, 1, -2], [-7, -7, 0, 0]])
+def test_labels_below_0_are_doubted_unless_they_mark_what_is_unknown(y):
+    with pytest.warns(CfxWarning, match=r"^x: expected labels in 0 \.\. 1 as the classifier has, got \[-"):
+        run(Cohort(X, y=y))
+
+
+def test_rows_that_the_classifier_errs_on_may_have_been_chosen():
+    with pytest.warns(CfxWarning, match=r"exchanged\? .*; if these rows were chosen because the classifier errs, igno"):
+        run(flipped(cohort(MEANS, 12)))
+
+
+class TestClassNames:
+    def test_they_are_those_of_its_columns(self):
+        assert class_names(named(("a", "b")), 2) == ("a", "b")
+        assert class_names(Wide(3, classes=["a", "b", "c"]), 3) == ("a", "b", "c")
+
+    @pytest.mark.parametrize(
+        "network",
+        [
+            Wide(2), Wide(2, classes=["a"]), Wide(2, classes=["a", "a"]), Wide(2, classes=2), Linear((8, 8)),
+            Wide(2, classes=[0, 1]), Near(Linear((8, 8)), 0.0, 1.0), lambda x: x,
+            adapt(Wide(2), output=Output(kind="multilabel", classes=("a", "b"), finding="b")),
+        ],
+    )  # fmt: skip
+    def test_nothing_else_is(self, network):
+        assert class_names(network, 2) == ()

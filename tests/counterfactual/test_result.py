@@ -8,7 +8,7 @@ import torch
 
 from cfx.atlas import Atlas, read_atlas
 from cfx.core.cohort import Cohort
-from cfx.core.errors import InputError
+from cfx.core.errors import AtlasError, InputError
 from cfx.counterfactual import Minimal, explain
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.report import write_report
@@ -102,6 +102,20 @@ class TestKnownInputs:
         assert "AD" in page
         again = read_atlas(path)
         assert torch.equal(again.x_cf, result.x_cf)
+        self.alike(again.cohort, known)
+        assert (again.ids, list(again.classes)) == (known.ids, ["CN", "AD"])
+        assert again.cohort.x.data_ptr() == again.x.data_ptr()  # kept once
+        page = write_report(tmp_path / "s.html", again).read_text()
+        assert "sub-3" in page
+        assert "AD" in page
+
+    def test_a_second_one_is_written_where_it_is_asked_for(self, result, tmp_path):
+        path = result.save(tmp_path / "a.zarr")
+        other = result.replace(x_cf=result.x)
+        with pytest.raises(AtlasError, match=r"exists; choose another path, or ask for it: exists='resume' or 'over"):
+            other.save(path)
+        assert torch.equal(read_atlas(other.save(path, exists="resume")).x_cf, result.x_cf)  # its rows are there
+        assert torch.equal(read_atlas(other.save(path, exists="overwrite")).x_cf, result.x)
 
     def test_without_it_rows_are_known_by_their_numbers(self, result, tmp_path):
         bare = result.replace(cohort=None, row=torch.arange(10, 16))

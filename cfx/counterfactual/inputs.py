@@ -1,0 +1,163 @@
+"""Whether images, labelled images beside them, a classifier and its oracle speak of the same classes.
+
+What has names is compared by name, and numbered as the columns of the classifier are; what has numbers only has to fit
+how many columns there are.
+"""
+
+import warnings
+from typing import cast
+
+from jaxtyping import Float
+from torch import Tensor
+
+from cfx.core.cohort import Cohort, Source, subjects
+from cfx.core.errors import CfxWarning, InputError
+from cfx.data.classes import numbered_alike
+from cfx.models.adapt import Adapted
+from cfx.models.doubts import competence_of, of_competence
+from cfx.models.judge import Judge
+from cfx.models.wrappers import Finding
+
+_ONE_FINDING = "one finding of several? output: {kind: multilabel, finding: ...} / Finding(network, k)"
+
+
+def class_names(classifier: object, k: int) -> tuple[str, ...]:
+    """Names of the k classes of a classifier in the order of its columns, as far as it says them; else none."""
+    names = classifier.output.classes if isinstance(classifier, Adapted) else getattr(classifier, "classes", ())
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names) if len(set(names)) == len(names) == k else ()
+
+
+def of_classifier(
+    judge: Judge, k: int, source: Source, reference: Cohort | None = None
+) -> tuple[Source, Cohort | None]:
+    """Images and reference with the classes of a classifier: its numbers, and its names where it says them.
+
+    Args:
+        judge: The classifier.
+        k: Number of its classes.
+        source: Images to explain.
+        reference: Labelled images beside them.
+
+    Returns:
+        Both, renumbered by name where names are in another order.
+
+    Raises:
+        InputError: a reference of other images, other names, other than k names, labels beyond the classes, or
+            one-hot ones.
+
+    Warns:
+        CfxWarning: labels below 0 that hardly stand for unknown ones.
+    """
+    if reference is not None and tuple(reference.shape) != tuple(source.shape):
+        wanted, came = tuple(source.shape), tuple(reference.shape)
+        raise InputError(f"reference: expected images of the shape {wanted} of x, got {came}")
+    if judge.ordered:
+        return source, reference
+    names = class_names(judge.classifier, k)
+    given: dict[str, Source] = {"x": source} | ({} if reference is None else {"reference": reference})
+    of_classes = {name: one for name, one in given.items() if not _of_findings(judge, one)}
+    alike = numbered_alike(of_classes, names, "the classifier")
+    for name, one in given.items():
+        _check_one_hot(judge, name, one.y, k)
+    for name, one in alike.items():
+        if len(one.classes) == len(given[name].classes):  # else they are those of another, of which it is said
+            _check_names(name, one, names, k)
+        _check_numbers(name, one.y, k)
+    found = given | alike
+    return found["x"], cast(Cohort | None, found.get("reference"))  # what is in memory stays there
+
+
+def _of_findings(judge: Judge, source: Source) -> bool:
+    """Whether the names of a source are, or may be, those of findings."""
+    return isinstance(judge.classifier, Finding) if source.y is None else source.y.ndim == 2
+
+
+def _check_names(name: str, source: Source, names: tuple[str, ...], k: int) -> None:
+    """Refuse other class names than the classifier's, or other than k."""
+    own = tuple(source.classes)
+    if own and len(own) != k:
+        raise InputError(
+            f"classifier: expected one column for each of the {len(own)} classes {own} of {name}, got {k}; "
+            f"{_ONE_FINDING}"
+        )
+    if own and names and own != names:
+        raise InputError(f"{name}: its classes are {own}, those of the classifier {names}; name them alike")
+
+
+def _check_one_hot(judge: Judge, name: str, y: Tensor | None, k: int) -> None:
+    """Refuse one column a class where class numbers say it; findings are columns, and a `Finding` is one of them."""
+    if y is None or y.ndim != 2 or isinstance(judge.classifier, Finding):
+        return
+    if len(y) and y.shape[1] == k and bool((y.sum(1) == 1).all()):
+        raise InputError(
+            f"{name}.y: expected class numbers ({len(y)},), got one-hot labels {tuple(y.shape)}; pass y.argmax(1)? "
+            "If they are findings, wrap the one that is asked for in Finding(network, k)"
+        )
+
+
+def _check_numbers(name: str, y: Tensor | None, k: int) -> None:
+    """Refuse labels beyond the classes; doubt those below, unless -1 marks rows beside others of every class."""
+    found = [] if y is None else y.unique().tolist()
+    if found and found[-1] >= k:
+        raise InputError(
+            f"{name}: expected labels in 0 .. {k - 1} as the classifier has, got {found[-1]}; number them as its "
+            f"columns are, or leave y out; {_ONE_FINDING}"
+        )
+    below, known = [label for label in found if label < 0], [label for label in found if label >= 0]
+    if below and known and (below != [-1] or len(known) < k):
+        warnings.warn(
+            f"{name}: expected labels in 0 .. {k - 1} as the classifier has, got {found[:8]}; those below 0 are taken "
+            "for unknown",
+            CfxWarning,
+            stacklevel=2,
+        )
+
+
+def check_oracle(judge: Judge, oracle: Judge, x: Float[Tensor, "b c *space"], k: int, source: Source) -> None:
+    """Refuse an oracle of other classes than the classifier's.
+
+    Args:
+        judge: The classifier.
+        oracle: The oracle.
+        x: Some images, to see how many columns the oracle has.
+        k: Number of classes of the classifier.
+        source: Images to explain, numbered as the classifier is.
+
+    Raises:
+        InputError: another number of classes, other names, or the same in another order.
+    """
+    count = oracle.answers(x).shape[1]
+    if count != k:
+        raise InputError(
+            f"oracle: expected the {k} classes of the classifier, got {count} (one logit alone is two classes); "
+            f"{_ONE_FINDING}; a value to reach: Near"
+        )
+    names, of = class_names(judge.classifier, k), "the classifier"
+    if not names and len(source.classes) == k:
+        names, of = tuple(source.classes), "x"
+    own = class_names(oracle.classifier, k)
+    if names and own and own != names:
+        raise InputError(f"oracle: its classes are {own}, those of {of} {names}; bring them into one order")
+
+
+def doubt_oracle(judge: Judge, oracle: Judge, reference: Cohort) -> None:
+    """Warn of an oracle that does not recognise the classes of a reference.
+
+    Args:
+        judge: The classifier, which says what the labels mean.
+        oracle: The oracle, of as many classes.
+        reference: Labelled images.
+
+    Warns:
+        CfxWarning: it is near chance on them, or far below it.
+    """
+    y = judge.labels(reference.y)
+    if y is None:
+        return
+    message = of_competence(
+        competence_of(oracle.answers(reference.x), y, subjects(reference)), "reference", oracle.name
+    )
+    if message is not None:
+        warnings.warn(message, CfxWarning, stacklevel=2)
