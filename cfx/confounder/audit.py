@@ -235,10 +235,11 @@ def _planned(plan: object) -> Plan:
 
 
 def _look_at(asked: Sequence[Judge], images: Cohort) -> None:
-    """Show every network one image, twice; and the first that may return probabilities some more.
+    """Show every network one image, twice; functions, and the first that may return probabilities, some more.
 
     Raises:
-        InputError: more logits than the cohort has classes, one network several times, or as `Judge.check`.
+        InputError: more logits than the cohort has classes, one network several times, or as `Judge.check` and
+            `Judge.check_company`.
 
     Warns:
         CfxWarning: as `of_outputs`; said of one network, since all are of a kind.
@@ -249,6 +250,8 @@ def _look_at(asked: Sequence[Judge], images: Cohort) -> None:
             logits = judge.logits(x[:1]).detach()
             _check_classes(judge, logits.shape[1], images)
             judge.check(x[:1], logits)
+            if not isinstance(judge.classifier, nn.Module):  # whose modules nobody can put at rest
+                judge.check_company(x)
             if not said and of_outputs(judge, x[:1], logits.cpu()) is not None:
                 message = of_outputs(judge, x, judge.answers(x))
                 said = message is not None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -163,6 +164,17 @@ def test_what_cannot_be_audited_is_refused(networks: list[str], tmp_path: Path) 
     other["plan"]["confounder"] = "ruler"
     with pytest.raises(InputError, match=r"planted in a simulated cohort, got 'ruler'.*Toggle"):
         audit_run(AuditConfig.model_validate(other))
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["one path twice", "the same weights under two paths"])
+def test_one_checkpoint_counted_twice_is_refused(networks: list[str], tmp_path: Path, copied: bool) -> None:
+    again = networks[0]
+    if copied:
+        again = str(shutil.copytree(again, tmp_path / "again"))
+    config = AuditConfig.model_validate(values(tmp_path / "run", classifiers=[*networks[:-1], again]))
+    with pytest.raises(InputError, match=rf"classifiers\[0, {SEEDS - 1}\] are equal, with the same weights"):
+        audit_run(config)
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_no_atlas_of_something_else_is_replaced(run: tuple[Path, Audit], tmp_path: Path) -> None:

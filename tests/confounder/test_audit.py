@@ -55,6 +55,47 @@ def test_networks_in_training_mode_get_the_same_verdict_and_stay_so(found: Audit
     assert all(f.training and f[0].training for f in asked)
 
 
+class Normed(nn.Module):
+    """`Linear` behind batch normalisation of known statistics, and a dropout in one of several forms."""
+
+    def __init__(self, cheat: float, kind: str) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d(1, affine=False)
+        norm.running_mean, norm.running_var = torch.tensor([0.5]), torch.tensor([0.25])
+        self.body = nn.Sequential(nn.Sequential(norm)) if kind == "nested" else norm
+        self.drop = nn.Dropout(0.5) if kind == "dropout" else nn.Identity()
+        self.rate, self.head = 0.5 if kind == "functional" else 0.0, Linear(4.0, cheat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(nn.functional.dropout(self.drop(self.body(x)), self.rate, self.training))
+
+
+@pytest.mark.parametrize("kind", ["batch norm", "dropout", "nested", "functional"])
+def test_batch_norm_and_dropout_are_measured_in_evaluation_mode_and_restored(kind: str) -> None:
+    asked = [Normed(f.cheat, kind) for f in networks(2.0, k=6)]  # type: ignore[arg-type]
+    plain = [lambda x, f=f: Linear(4.0, f.head.cheat)((x - 0.5) / (0.25 + 1e-5) ** 0.5) for f in asked]
+    for f in asked:
+        f.train()
+    asked[0].body.eval()  # modes are restored part by part
+    modes = [m.training for f in asked for m in f.modules()]
+    state = [v.clone() for f in asked for v in f.state_dict().values()]
+    found = [cfx.audit(nets, cohort(), PLAN, intervention=toggle(), permutations=99) for nets in (asked, plain)]
+    assert found[0].reliance.effect.value == pytest.approx(found[1].reliance.effect.value, abs=1e-4)
+    assert found[0].reliance.effect.value == pytest.approx(2.0, abs=0.2)  # of twice the contrast
+    torch.testing.assert_close(found[0].sensitivity.map, found[1].sensitivity.map)
+    assert [m.training for f in asked for m in f.modules()] == modes
+    assert all(
+        torch.equal(a, b) for a, b in zip(state, [v for f in asked for v in f.state_dict().values()], strict=True)
+    )
+
+
+@pytest.mark.parametrize(("kind", "message"), [("batch norm", "depends on the images"), ("dropout", "the same answer")])
+def test_a_function_round_a_network_in_training_mode_is_refused(kind: str, message: str) -> None:
+    asked = [Normed(f.cheat, kind).train() for f in networks(2.0, k=6)]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        cfx.audit([lambda x, f=f: f(x) for f in asked], cohort(), PLAN, intervention=toggle(), permutations=99)
+
+
 def test_one_network_is_enough() -> None:
     plan = PLAN.model_copy(update={"seeds": 1})
     one = cfx.audit(networks(2.0, k=1)[0], cohort(), plan, intervention=toggle(), permutations=99)
