@@ -21,6 +21,7 @@ from cfx.data.native import Native
 from cfx.data.table import some
 from cfx.data.volume_file import stem
 from cfx.display import images
+from cfx.runtime.config import expanded
 
 MASKS: Final = ("mask", "lesion", "readings")
 """Masks of a cohort that are written beside the images, where they are known."""
@@ -56,9 +57,10 @@ def export(path: Path, *, nifti: Path | None = None, native: bool = False, png: 
         raise InputError("nifti, png: expected a folder for at least one of them, got neither")
     if native and nifti is None:
         raise InputError("native: expected a folder for NIfTI files too (--nifti DIR), got none")
+    nifti, png = (f if f is None else expanded(f, name) for name, f in (("nifti", nifti), ("png", png)))
     for name, folder in (("nifti", nifti), ("png", png)):
         _check_empty(name, folder)
-    atlas = Atlas(path, Counterfactuals)
+    atlas = Atlas(expanded(path, "atlas"), Counterfactuals)
     known = atlas.read_cohort(images=False)
     folders = _complete(atlas, known.ids)
     if native:

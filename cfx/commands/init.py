@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 
 from cfx.core.errors import InputError
 from cfx.data.table import Table, number, some
+from cfx.runtime.config import expanded
 from cfx.runtime.files import write_whole
 
 _NIFTI, _PICTURES = (".nii", ".nii.gz"), (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -24,6 +26,7 @@ _TABLES = (".csv", ".tsv")
 _LABELS = ("label", "class", "diagnosis", "dx", "group", "target", "y", "finding", "cdr")
 _MOST = 12  # classes above which a column is no label
 _SIDE = 64  # pixels or voxels a side that a generator of two CPU cores learns in minutes
+_BATCH = 16  # images of that size in a step
 Lines = dict[str, tuple[Any, str]]
 """Keys with their values and comments."""
 
@@ -39,6 +42,8 @@ class Found:
         train: Keys that differ for the images to train on.
         classes: Names of the classes, if they are known.
         dims: Spatial axes of an image.
+        images: Number of images to train on.
+        pixels: Pixels or voxels of an image as it will be read.
     """
 
     words: str
@@ -47,6 +52,17 @@ class Found:
     train: Lines = field(default_factory=dict)
     classes: Sequence[str] = ()
     dims: int = 2
+    images: int = _BATCH
+    pixels: int = _SIDE**2
+
+    def batch(self, most: int) -> int:
+        """Images of a step, a power of 2: a quarter of `most` at least for want of memory, and no more than there are.
+
+        Args:
+            most: How many small ones.
+        """
+        room = min(most, max(most // 4, most * _SIDE**2 // self.pixels), max(1, int(0.8 * self.images)))
+        return int(2 ** (room.bit_length() - 1))
 
 
 def init(folder: Path, out: Path, name: str | None = None) -> str:
@@ -59,9 +75,10 @@ def init(folder: Path, out: Path, name: str | None = None) -> str:
         name: Name of the runs; by default the folder's.
 
     Raises:
-        InputError: no such folder, no images in it, or a file that would be overwritten.
+        InputError: no such folder, no images in it, a user or a variable in a path that does not exist, or a file that
+            would be overwritten.
     """
-    folder = Path(folder).expanduser()
+    folder, out = expanded(folder, "folder"), expanded(out, "out")
     found = look(folder)
     name = name or re.sub(r"\W+", "-", folder.resolve().stem).strip("-").lower() or "images"
     files = {
@@ -100,8 +117,10 @@ def look(folder: Path) -> Found:
             return _folder(folder, files, images, words, kind)
     stores = [f for f in files if f.suffix == ".npz"] + [f.parent for f in files if f.name == "zarr.json"]
     if not stores:
+        wanted = "NIfTI volumes, pictures, an npz file or a zarr store"
         kinds = Counter(f.suffix.lower() or f.name for f in files)
-        raise InputError(f"folder: found no images in {folder}, but {some(kinds.items()) if kinds else 'nothing'}")
+        there = "but " + ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common(8)) if kinds else "it is empty"
+        raise InputError(f"folder: found no images in {folder}, {there}; expected {wanted}")
     return look(stores[0])
 
 
@@ -132,9 +151,10 @@ def _folder(folder: Path, files: Sequence[Path], images: Sequence[Path], words: 
     masks = [f for f in files if _is_mask(f.relative_to(folder)) and f.name.lower().endswith((*_NIFTI, *_PICTURES))]
     if masks:
         lines["masks"] = (str(masks[0].parent), f"{len(masks)} masks, by their names")
-    dims = 2
+    dims, pixels = 2, _SIDE**2
     if kind == "nifti":
         shape, words_of = _grid(images[0])
+        pixels = prod(shape)
         lines["shape"] = (shape, words_of)
         lines["window"] = (None, "fixed intensities that become -1 and 1 (CT: [-100, 300]); else percentiles of each")
         lines["slice_axis"] = (None, "axial, coronal or sagittal: one 2D slice a volume, which trains far faster")
@@ -144,8 +164,9 @@ def _folder(folder: Path, files: Sequence[Path], images: Sequence[Path], words: 
         lines |= {"channels": (1, "grey; 3 for colour")}
     said = f", a table ({described[0]['table'][0]})" if described else ""
     return Found(
-        f"{len(images)} {words} in {folder}{said}; {_classes_words(classes)}", lines, classes=classes, dims=dims
-    )
+        f"{len(images)} {words} in {folder}{said}; {_classes_words(classes)}", lines, classes=classes, dims=dims,
+        images=len(images), pixels=pixels,
+    )  # fmt: skip
 
 
 def _described(path: Path, images: Sequence[Path], folder: Path) -> tuple[Lines, Sequence[str]] | None:
@@ -188,7 +209,7 @@ def _bare(file: Path) -> str:
 
 
 def _grid(file: Path) -> tuple[list[int], str]:
-    """A grid of at most `_SIDE` voxels a side about as a volume is shaped, and why."""
+    """A grid about as a volume is shaped, of at most `_SIDE` voxels a side and none finer than its own, and why."""
     import nibabel
 
     try:
@@ -198,9 +219,12 @@ def _grid(file: Path) -> tuple[list[int], str]:
         extent[nibabel.io_orientation(image.affine)[:, 0].astype(int)] = stored  # to the right, front and top
     except Exception as error:
         raise InputError(f"{file}: expected a NIfTI volume, {type(error).__name__}: {error}") from error
-    shape = [int(-(-side * _SIDE // extent.max() // 8) * 8) for side in extent]
+    own = extent.max() / min(image.header.get_zooms()[:3])  # voxels of the longest side, by the finest spacing
+    longest = max(8, int(min(_SIDE, own + 1e-3) // 8 * 8))
+    shape = [int(-(-side * longest // extent.max() // 8) * 8) for side in extent]
     mm = " x ".join(f"{side:.0f}" for side in extent)
-    return shape, f"voxels a side, multiples of 8, of a field of view of {mm} mm (the first file's)"
+    own_words = "" if longest == _SIDE else ", no finer than the file's own"
+    return shape, f"voxels a side, multiples of 8{own_words}, of a field of view of {mm} mm (the first file's)"
 
 
 def _npz(path: Path) -> Found:
@@ -228,7 +252,8 @@ def _npz(path: Path) -> Found:
     dims = 3 if len(shape) == 5 or (len(shape) == 4 and shape[-1] not in (1, 3)) else 2
     reference: Lines | None = {"split": (val, "")} if val and labels is not None else None
     train: Lines = {"split": (pick("train") or first, "")}
-    return Found(f"{path} with the splits {some(splits)}", lines, reference, train, _numbered(labels), dims)
+    side, words = lines["size"][0], f"{path} with the splits {some(splits)}"
+    return Found(words, lines, reference, train, _numbered(labels), dims, shape[0], side**dims)
 
 
 def _numbered(labels: npt.NDArray[Any] | None) -> list[str]:
@@ -255,7 +280,8 @@ def _zarr(path: Path) -> Found:
         "labels": (one[0] if one else None, "array of classes" if one else "no array of whole numbers, one a row"),
     }
     classes = _numbered(np.asarray(arrays[one[0]][:])) if one else []
-    return Found(f"a zarr store of {n} images at {path}", lines, classes=classes, dims=arrays[images].ndim - 2)
+    space, words = arrays[images].shape[2:], f"a zarr store of {n} images at {path}"
+    return Found(words, lines, classes=classes, dims=len(space), images=n, pixels=prod(space))
 
 
 def _counted(counts: Mapping[str, int]) -> str:
@@ -281,7 +307,7 @@ def _generator(name: str, found: Found) -> str:
             f"label_dropout: {0.1 if labels else 0.0}, "
             "schedule: {num_train_timesteps: 1000, beta_schedule: squaredcos_cap_v2}}",
             "optimizer: {lr: 8e-4, warmup: 100, cosine: true" + (", class_lr: 10}" if labels else "}"),
-            f"batch_size: {16 if found.dims == 2 else 4}",
+            f"batch_size: {found.batch(_BATCH)}",
             "steps: 3000  # more is better until the validation loss stands still: see log.jsonl",
             "ema: 0.995",
             "save_every: 500",
@@ -299,7 +325,7 @@ def _classifier(name: str, found: Found) -> str:
             "network: {name: cnn}",
             "objective: {kind: classifier, label_smoothing: 0.02, shift: 3, noise: 0.05}",
             "optimizer: {lr: 1e-3, warmup: 50, cosine: true}",
-            f"batch_size: {32 if found.dims == 2 else 8}",
+            f"batch_size: {found.batch(2 * _BATCH)}",
             "steps: 600",
             "ema: 0.99",
         ],

@@ -199,7 +199,8 @@ def of_competence(found: Competence | None, what: str, name: str = "classifier")
         why = "far below chance: are the classes exchanged? Compare its class order with that of the labels"
         return f"{start}; {why}{end}"
     return (
-        f"{start}; before believing a result, look at the pixels it was trained on (cfx shows images in [-1, 1]; for "
+        f"{start}; before believing a result, look at the pixels it was trained on (cfx shows images in [-1, 1]; with "
+        "pixels: {range: [0, 1]} beside its path in a file, in [0, 1]; in Python, for "
         "others adapt(network, pixels=Pixels(range=(0, 1)))), at the order of its classes, and whether the labels are "
         f"what it predicts{end}"
     )
@@ -224,12 +225,21 @@ def of_outputs(judge: Judge, x: Float[Tensor, "n c *space"], logits: Float[Tenso
     start = f"{judge.name}: expected logits, got values in [{low:.3g}, {high:.3g}] that look like probabilities"
     if _exclusive(logits):
         start += " (every row sums to 1)"
-        return f"{start}; leave out the softmax, or adapt(network, output=Output(activation='softmax'))"
+        key = _key(judge, "activation: softmax")
+        return f"{start}; leave out the softmax, or adapt(network, output=Output(activation='softmax')){key}"
     if not _single(logits):
-        return f"{start} of independent findings; leave out the sigmoid, and name the one you mean: Finding(network, k)"
+        key = _key(judge, "kind: multilabel, activation: sigmoid, finding: k")
+        start += " of independent findings"
+        return f"{start}; leave out the sigmoid, and name the one you mean: Finding(network, k){key}"
     read = float(torch.tensor(low).sigmoid())
     start += f": read as a logit, {low:.3g} is p = {read:.3f}"
-    return f"{start}; leave out the sigmoid, or adapt(network, output=Output(activation='sigmoid'))"
+    key = _key(judge, "kind: binary, activation: sigmoid")
+    return f"{start}; leave out the sigmoid, or adapt(network, output=Output(activation='sigmoid')){key}"
+
+
+def _key(judge: Judge, settings: str) -> str:
+    """How the same is said in the YAML file of a command."""
+    return f"; in a file, beside the path of {judge.name}: output: {{{settings}}}"
 
 
 def _single(logits: Tensor) -> bool:
@@ -280,7 +290,8 @@ def of_findings(logits: Float[Tensor, "n k"]) -> str | None:
     return (
         f"classifier: expected {logits.shape[1]} exclusive classes, got logits that are all below {_ABSENT:g} for "
         f"{int(absent.sum())} of {len(logits)} images, as independent findings are that are all absent; wrap the one "
-        "that is asked for in Finding(classifier, k)"
+        "that is asked for in Finding(classifier, k); in a file, beside the path of classifier: output: {kind: "
+        "multilabel, finding: k}"
     )
 
 

@@ -45,7 +45,8 @@ class Judge:
         if getattr(classifier, "multilabel", False) is True:
             raise InputError(
                 f"{name}: expected exclusive classes, got a checkpoint of independent findings (multilabel); wrap the "
-                "one that is asked for in Finding(classifier, number)"
+                "one that is asked for in Finding(classifier, number); in a file, beside its path: output: {kind: "
+                "multilabel, finding: number}"
             )
         self.classifier = classifier
         self.name = name
@@ -91,7 +92,8 @@ class Judge:
         if k == y.shape[1] > 1:
             raise InputError(
                 f"{self.name}: expected one finding, since {name}.y has labels of {k} findings an image, got {k} "
-                "logits that would be taken for exclusive classes; wrap it in Finding(classifier, number)"
+                "logits that would be taken for exclusive classes; wrap it in Finding(classifier, number); in a "
+                "file, beside its path: output: {kind: multilabel, finding: number}"
             )
 
     def at_rest(self) -> AbstractContextManager[None]:

@@ -36,7 +36,7 @@ from cfx.models.folders import diffusers_model, is_diffusers, labels_of, read_sc
 from cfx.models.interop import load_network_state
 from cfx.models.kinds import find
 from cfx.models.weights import contents, read_script, read_state
-from cfx.runtime.config import Frozen, check, user_path
+from cfx.runtime.config import Frozen, check, expanded
 from cfx.runtime.shipped import located
 
 Role = Literal["classifier", "oracle", "generator", "autoencoder"]
@@ -84,18 +84,6 @@ class NetworkSpec(Frozen):
     def imports(self) -> bool:
         """Whether it names something in a module; a path that exists is a path."""
         return bool(_IMPORT.fullmatch(self.path)) and not self.place.exists()
-
-
-def expanded(path: str) -> Path:
-    """A path with `~` and `$NAME` put in.
-
-    Raises:
-        InputError: no such user or variable.
-    """
-    try:
-        return user_path(path)
-    except ValueError as error:
-        raise InputError(f"path: {error}") from error
 
 
 Network = str | NetworkSpec

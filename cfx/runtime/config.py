@@ -31,6 +31,18 @@ def user_path(path: str | Path) -> Path:
     return found
 
 
+def expanded(path: str | Path, name: str = "path") -> Path:
+    """As `user_path`, of a path that is an argument.
+
+    Raises:
+        InputError: no such user or variable; it names the argument.
+    """
+    try:
+        return user_path(path)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
 UserPath = Annotated[Path, AfterValidator(user_path)]
 """A path in a configuration, in which `~`, `$NAME` and `${NAME}` are what they are in a shell."""
 

@@ -241,3 +241,13 @@ def test_the_command_line_says_what_it_wrote_and_what_is_wrong(tmp_path, origina
     none = CliRunner().invoke(app, ["atlas", "export", str(tmp_path / "none"), "--png", str(tmp_path / "p")])
     assert none.exit_code == 2
     assert none.output.startswith("error: ")
+
+
+@pytest.mark.parametrize("option", ["--png=~/out", "--png=$WHERE/out", "--nifti=~/out"])
+def test_home_and_variables_in_paths(option, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WHERE", str(tmp_path))
+    cohort = Cohort(torch.rand(2, 1, 8, 8) * 2 - 1, ids=("a", "b"))
+    write_atlas(tmp_path / "a.zarr", counterfactuals(cohort), cohort)
+    done = CliRunner().invoke(app, ["atlas", "export", "~/a.zarr", option])
+    assert (done.exit_code, sorted(f.name for f in (tmp_path / "out").iterdir())) == (0, ["a", "b"])

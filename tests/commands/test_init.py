@@ -6,11 +6,14 @@ import pytest
 import torch
 import zarr
 from PIL import Image
+from typer.testing import CliRunner
 
+from cfx.cli import app
 from cfx.commands.explain import ExplainConfig
-from cfx.commands.init import init, look
+from cfx.commands.init import Found, init, look
 from cfx.core.errors import InputError
 from cfx.data import open_cohort
+from cfx.data.nifti import NiftiConfig
 from cfx.runtime.config import read_as
 from cfx.training.config import read_config
 
@@ -92,8 +95,8 @@ def test_the_masks_and_the_table_are_found(tmp_path):
 
 def test_the_grid_follows_the_body_not_the_file(tmp_path):
     """A volume stored (top, right, front) has its long side where it is in the body."""
-    affine = np.array([[0, 2.0, 0, 0], [0, 0, 2, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
-    volume(tmp_path / "a.nii", (32, 8, 16), affine)
+    affine = np.array([[0, 1.0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+    volume(tmp_path / "a.nii", (64, 16, 32), affine)
     assert look(tmp_path).data["shape"][0] == [16, 32, 64]
 
 
@@ -125,3 +128,49 @@ def test_what_is_not_known_is_a_comment(tmp_path):
     assert "# table: ...  # no csv found" in text
     assert open_cohort(read_as(ExplainConfig, tmp_path / "v-explain.yaml").data).y is None
     assert torch.isfinite(open_cohort(read_as(ExplainConfig, tmp_path / "v-explain.yaml").data)[[0]].x).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "mm", "grid"),
+    [
+        ((16, 16, 16), (1, 1, 1), [16, 16, 16]),
+        ((20, 16, 12), (2, 2, 2), [16, 16, 16]),
+        ((12, 10, 8), (2, 2, 3), [8, 8, 8]),
+        ((128, 64, 64), (1, 1, 1), [64, 32, 32]),
+        ((48, 48, 6), (1, 1, 8), [48, 48, 48]),
+        ((4, 4, 4), (1, 1, 1), [8, 8, 8]),
+    ],
+)
+def test_no_grid_is_finer_than_the_voxels(tmp_path, shape, mm, grid):
+    """But where a network needs 8 of them."""
+    volume(tmp_path / "a.nii", shape, np.diag([*map(float, mm), 1]))
+    assert look(tmp_path).data["shape"][0] == grid
+    if min(shape) > 4:
+        rows = open_cohort(NiftiConfig(kind="nifti", path=tmp_path, shape=tuple(grid)))
+        assert torch.isfinite(rows[[0]].x).all()
+        assert max(n * s for n, s in zip(shape, mm, strict=True)) / max(grid) >= min(mm)
+
+
+@pytest.mark.parametrize(
+    ("images", "pixels", "generator", "classifier"),
+    [(1000, 64**2, 16, 32), (1000, 64**3, 4, 8), (1000, 16**3, 16, 32), (12, 64**2, 8, 8), (1, 64**3, 1, 1)],
+)
+def test_a_step_has_as_many_images_as_there_are_and_memory_allows(images, pixels, generator, classifier):
+    found = Found("", {}, images=images, pixels=pixels)
+    assert (found.batch(16), found.batch(32)) == (generator, classifier)
+
+
+def test_home_and_variables_in_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WHERE", str(tmp_path / "there"))
+    classes(tmp_path / "x")
+    done = CliRunner().invoke(app, ["init", "~/x", "--out=$WHERE/y"])
+    assert (done.exit_code, sorted(f.name for f in (tmp_path / "there/y").iterdir())[0]) == (0, "x-classifier.yaml")
+    gone = CliRunner().invoke(app, ["init", "~/x", "--out", "$NOWHERE/y"])
+    assert gone.exit_code == 2
+    assert "error: out: expected environment variables that are set, got $NOWHERE/y" in gone.stderr
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path):
+    with pytest.raises(InputError, match=r"found no images in .*, it is empty; expected NIfTI volumes, pictures"):
+        init(tmp_path, tmp_path)

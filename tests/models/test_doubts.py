@@ -1,15 +1,17 @@
 """What is probably wrong is said, by its own evidence; networks and images that are right stay silent."""
 
+import re
 import warnings
 from functools import partial
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import CfxWarning, InputError
-from cfx.models import build
+from cfx.models import Output, build
 from cfx.models.doubts import (
     Doubts,
     competence,
@@ -23,6 +25,7 @@ from cfx.models.doubts import of_outputs as said
 from cfx.models.goal import goals
 from cfx.models.judge import Judge
 from cfx.models.wrappers import Finding, Near
+from cfx.runtime.config import check
 from tests.counterfactual.toys import ClassGaussian, Linear, Quadratic, class_means, cohort
 
 MEANS = class_means((8, 8))
@@ -260,3 +263,24 @@ def test_the_reference_judges_the_classifier(depth):
     with pytest.warns(CfxWarning, match=r"recognises the classes of reference, got balanced accuracy 0\.[56]"):
         goals(Judge(Weak((8, 8))), 2, depth, reference)
     goals(Judge(Linear((8, 8))), 2, depth, reference)
+
+
+@pytest.mark.parametrize(
+    ("last", "k", "settings"),
+    [
+        (nn.Sigmoid(), 1, {"kind": "binary", "activation": "sigmoid"}),
+        (nn.Softmax(1), 3, {"activation": "softmax"}),
+        (nn.Sigmoid(), 3, {"kind": "multilabel", "activation": "sigmoid", "finding": "k"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["classifier", "oracle"])
+def test_the_key_of_a_file_is_said_beside_the_call(last, k, settings, name):
+    """What stands there is right as it is, for whoever has a file and no Python."""
+    judge = Judge(nn.Sequential(nn.Flatten(), nn.Linear(16, k), last), name)
+    x = torch.rand(8, 1, 4, 4) * 2 - 1
+    with judge.at_rest():
+        text = str(said(judge, x, judge.logits(x).detach()))
+    there = re.search(r"; in a file, beside the path of (\w+): output: (\{.*\})$", text)
+    assert (there[1], yaml.safe_load(there[2])) == (name, settings)
+    assert check(Output, settings) == Output(**settings)
+    assert re.search(r"adapt\(network, output=Output\(.*\)\)|Finding\(network, k\)", text)
