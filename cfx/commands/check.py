@@ -49,7 +49,7 @@ def check(path: Path, overrides: Mapping[str, str]) -> tuple[str, list[str]]:
         warnings.simplefilter("always", CfxWarning)
         lines = list(_looked(verb, read_as(model, path, overrides)))
     problems = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, CfxWarning)))
-    return "\n".join(f"{name:<12}{words}" for name, words in lines), problems
+    return "\n".join(f"{name:<11} {words}" for name, words in lines), problems
 
 
 def _looked(verb: str, config: RunConfig) -> Iterator[tuple[str, str]]:

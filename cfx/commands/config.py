@@ -1,5 +1,6 @@
 """Every key of every configuration, as `cfx config` prints it and `make docs` writes it to docs/configuration.md."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,7 +82,8 @@ def read_for(model: type[Config], path: Path, overrides: Mapping[str, str] | Non
     except InputError as error:
         if (verb := another_verb(model, path)) is None:
             raise
-        faults = shorten(str(error).removeprefix(f"config {path}: "), _LONGEST, placeholder=" ...")
+        faults = re.sub(r"\.? Keys[^;:]*:[^;]*", "", str(error).removeprefix(f"config {path}: "))  # a page of them
+        faults = shorten(faults, _LONGEST, placeholder=" ...")
         said = f"this looks like a file for cfx {verb}: cfx {verb} {path}"
         raise InputError(f"config {path}: {said}; for this command: {faults}") from error
 

@@ -98,6 +98,7 @@ def test_a_file_of_another_verb_is_told(tmp_path, given, verb):
     assert done.exit_code == 2
     assert f"this looks like a file for cfx {given}: cfx {given} {tmp_path}/x.yaml" in done.stderr
     assert "unknown key" in done.stderr
+    assert "Keys: " not in done.stderr
     assert len(done.stderr) < 400 + 3 * len(str(tmp_path))
 
 
