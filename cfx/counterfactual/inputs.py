@@ -23,7 +23,17 @@ _ONE_FINDING = "one finding of several? output: {kind: multilabel, finding: ...}
 
 def class_names(classifier: object, k: int) -> tuple[str, ...]:
     """Names of the k classes of a classifier in the order of its columns, as far as it says them; else none."""
-    names = classifier.output.classes if isinstance(classifier, Adapted) else getattr(classifier, "classes", ())
+    if isinstance(classifier, Adapted):
+        return (
+            class_names(classifier.network, k)
+            if not classifier.output.classes
+            else _names(classifier.output.classes, k)
+        )
+    return _names(getattr(classifier, "classes", ()), k)
+
+
+def _names(names: object, k: int) -> tuple[str, ...]:
+    """What a classifier says, if these are names of k classes."""
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return ()
     return tuple(names) if len(set(names)) == len(names) == k else ()
@@ -90,7 +100,7 @@ def _check_one_hot(judge: Judge, name: str, y: Tensor | None, k: int) -> None:
     """Refuse one column a class where class numbers say it; findings are columns, and a `Finding` is one of them."""
     if y is None or y.ndim != 2 or isinstance(judge.classifier, Finding):
         return
-    if len(y) and y.shape[1] == k and bool((y.sum(1) == 1).all()):
+    if len(y) and y.shape[1] == k and bool((y.sum(1) == 1).all() and (y == y.round()).all()):
         raise InputError(
             f"{name}.y: expected class numbers ({len(y)},), got one-hot labels {tuple(y.shape)}; pass y.argmax(1)? "
             "If they are findings, wrap the one that is asked for in Finding(network, k)"

@@ -123,14 +123,19 @@ def load(path: str | Path) -> nn.Module:
 
     Returns:
         What its kind makes of the network: a `Denoiser` (with schedule, number of labels and shape), a
-        `LatentDiffusion`, an autoencoder with `encode` and `decode`, a classifier, a segmenter (both to logits), a
-        `Regressor` (to values) or `PooledFeatures`; in evaluation mode, on the CPU.
+        `LatentDiffusion`, an autoencoder with `encode` and `decode`, a classifier (with the names of its `classes`, if
+        they are known), a segmenter (both to logits), a `Regressor` (to values) or `PooledFeatures`; in evaluation
+        mode, on the CPU.
 
     Raises:
         CheckpointError: a file is missing, truncated or changed (named, with both hashes), the schema or the kind is
             unknown, or the weights do not fit the network that `cfx.json` names.
     """
-    model, _ = _load(located(path))
+    place = located(path)
+    model, _ = _load(place)
+    manifest = read_manifest(place)
+    if manifest.kind == "classifier" and manifest.classes and not manifest.multilabel:
+        model.classes = manifest.classes  # type: ignore[assignment]  # whoever asks it can compare them by name
     return model
 
 

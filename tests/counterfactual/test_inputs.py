@@ -19,7 +19,9 @@ from cfx.core.errors import AtlasError, CfxWarning, InputError
 from cfx.counterfactual import Minimal, explain, explain_batches
 from cfx.counterfactual.explain import in_turn
 from cfx.counterfactual.inputs import class_names
+from cfx.models import build, load, save
 from cfx.models.adapt import Output, adapt
+from cfx.models.checkpoint import load_network
 from cfx.models.wrappers import Finding, Near
 from tests.counterfactual.toys import (
     ClassGaussian,
@@ -403,6 +405,7 @@ SAME_CLASSES = {
     "a binary oracle": {"x": NAMED, "oracle": Linear((8, 8)), "reference": cohort(MEANS, 20)},
     "names of fewer columns": {"x": NAMED, "classifier": Wide(2, classes=["AD"])},
     "no names of classes": {"x": NAMED, "classifier": Wide(2, classes=2)},
+    "soft labels": {"x": TOYS.replace(y=torch.full((4, 2), 0.5))},
     "some unknown": {"x": TOYS.replace(y=torch.tensor([0, 1, -1, -1]))},
     "all unknown": {"x": TOYS.replace(y=torch.tensor([-1] * 4))},
     "an oracle of labelled images": {"x": cohort(MEANS, 40), "oracle": Linear((8, 8))},
@@ -488,6 +491,16 @@ class TestClassNames:
     def test_they_are_those_of_its_columns(self):
         assert class_names(named(("a", "b")), 2) == ("a", "b")
         assert class_names(Wide(3, classes=["a", "b", "c"]), 3) == ("a", "b", "c")
+        assert class_names(adapt(Wide(2, classes=["a", "b"]), output=Output(activation="softmax")), 2) == ("a", "b")
+        assert class_names(named(("c", "d"), Wide(2, classes=["a", "b"])), 2) == ("c", "d")
+
+    @pytest.mark.parametrize("more", [{}, {"multilabel": True}])
+    def test_a_checkpoint_knows_them_unless_they_are_findings(self, tmp_path, more):
+        keywords = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": (4, 4)}
+        network = build("cnn", **keywords)
+        save(tmp_path / "c", network, name="cnn", config=keywords, classes=("CN", "AD"), **more)
+        assert class_names(load(tmp_path / "c"), 2) == (() if more else ("CN", "AD"))
+        assert class_names(load_network(tmp_path / "c"), 2) == ()  # what is trained on may get other classes
 
     @pytest.mark.parametrize(
         "network",
