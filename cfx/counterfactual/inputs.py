@@ -24,11 +24,8 @@ _ONE_FINDING = "one finding of several? output: {kind: multilabel, finding: ...}
 def class_names(classifier: object, k: int) -> tuple[str, ...]:
     """Names of the k classes of a classifier in the order of its columns, as far as it says them; else none."""
     if isinstance(classifier, Adapted):
-        return (
-            class_names(classifier.network, k)
-            if not classifier.output.classes
-            else _names(classifier.output.classes, k)
-        )
+        own = classifier.output.classes
+        return _names(own, k) if own else class_names(classifier.network, k)
     return _names(getattr(classifier, "classes", ()), k)
 
 

@@ -85,7 +85,8 @@ def test_an_interrupted_run_goes_on(trained: dict[str, str], tmp_path: Path, mon
     assert torch.equal(a.verdict, b.verdict)
 
 
-@pytest.mark.filterwarnings("ignore:(classifier|oracle). expected one that recognises:cfx.core.errors.CfxWarning")  # 2 steps old
+# of networks that are 2 steps old
+@pytest.mark.filterwarnings("ignore:(classifier|oracle). expected one that recognises:cfx.core.errors.CfxWarning")
 def test_two_processes_make_the_same_atlas(trained: dict[str, str], tmp_path: Path) -> None:
     one = config_of(trained, tmp_path / "one", data={"kind": "brain", "n": 20, "seed": 5, "size": SIZE})
     explain_run(one)

@@ -21,7 +21,9 @@ from cfx.runtime.config import read_as
 from tests.tiny import SIZE, checkpoints
 
 # untrained networks are at chance, and said to be
-pytestmark = pytest.mark.filterwarnings("ignore:(classifier|oracle). expected one that recognises:cfx.core.errors.CfxWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(classifier|oracle). expected one that recognises:cfx.core.errors.CfxWarning"
+)
 
 QUICK = {"steps": 3}
 METHODS = [
