@@ -10,11 +10,11 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor
 
-from cfx.core.cohort import Cohort, Source, subjects
+from cfx.core.cohort import Cohort, Source
 from cfx.core.errors import CfxWarning, InputError
 from cfx.data.classes import numbered_alike
 from cfx.models.adapt import Adapted
-from cfx.models.doubts import competence_of, of_competence
+from cfx.models.goal import warn_of
 from cfx.models.judge import Judge
 from cfx.models.wrappers import Finding
 
@@ -163,8 +163,4 @@ def doubt_oracle(judge: Judge, oracle: Judge, reference: Cohort) -> None:
     y = judge.labels(reference.y)
     if y is None:
         return
-    message = of_competence(
-        competence_of(oracle.answers(reference.x), y, subjects(reference)), "reference", oracle.name
-    )
-    if message is not None:
-        warnings.warn(message, CfxWarning, stacklevel=2)
+    warn_of(oracle, oracle.answers(reference.x), y, reference)

@@ -10,6 +10,7 @@ that names the evidence, the likely causes and the next step. Real data must sta
                     below 0, beside others with a logit above. Cross-entropy leaves the sum of logits where it began,
                     about 0, because its gradient sums to 0 over classes; independent findings have no such sum.
     range           no pixel well below 0, and the generator, which knows [-1, 1], takes 2 x - 1 for likelier than x.
+    pixels          labelled images that are recognised far more often when they are shown in [0, 1], or in [0, 255].
     competence      the skill on labelled images, (BA - c) / (1 - c) with balanced accuracy BA and c = 1 / k: 0 is
                     chance, 1 perfect, below 0 worse than chance.
 
@@ -28,6 +29,7 @@ from statistics import NormalDist
 
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import binomtest
 from torch import Tensor
 
 from cfx.core.cohort import Source, subjects
@@ -49,6 +51,8 @@ _UNDERSHOOT = 0.05  # below 0 of images in [0, 1] that were interpolated
 _ROUNDING = 1e-3  # of the sum of probabilities, in half precision
 _FEW, _ABSENT = 4, -1.0  # images from which findings are told; a logit of a finding that is surely absent
 _MANY = 32  # images after which their labels are looked at, unless fewer will come
+_SHOWN_AGAIN, _MOSTLY = 64, 0.95  # images shown in another range, unless this share is right as it is
+_NO_CHANCE = 1e-3  # p of the sign test between the two ranges
 _NOISE, _STREAM = 0.9, 1 << 22  # noise level at which a generator is asked about a range
 _KEPT = (
     "Squeeze", "Unsqueeze", "View", "UnsafeView", "Reshape", "ToCopy", "Clone", "Select", "Slice", "T", "Transpose",
@@ -304,6 +308,38 @@ def of_images(x: Float[Tensor, "n c *space"]) -> str | None:
     return (
         f"x: expected images, got ones of a single value in {len(blank)} of {len(x)} rows; look at how they were read"
     )
+
+
+def of_pixels(
+    judge: Judge, x: Float[Tensor, "n c *space"], y: Int[Tensor, " n"], logits: Float[Tensor, "n k"]
+) -> str | None:
+    """What to say of a classifier that recognises more images in another range of pixels; None if it does not.
+
+    A classifier that is often wrong is shown labelled images once more, in [0, 1] and in [0, 255]. Of the images that
+    only one of the two ways gets right, chance gives each way half: an exact sign test, one-sided.
+
+    Args:
+        judge: The classifier.
+        x: Images in [-1, 1].
+        y: Their classes; negative where not known.
+        logits: What it says of them.
+    """
+    known = (y >= 0).nonzero().flatten()
+    at = known[torch.linspace(0, max(len(known) - 1, 0), min(len(known), _SHOWN_AGAIN)).long()]
+    x, y, right = x[at], y[at], (logits.argmax(1) == y)[at]
+    if not len(at) or float(right.double().mean()) >= _MOSTLY:
+        return None
+    for high in (1, 255):
+        other = judge.answers((x + 1) * (high / 2)).argmax(1) == y
+        won, lost = int((other & ~right).sum()), int((right & ~other).sum())
+        if won > lost and binomtest(won, won + lost, alternative="greater").pvalue < _NO_CHANCE:
+            seen = f"{int(right.sum())} of {len(at)} labelled images, and about {int(other.sum())}"
+            settings = f"adapt(network, pixels=Pixels(range=(0, {high}))), key pixels: {{range: [0, {high}]}}"
+            return (
+                f"{judge.name}: expected one of images in [-1, 1], got one that is right about {seen} when they are "
+                f"shown in [0, {high}]; if it was trained on those: {settings}"
+            )
+    return None
 
 
 @torch.no_grad()

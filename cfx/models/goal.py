@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cfx.core.cohort import Cohort, subjects
 from cfx.core.errors import CfxWarning, InputError
-from cfx.models.doubts import competence_of, of_competence
+from cfx.models.doubts import competence_of, of_competence, of_pixels
 from cfx.models.judge import Classifier, Judge, margin_of
 from cfx.models.wrappers import Near
 
@@ -70,7 +70,7 @@ def goals(judge: Judge, k: int, depth: str, reference: Cohort | None = None) -> 
     if depth == "boundary":
         margin = torch.full((k,), _BOUNDARY_MARGIN)
         if reference is not None and not judge.ordered:
-            _warn_of(*_recognised(judge, reference), reference)
+            warn_of(judge, *_recognised(judge, reference), reference)
     elif reference is None:
         margin = torch.full((k,), Near.TYPICAL if judge.ordered else FALLBACK_MARGIN)
     else:
@@ -111,7 +111,7 @@ def typical_margins(
                 f"reference: expected images of class {k} that the classifier recognises, got {said}{hint}"
             )
         margins.append(own.quantile(0.1))
-    _warn_of(logits, y, reference)
+    warn_of(judge, logits, y, reference)
     return torch.stack(margins)
 
 
@@ -128,8 +128,19 @@ def _recognised(judge: Judge, reference: Cohort) -> tuple[Float[Tensor, "n k"], 
     return logits, y
 
 
-def _warn_of(logits: Float[Tensor, "n k"], y: Int[Tensor, " n"], reference: Cohort) -> None:
-    """Warn of a classifier that does not recognise the classes of a reference."""
-    message = of_competence(competence_of(logits, y, subjects(reference)), "reference")
+def warn_of(judge: Judge, logits: Float[Tensor, "n k"], y: Int[Tensor, " n"], reference: Cohort) -> None:
+    """Warn of a network that does not recognise the classes of a reference, or does so in other pixels.
+
+    Args:
+        judge: The network.
+        logits: What it says of the reference.
+        y: The classes.
+        reference: Labelled images.
+
+    Warns:
+        CfxWarning: as `cfx.models.doubts.of_pixels`, else as `of_competence`.
+    """
+    message = of_pixels(judge, reference.x, y, logits)
+    message = message or of_competence(competence_of(logits, y, subjects(reference)), "reference", judge.name)
     if message is not None:
         warnings.warn(message, CfxWarning, stacklevel=2)

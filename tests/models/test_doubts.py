@@ -19,6 +19,7 @@ from cfx.models.doubts import (
     of_competence,
     of_findings,
     of_images,
+    of_pixels,
     of_range,
 )
 from cfx.models.doubts import of_outputs as said
@@ -284,3 +285,40 @@ def test_the_key_of_a_file_is_said_beside_the_call(last, k, settings, name):
     assert (there[1], yaml.safe_load(there[2])) == (name, settings)
     assert check(Output, settings) == Output(**settings)
     assert re.search(r"adapt\(network, output=Output\(.*\)\)|Finding\(network, k\)", text)
+
+
+class Unit(nn.Module):
+    """A classifier of images in [0, high]: class 1 if they are bright on the whole."""
+
+    def __init__(self, high, at=0.5):
+        super().__init__()
+        self.high, self.at = high, at
+
+    def forward(self, v):
+        bright = v.flatten(1).mean(1) / self.high - self.at
+        return torch.stack([-bright, bright], 1) * 20
+
+
+@pytest.mark.parametrize(("high", "n"), [(1, 40), (255, 40), (1, 64)])
+def test_a_range_that_was_forgotten_is_found_though_the_classifier_beats_chance(high, n):
+    y = torch.arange(n) % 2
+    brightness = torch.linspace(0.05, 0.45, n) + 0.5 * y  # of 1; as [-1, 1] a third of class 1 seems dark
+    x = (2 * brightness - 1).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+    judge = Judge(Unit(high))
+    own = judge.answers(x)
+    assert of_pixels(judge, x, y, judge.answers((x + 1) * high / 2)) is None  # right as it is: nothing is asked
+    message = of_pixels(judge, x, y, own)
+    assert f"when they are shown in [0, {high}]" in message
+    assert f"pixels: {{range: [0, {high}]}}" in message
+
+
+@pytest.mark.parametrize("share", [0.5, 0.65, 0.8, 1.0])
+def test_a_classifier_of_minus_1_to_1_is_not_suspected(share):
+    """Wrong as often as may be: other pixels do not make it right."""
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        x = torch.rand((40, 1, 4, 4), generator=g) * 2 - 1
+        truth = (x.mean((1, 2, 3)) > 0).long()
+        y = torch.where(torch.rand(40, generator=g) < share, truth, 1 - truth)
+        judge = Judge(lambda v: torch.stack([-v.mean((1, 2, 3)), v.mean((1, 2, 3))], 1) * 9)
+        assert of_pixels(judge, x, y, judge.answers(x)) is None
