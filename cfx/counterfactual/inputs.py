@@ -16,7 +16,6 @@ from cfx.data.classes import numbered_alike
 from cfx.models.adapt import Adapted
 from cfx.models.goal import warn_of
 from cfx.models.judge import Judge
-from cfx.models.wrappers import Finding
 
 _ONE_FINDING = "one finding of several? output: {kind: multilabel, finding: ...} / Finding(network, k)"
 
@@ -60,11 +59,9 @@ def of_classifier(
     if reference is not None and tuple(reference.shape) != tuple(source.shape):
         wanted, came = tuple(source.shape), tuple(reference.shape)
         raise InputError(f"reference: expected images of the shape {wanted} of x, got {came}")
-    if judge.ordered:
-        return source, reference
     names = class_names(judge.classifier, k)
     given: dict[str, Source] = {"x": source} | ({} if reference is None else {"reference": reference})
-    of_classes = {name: one for name, one in given.items() if not _of_findings(judge, one)}
+    of_classes = {name: one for name, one in given.items() if judge.is_about(one.y)}
     alike = numbered_alike(of_classes, names, "the classifier")
     for name, one in given.items():
         _check_one_hot(judge, name, one.y, k)
@@ -74,11 +71,6 @@ def of_classifier(
         _check_numbers(name, one.y, k)
     found = given | alike
     return found["x"], cast(Cohort | None, found.get("reference"))  # what is in memory stays there
-
-
-def _of_findings(judge: Judge, source: Source) -> bool:
-    """Whether the names of a source are, or may be, those of findings."""
-    return isinstance(judge.classifier, Finding) if source.y is None else source.y.ndim == 2
 
 
 def _check_names(name: str, source: Source, names: tuple[str, ...], k: int) -> None:
@@ -95,7 +87,7 @@ def _check_names(name: str, source: Source, names: tuple[str, ...], k: int) -> N
 
 def _check_one_hot(judge: Judge, name: str, y: Tensor | None, k: int) -> None:
     """Refuse one column a class where class numbers say it; findings are columns, and a `Finding` is one of them."""
-    if y is None or y.ndim != 2 or isinstance(judge.classifier, Finding):
+    if y is None or y.ndim != 2 or not judge.is_about(None):
         return
     if len(y) and y.shape[1] == k and bool((y.sum(1) == 1).all() and (y == y.round()).all()):
         raise InputError(

@@ -75,6 +75,16 @@ class Judge:
         k = self.classifier.k if isinstance(self.classifier, Finding) else -1
         return y[:, k].long() if 0 <= k < y.shape[1] else None
 
+    def is_about(self, y: Tensor | None) -> bool:
+        """Whether class names and labels of images are those of its classes: not of several findings, nor of a value.
+
+        Args:
+            y: Labels as in `Cohort`; of images without any, names beside a `Finding` may be those of findings.
+        """
+        if self.ordered:
+            return False
+        return not isinstance(self.classifier, Finding) if y is None else y.ndim == 1
+
     def check_labels(self, x: Float[Tensor, "b c *space"], y: Tensor | None, name: str) -> None:
         """Refuse labels of several findings an image for a classifier with as many logits.
 

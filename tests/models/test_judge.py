@@ -239,6 +239,13 @@ def test_the_labels_a_classifier_is_about():
     assert Judge(Affine(W)).labels(None) is None
 
 
+def test_whose_names_and_labels_are_its_classes():
+    y, plain, finding, near = torch.tensor([0, 1, 1]), Affine(W), Finding(Affine(W), 1), Near(Affine(W), 0.0, 1.0)
+    networks, labels = (plain, finding, near), (y, MANY, None)
+    said = {network: [Judge(network).is_about(some) for some in labels] for network in networks}
+    assert said == {plain: [True, False, True], finding: [True, False, False], near: [False] * 3}
+
+
 class Normalised(nn.Module):
     """Batch normalisation by what it is shown, whatever the mode; one is enough to differ from two."""
 
