@@ -100,23 +100,11 @@ def _explanation(config: ExplainConfig, data: Source, networks: Mapping[str, Any
         InputError: networks, images, target or reference that do not go together.
     """
     source, reference = images_of(config, data)
-    tasks = [task_of(config, depth, source, reference, networks) for depth in config.depths]
-    blanks = [task.checked(torch.device("cpu")) for task in tasks]
-    _doubt_oracle(blanks[0].probs_before, blanks[0].oracle_probs_before)
+    for depth in config.depths:
+        task_of(config, depth, source, reference, networks).checked(torch.device("cpu"))
     if isinstance(networks.get("generator"), Generative):
         _denoise(networks["generator"], source[[0]].x)
     return f"{len(source)} images by {config.method}, {' and '.join(config.depths)}"
-
-
-def _doubt_oracle(own: Tensor, other: Tensor | None) -> None:
-    """Warn of an oracle of other classes than the classifier."""
-    if other is not None and other.shape[1] != own.shape[1]:
-        warnings.warn(
-            f"oracle: expected the {own.shape[1]} classes of the classifier in the same order, got "
-            f"{other.shape[1]}; its judgement of an edit compares their numbers",
-            CfxWarning,
-            stacklevel=2,
-        )
 
 
 @torch.no_grad()

@@ -131,6 +131,7 @@ HERE, SCHEDULE = __name__, {"num_train_timesteps": 1000, "beta_schedule": "linea
         ({"reference": BRAINS | {"size": 32}, "depths": ["boundary"]}, "reference: expected images of the shape"),
         ({"classifier": f"{HERE}:colour"}, "classifier: failed on images of shape"),
         ({"oracle": f"{HERE}:colour"}, "oracle: failed on images of shape"),
+        ({"oracle": f"{HERE}:many"}, "oracle: expected the 2 classes of the classifier, got 5"),
         ({"method": "minmal"}, "method: expected one of"),
     ],
 )
@@ -143,11 +144,6 @@ def test_networks_and_images_that_do_not_go_together_are_refused(write, networks
 def test_a_target_is_a_number_or_a_name(write, networks, target):
     words, _ = check(write({"name": "e", "data": BRAINS, "target": target, "rows": 5, **networks}), {})
     assert "to explain  5 images by minimal, typical" in words
-
-
-def test_an_oracle_of_other_classes_is_a_problem(write, networks):
-    _, problems = check(write({"name": "e", "data": BRAINS, **networks, "oracle": f"{HERE}:many"}), {})
-    assert [p for p in problems if p.startswith("oracle: expected the 2 classes of the classifier")]
 
 
 def test_all_that_is_missing_is_named(write, networks):
