@@ -316,7 +316,8 @@ def of_pixels(
     """What to say of a classifier that recognises more images in another range of pixels; None if it does not.
 
     A classifier that is often wrong is shown labelled images once more, in [0, 1] and in [0, 255]. Of the images that
-    only one of the two ways gets right, chance gives each way half: an exact sign test, one-sided.
+    only one of the two ways gets right, chance gives each way half: an exact sign test, one-sided. And that way it must
+    be shown to know the classes.
 
     Args:
         judge: The classifier.
@@ -330,9 +331,11 @@ def of_pixels(
     if not len(at) or float(right.double().mean()) >= _MOSTLY:
         return None
     for high in (1, 255):
-        other = judge.answers((x + 1) * (high / 2)).argmax(1) == y
+        answers = judge.answers((x + 1) * (high / 2))
+        other, skill = answers.argmax(1) == y, competence_of(answers, y)
         won, lost = int((other & ~right).sum()), int((right & ~other).sum())
-        if won > lost and binomtest(won, won + lost, alternative="greater").pvalue < _NO_CHANCE:
+        better = won > lost and binomtest(won, won + lost, alternative="greater").pvalue < _NO_CHANCE
+        if better and skill is not None and skill.shown:  # else it only errs in another way
             seen = f"{int(right.sum())} of {len(at)} labelled images, and about {int(other.sum())}"
             settings = f"adapt(network, pixels=Pixels(range=(0, {high}))), key pixels: {{range: [0, {high}]}}"
             return (
