@@ -79,7 +79,7 @@ def _check_names(name: str, source: Source, names: tuple[str, ...], k: int) -> N
     if own and len(own) != k:
         raise InputError(
             f"classifier: expected one column for each of the {len(own)} classes {own} of {name}, got {k}; "
-            f"{_ONE_FINDING}"
+            f"{_ONE_FINDING}, if the columns are independent findings"
         )
     if own and names and own != names:
         raise InputError(f"{name}: its classes are {own}, those of the classifier {names}; name them alike")

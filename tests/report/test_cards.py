@@ -62,7 +62,7 @@ def test_without_a_cohort_rows_and_classes_go_by_number() -> None:
 
 def test_what_the_classifier_takes_for_another_class_than_its_label_is_said() -> None:
     result, cohort = make()
-    labelled = replace(cohort, y=torch.tensor([1, 1, 1, 1, 1, 0, 0, -1, 7, 0]))
+    labelled = replace(cohort, y=torch.tensor([1, 1, 1, 1, 1, 0, 0, -1, -7, 0]))  # beyond its names a cohort has none
     found = lines(result, labelled)
     assert [line.label for line in found] == ["ill"] * 5 + ["healthy"] * 2 + ["-", "-", "healthy"]
     assert [line.source for line in found] == ["ill", "healthy"] * 2 + ["-", "healthy"] + ["ill", "healthy"] + [

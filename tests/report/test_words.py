@@ -116,7 +116,7 @@ def test_a_classifier_that_may_be_guessing_is_not_praised(right: int, wrong: int
 @pytest.mark.parametrize("y", [None, torch.full((4,), -1), torch.full((4,), 9), torch.ones(4, 2)])
 def test_without_labels_of_its_classes_it_is_not_known(y: torch.Tensor | None) -> None:
     result, cohort = make(4)
-    cohort = replace(cohort, y=y)
+    cohort = replace(cohort, y=y, classes=[])
     assert "Whether the classifier is right about these images is not known" in said(result, cohort)
     tile = tiles(Tally(result, cohort, {}, NO_PICTURES))[3]
     assert (tile.value, tile.remark) == ("-", "not known: no labels")
