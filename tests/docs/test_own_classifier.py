@@ -179,7 +179,7 @@ WRONG = {
     "d, which finding": ("d", ("classifier.output", "{kind: multilabel}"), "one finding at a time"),
     "d, exclusive": ("d", ("classifier", "mynets:findings"), "independent findings|recognise"),
     "d, binary": ("d", ("classifier.output", "{kind: binary}"), "binary expects one column an image, got 14"),
-    "d, no such finding": ("d", ("classifier.output.finding", "14"), r"expected a finding in 0 .. 13, got 14"),
+    "d, no such finding": ("d", ("classifier.output.finding", "14"), r"output.finding: expected .* 0 .. 13, got 14"),
     "e, two tensors": ("e", ("classifier", "mynets:strange"), r"expected a tensor under logits, .*keys \['a', 'b'\]"),
     "f, no such file": ("f", ("classifier.path", "skript.pt"), "nothing at 'skript.pt'"),
     "f, a graph as weights": ("f", ("generator", "script.pt"), "generator.schedule|generator"),
