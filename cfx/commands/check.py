@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cfx.commands.audit import AuditConfig, ready_for
 from cfx.commands.config import verb_of
 from cfx.commands.explain import ExplainConfig, images_of, task_of
-from cfx.core.cohort import Cohort, Source, subjects
+from cfx.core.cohort import Cohort, Source, spread, subjects
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.errors import CfxError, CfxWarning, InputError
 from cfx.data import open_cohort
@@ -148,7 +148,7 @@ def _named(config: RunConfig) -> Iterator[tuple[str, Role, Described]]:
 
 def _some(source: Source, most: int) -> Cohort:
     """Evenly spread rows of a source."""
-    return source[torch.linspace(0, len(source) - 1, min(len(source), most)).long().unique()]
+    return source[spread(len(source), most)]
 
 
 def _images(source: Source) -> str:

@@ -17,11 +17,12 @@ import numpy.typing as npt
 import yaml
 
 from cfx.core.errors import InputError
+from cfx.data import decode, volume_file
+from cfx.data.listing import kept
 from cfx.data.table import Table, number, some
 from cfx.runtime.config import expanded
 from cfx.runtime.files import write_whole
 
-_NIFTI, _PICTURES = (".nii", ".nii.gz"), (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _TABLES = (".csv", ".tsv")
 _LABELS = ("label", "class", "diagnosis", "dx", "group", "target", "y", "finding", "cdr")
 _MOST = 12  # classes above which a column is no label
@@ -110,8 +111,11 @@ def look(folder: Path) -> Found:
         raise InputError(f"folder: expected a folder of images, an npz file or a zarr store, found none at {folder}")
     if (folder / "zarr.json").is_file():
         return _zarr(folder)
-    files = [f for f in sorted(folder.rglob("*")) if f.is_file() and not _hidden(f.relative_to(folder))]
-    for suffixes, words, kind in ((_NIFTI, "NIfTI volumes", "nifti"), (_PICTURES, "pictures", "png")):
+    files = kept(folder)
+    for suffixes, words, kind in (
+        (volume_file.SUFFIXES, "NIfTI volumes", "nifti"),
+        (decode.SUFFIXES, "pictures", "png"),
+    ):
         images = [f for f in files if f.name.lower().endswith(suffixes) and not _is_mask(f.relative_to(folder))]
         if images:
             return _folder(folder, files, images, words, kind)
@@ -122,10 +126,6 @@ def look(folder: Path) -> Found:
         there = "but " + ", ".join(f"{n} x {kind}" for kind, n in kinds.most_common(8)) if kinds else "it is empty"
         raise InputError(f"folder: found no images in {folder}, {there}; expected {wanted}")
     return look(stores[0])
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "__", "@")) for part in path.parts)
 
 
 def _is_mask(path: Path) -> bool:
@@ -148,7 +148,11 @@ def _folder(folder: Path, files: Sequence[Path], images: Sequence[Path], words: 
         lines["classes"] = (classes, "the subfolders: " + _counted(counts))
     else:
         lines["table"] = (None, "no csv found that names the files: without one, images have no label")
-    masks = [f for f in files if _is_mask(f.relative_to(folder)) and f.name.lower().endswith((*_NIFTI, *_PICTURES))]
+    masks = [
+        f
+        for f in files
+        if _is_mask(f.relative_to(folder)) and f.name.lower().endswith((*volume_file.SUFFIXES, *decode.SUFFIXES))
+    ]
     if masks:
         lines["masks"] = (str(masks[0].parent), f"{len(masks)} masks, by their names")
     dims, pixels = 2, _SIDE**2

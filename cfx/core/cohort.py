@@ -303,6 +303,11 @@ def categories(source: Source) -> Mapping[str, Sequence[str]]:
     return found
 
 
+def spread(n: int, most: int) -> Int[Tensor, " m"]:
+    """Positions of at most so many of n rows, evenly spread, the first and the last among them."""
+    return torch.linspace(0, n - 1, min(n, most)).long()
+
+
 SUBJECT = "subject"
 """The covariate that says whose image a row is, where one subject has several."""
 

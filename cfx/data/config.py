@@ -4,10 +4,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 
-from cfx.core.cohort import Cohort, Source
+from cfx.core.cohort import Cohort, Source, spread
 from cfx.core.errors import CfxWarning, InputError
 from cfx.data.brain import BrainConfig, open_brain
 from cfx.data.lazy import LazyCohort
@@ -63,7 +62,7 @@ def open_cohort(config: DataConfig | Mapping[str, Any]) -> Source:
     if not config.lazy:
         return load_cohort(config)
     source = _opened(config)
-    _check_span(source[torch.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT)).long()])
+    _check_span(source[spread(len(source), _LOOKED_AT)])
     return source
 
 

@@ -191,6 +191,11 @@ def _check_folders(folder: Path, classes: set[str], without: Path | None) -> Non
         _warn(f"{folder}: no image in the subfolders {some(empty)}, which are no classes therefore")
 
 
+def kept(folder: Path) -> list[Path]:
+    """Every file below a folder but those that programs leave behind, in sorted order."""
+    return [path for path, left_behind in _files(folder, None, set()) if not left_behind]
+
+
 def _visible(folder: Path, suffixes: Sequence[str], without: Path | None) -> list[Path]:
     """Every file below a folder but those that programs leave behind; images among these are counted aloud."""
     if not folder.is_dir():

@@ -32,7 +32,7 @@ from jaxtyping import Float, Int
 from scipy.stats import binomtest
 from torch import Tensor
 
-from cfx.core.cohort import Source, subjects
+from cfx.core.cohort import Source, spread, subjects
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.errors import CfxWarning, InputError
 from cfx.core.groups import numbered, sums
@@ -326,7 +326,7 @@ def of_pixels(
         logits: What it says of them.
     """
     known = (y >= 0).nonzero().flatten()
-    at = known[torch.linspace(0, max(len(known) - 1, 0), min(len(known), _SHOWN_AGAIN)).long()]
+    at = known[spread(len(known), _SHOWN_AGAIN)]
     x, y, right = x[at], y[at], (logits.argmax(1) == y)[at]
     if not len(at) or float(right.double().mean()) >= _MOSTLY:
         return None

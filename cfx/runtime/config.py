@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, fie
 
 from cfx.core.errors import InputError
 from cfx.runtime.faults import faults
+from cfx.runtime.files import resolved
 from cfx.runtime.keys import Keys, follow
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -23,7 +24,7 @@ def user_path(path: str | Path) -> Path:
     """
     if os.path.lexists(path):
         return Path(path)
-    found = Path(os.path.expandvars(os.path.expanduser(path)))
+    found = resolved(path)
     if str(found).startswith("~"):
         raise ValueError(f"expected an existing user's home folder, got {path}")
     if "$" in str(found):

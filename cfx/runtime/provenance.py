@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from cfx.core.cohort import Source
+from cfx.core.cohort import Source, spread
 from cfx.runtime.files import digest, fingerprint
 
 _PRINTED = 1024  # most images that a source's fingerprint looks at
@@ -78,6 +78,6 @@ def source_print(source: Source | None) -> str:
     """Fingerprint of images: of their number, names, labels, and the values of up to 1024 of them, evenly spread."""
     if source is None:
         return "none"
-    at = torch.linspace(0, len(source) - 1, min(len(source), _PRINTED)).long()
+    at = spread(len(source), _PRINTED)
     tensors = {"x": source[at].x} | ({} if source.y is None else {"y": source.y})
     return digest({"n": len(source), "ids": list(source.ids), "tensors": fingerprint(tensors)})

@@ -79,7 +79,7 @@ def test_what_is_written_reads_the_images(tmp_path, make, n, k):
 
 
 def test_hidden_folders_are_no_class(tmp_path):
-    for name in (".ipynb_checkpoints", "__MACOSX/normal", "@eaDir/normal"):
+    for name in (".ipynb_checkpoints", "__MACOSX/normal", "@eaDir/normal", "thumbnails", "normal/thumbs"):
         picture(tmp_path / "x" / name / "a.png")
     found = look(classes(tmp_path / "x"))
     assert (found.classes, found.words.split(" in ")[0]) == (["normal", "sick"], "4 pictures")

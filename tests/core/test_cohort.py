@@ -1,12 +1,13 @@
 """A cohort is a source of images, and so is a part of one."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from cfx.core.cohort import Cohort, Part, Source, categories, check_images, part, subject_names, subjects
+from cfx.core.cohort import Cohort, Part, Source, categories, check_images, part, spread, subject_names, subjects
 from cfx.core.errors import InputError
 
 
@@ -203,3 +204,13 @@ def test_a_cohort_is_checked_by_type_shape_and_range(case):
     with pytest.raises(InputError, match=message) as error:
         Cohort(**({"x": X} | wrong))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("n", "most"), [(0, 8), (1, 8), (7, 8), (8, 8), (9, 8), (1000, 64), (9999, 256)])
+def test_rows_are_spread_evenly_from_the_first_to_the_last(n, most):
+    at = spread(n, most).tolist()
+    assert len(set(at)) == len(at) == min(n, most)
+    assert at == sorted(at)
+    assert at[:1] + at[-1:] == ([0, n - 1] if n else [])
+    gaps = [b - a for a, b in itertools.pairwise(at)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
