@@ -19,7 +19,8 @@ from cfx.core.cohort import Cohort, Source, spread, subjects
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.errors import CfxError, CfxWarning, InputError
 from cfx.data import open_cohort
-from cfx.models.doubts import Doubts, competence
+from cfx.models.competence import competence
+from cfx.models.doubts import Doubts
 from cfx.models.judge import Judge
 from cfx.models.opening import Described, Role, open_network
 from cfx.models.running import ask, at_rest

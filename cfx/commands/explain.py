@@ -21,7 +21,7 @@ from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_r
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort, open_cohort
 from cfx.display.catalogue import metric
-from cfx.models.doubts import competence
+from cfx.models.competence import competence
 from cfx.models.opening import Network, Role, open_network, spec_of
 from cfx.models.perceptual import FeatureDistance
 from cfx.report import write_report

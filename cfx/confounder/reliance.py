@@ -10,7 +10,7 @@ All arms of e and c are changed as much and as often, so that what changing does
 Networks, images and donors are random samples (`core.crossed`): the verdict speaks of the way of training, not of one
 network on these images. With the margin m and the level alpha of the plan, fixed beforehand:
 
-    not judged      the networks' mean is not shown to know the classes (`models.doubts`): nothing to be right about
+    not judged      the networks' mean is not shown to know the classes (`models.competence`): nothing to be right about
     no reliance     e and e - c lie within (-m, m), each by two one-sided tests (Schuirmann 1987)
     relies          e and e - c differ from 0 in the same direction, e confirmed by sign flips over images and networks
     artefact        one of them holds of e, but a control speaks against it: identity, a round trip (each against the
@@ -50,7 +50,7 @@ from cfx.core.crossed import Effect, crossed_effect, sign_flip
 from cfx.core.errors import InputError
 from cfx.core.groups import numbered, sums
 from cfx.core.scores import balanced_accuracy
-from cfx.models.doubts import Competence, competence_of
+from cfx.models.competence import Competence, competence_of
 
 _CONTROLS = (IDENTITY, ROUND_TRIP, ROUND_TRIP_SAME)
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cfx.core.cohort import Cohort, subjects
 from cfx.core.errors import CfxWarning, InputError
-from cfx.models.doubts import competence_of, of_competence, of_pixels
+from cfx.models.competence import competence_of, of_competence
+from cfx.models.doubts import of_pixels
 from cfx.models.judge import Classifier, Judge, margin_of
 from cfx.models.wrappers import Near
 
@@ -138,7 +139,7 @@ def warn_of(judge: Judge, logits: Float[Tensor, "n k"], y: Int[Tensor, " n"], re
         reference: Labelled images.
 
     Warns:
-        CfxWarning: as `cfx.models.doubts.of_pixels`, else as `of_competence`.
+        CfxWarning: as `cfx.models.doubts.of_pixels`, else as `cfx.models.competence.of_competence`.
     """
     message = of_pixels(judge, reference.x, y, logits)
     message = message or of_competence(competence_of(logits, y, subjects(reference)), "reference", judge.name)
