@@ -16,7 +16,7 @@ from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort, Source, part, subjects
 from cfx.core.errors import InputError, heard
 from cfx.counterfactual import Depth, build_method
-from cfx.counterfactual.explain import DEPTHS
+from cfx.counterfactual.explain import DEPTHS, Part
 from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_row, summarise
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort, open_cohort
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _NULL_ROWS = 16  # rows on which the null edit is measured
 SHOWN = (
-    "n", "competence", "validity", "oracle_validity", "stable", "boundary_validity", "boundary_oracle_validity", "l1",
-    "feature_distance", "error_to_truth", "error_to_truth_no_edit", "error_to_truth_ratio", "localisation_auprc",
-    "localisation_base_rate", "nfe_unet_forward", "nfe_unet_forward_max", "nfe_unet_backward", "null_edit_error",
-    "seconds_per_image",
+    "n", "competence", "validity", "oracle_validity", "stable", "consent", "read_share", "reading_carried",
+    "boundary_validity", "boundary_oracle_validity", "l1", "feature_distance", "error_to_truth",
+    "error_to_truth_no_edit", "error_to_truth_ratio", "localisation_auprc", "localisation_base_rate",
+    "nfe_unet_forward", "nfe_unet_forward_max", "nfe_unet_backward", "null_edit_error", "seconds_per_image",
 )  # fmt: skip
 """What the console shows of a summary."""
 
@@ -61,6 +61,8 @@ class ExplainConfig(RunConfig):
     """An independent classifier, likewise."""
     depths: tuple[Depth, ...] = Field(default=("typical",), min_length=1)
     """Depths to run; the first is the one in the atlas and the report, others are printed beside it."""
+    part: Part = "whole"
+    """Which part of an edit to keep: all of it, or only what the classifier reads (`read`), judged by itself."""
     method: str = "minimal"
     """Name of the method (`cfx.counterfactual.METHODS`)."""
     target: int | str | None = None
@@ -131,7 +133,12 @@ class _Run:
         config, names = self.config, ("classifier", "generator", "oracle")
         networks = {name: network_print(getattr(config, name), getattr(self, name)) for name in names}
         images = {"images": source_print(self.source), "reference": source_print(self.reference)}
-        return networks | images | {"settings": repr(self.method), "target": str(config.target)}
+        return (
+            networks
+            | images
+            | {"settings": repr(self.method), "target": str(config.target)}
+            | ({} if config.part == "whole" else {"part": config.part})
+        )
 
     @cached_property
     def made(self) -> dict[str, Any]:
@@ -224,7 +231,7 @@ def task_of(
     classifier, generator, oracle = networks["classifier"], networks.get("generator"), networks.get("oracle")
     return Task(
         source, classifier, generator, build_method(config.method), depth, _target(config), reference, oracle, None,
-        config.seed, even(len(source), config.batch_size),
+        config.seed, even(len(source), config.batch_size), config.part,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from cfx.core.cohort import Cohort, Source
 from cfx.core.denoiser import Generative
 from cfx.core.errors import CheckpointError
 from cfx.counterfactual import Depth, Judge, Method, explain_batches
+from cfx.counterfactual.explain import Part
 from cfx.counterfactual.result import Counterfactuals
 from cfx.models import read_manifest
 from cfx.models.autoencoder import Vae
@@ -46,6 +47,7 @@ class Task:
         reviewer: Diffusion model that reviews; None for the generator.
         seed: Seed of all randomness.
         batch_size: Images worked on together, also those of a shard: so batches do not depend on the processes.
+        part: Which part of an edit is kept.
     """
 
     source: Source
@@ -59,13 +61,14 @@ class Task:
     reviewer: Generative | None
     seed: int
     batch_size: int
+    part: Part = "whole"
 
     def batches(self, batches: list[list[int]], device: torch.device, progress: bool) -> Iterator[Counterfactuals]:
         """The results of some batches of positions."""
         return explain_batches(
             self.source, self.classifier, self.generator, self.target, batches=batches, depth=self.depth,
-            reference=self.reference, oracle=self.oracle, method=self.method, reviewer=self.reviewer, seed=self.seed,
-            progress=progress, device=device,
+            part=self.part, reference=self.reference, oracle=self.oracle, method=self.method, reviewer=self.reviewer,
+            seed=self.seed, progress=progress, device=device,
         )  # fmt: skip
 
     def checked(self, device: torch.device) -> Counterfactuals:

@@ -11,6 +11,7 @@ from cfx.core.broadcast import each
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.random import normal
 from cfx.counterfactual.method import Meter, Method, Problem, Proposal
+from cfx.counterfactual.reading import Parts, parts_of
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.models.goal import Goal
 from cfx.models.judge import Judge, margin_of
@@ -32,6 +33,7 @@ class Run:
     seed: int
     device: torch.device
     oracle: Judge | None
+    part: str = "whole"
 
     def batch(
         self,
@@ -49,14 +51,18 @@ class Run:
         x_cf, verdict = x.clone(), torch.full((n,), int(Verdict.ALREADY))
         nothing = torch.full((n,), torch.nan)
         strength, smaller, consent = torch.zeros(n), nothing.clone(), nothing.clone()
+        read, figures = torch.zeros_like(x[:, :1], dtype=torch.bool), nothing.repeat(4, 1)
         meter = Meter(n)
         if len(todo):
             problem = self._problem(x, logits, target, row, allowed, todo)
             found = self.method.propose(problem)
             image = problem.restrict(problem.everyone, torch.where(each(found.finite, x), found.image, problem.x))
-            x_cf[todo], verdict[todo] = image.cpu(), self._review(problem, found, image).cpu()
+            image, parts, margin = self._read(problem, image)
+            x_cf[todo], verdict[todo] = image.cpu(), self._review(problem, found, image, margin).cpu()
             strength[todo] = found.strength.masked_fill(~found.finite, 0).cpu()
             smaller[todo] = found.smaller.cpu()
+            read[todo] = parts.read.cpu()
+            figures[:, todo] = torch.stack([parts.share, parts.alone, parts.rest, parts.error]).cpu()
             if found.consent is not None:
                 consent[todo] = found.consent.cpu()
             for kind, counts in vars(problem.meter).items():
@@ -84,6 +90,11 @@ class Run:
             nfe_classifier_backward=meter.classifier_backward,
             smaller=smaller,
             consent=consent,
+            read=read,
+            read_share=figures[0],
+            read_alone=figures[1],
+            rest_alone=figures[2],
+            read_error=figures[3],
             depth=self.depth,
             method=self.method.name,
             seed=self.seed,
@@ -114,30 +125,52 @@ class Run:
             labelled=self.judge.speaks(self.generator, logits.shape[1]),
         )
 
-    def _review(self, problem: Problem, found: Proposal, image: Tensor) -> Int[Tensor, " b"]:
+    def _read(self, problem: Problem, image: Tensor) -> tuple[Tensor, Parts, Tensor]:
+        """The images that are returned, what the classifier reads of their edits, and their margins.
+
+        Where the margin was missed, or where only the read part is asked for, the rest of the edit is taken back: no
+        picture is returned of what the classifier does not look at.
+        """
+
+        def margin(rows: Tensor, images: Tensor) -> Tensor:
+            return problem.excess(rows, images) + problem.margin[rows]
+
+        only, after = self.part == "read", margin(problem.everyone, image)
+        parts = parts_of(
+            problem.x, image, problem.before, after, margin, problem.gradient, wanted=problem.margin if only else None
+        )
+        cut = ~problem.goal.reached(after) | only
+        image = torch.where(each(cut, image) & ~parts.read, problem.x, image)
+        left = problem.before + (after - problem.before) * parts.alone.nan_to_num(0)
+        return image, parts, torch.where(cut, left, after)
+
+    def _review(
+        self, problem: Problem, found: Proposal, image: Tensor, margin: Float[Tensor, " b"]
+    ) -> Int[Tensor, " b"]:
         """The verdict of every row, before the last word of the classifier on the final image."""
-        reached = problem.goal.reached(self.judge.margin(image, problem.target))
-        problem.meter.count("classifier", problem.everyone)
+        reached = problem.goal.reached(margin)
         verdict = torch.where(reached, int(Verdict.FLIPPED), int(Verdict.BUDGET))
-        if self.reviewer is not None:
-            problem.meter.count("unet_forward", problem.everyone)
-            problem.meter.count("classifier", problem.everyone)
-            stable = self._survives(self.reviewer, image, problem)
-            verdict = torch.where(reached & ~stable, int(Verdict.UNSTABLE), verdict)
+        rows = reached.nonzero().flatten()
+        if self.reviewer is not None and len(rows):
+            stable = self._survives(self.reviewer, image[rows], problem, rows)
+            verdict[rows[~stable]] = int(Verdict.UNSTABLE)
         return torch.where(found.finite, verdict, int(Verdict.REFUSED))
 
     @torch.no_grad()
-    def _survives(self, reviewer: Generative, x: Tensor, problem: Problem) -> Bool[Tensor, " b"]:
-        """Does the decision outlive noise of a tenth of the range and one denoising step without label?
+    def _survives(self, reviewer: Generative, x: Tensor, problem: Problem, rows: Tensor) -> Bool[Tensor, " r"]:
+        """Does the decision about images of these rows outlive noise of a tenth of the range and one denoising step?
 
-        A tolerance may be finer than what noise does to a value: with ordered classes, half of the way has to.
+        That step is without label. A tolerance may be finer than what noise does to a value: with ordered classes, half
+        of the way has to.
         """
         schedule = reviewer.schedule
         t = next(t for t in range(1, schedule.T + 1) if float(schedule.sigma(t, x).max()) >= _STABILITY_NOISE)
         z = reviewer.encode(x) if isinstance(reviewer, Latent) else x
-        noise = normal(z.shape[1:], seed=self.seed, row=problem.row, stream=_STABILITY_STREAM).to(z)
+        noise = normal(z.shape[1:], seed=self.seed, row=problem.row[rows], stream=_STABILITY_STREAM).to(z)
         again = reviewer(schedule.noised(z, t, noise), t).mean
         if isinstance(reviewer, Latent):
             again = reviewer.decode(again) + x - reviewer.decode(z)
-        after = self.judge.margin(again.clamp(-1, 1), problem.target, problem.source)
-        return after > ((problem.before + problem.margin) / 2 if problem.goal.two_sided else 0)
+        problem.meter.count("unet_forward", rows)
+        problem.meter.count("classifier", rows)
+        after = self.judge.margin(again.clamp(-1, 1), problem.target[rows], problem.source[rows])
+        return after > ((problem.before + problem.margin)[rows] / 2 if problem.goal.two_sided else 0)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Depth = Literal["typical", "boundary"]
 DEPTHS = get_args(Depth)
 """The depths by name."""
+Part = Literal["whole", "read"]
+"""Which part of an edit is returned: all of it, or what the classifier reads."""
 
 
 def explain(
@@ -40,6 +42,7 @@ def explain(
     target: Target = None,
     *,
     depth: Depth = "typical",
+    part: Part = "whole",
     reference: Source | None = None,
     oracle: Classifier | None = None,
     method: Method | str = "minimal",
@@ -68,6 +71,9 @@ def explain(
         depth: `typical`: as sure as the classifier is of real images of the target class (the lower decile of
             their margins over `reference`; without one, p = 0.95) and a whole change; with `Near`, within half the
             tolerance. `boundary`: the least change that flips.
+        part: `whole`: the edit as the generator makes it, with what the classifier reads of it beside
+            (`cfx.counterfactual.reading`). `read`: only that part, as much of it as reaches the margin, judged as an
+            edit of its own.
         reference: Labelled validation cohort that sets the typical margins; not for `Near`.
         oracle: Independent classifier that judges the result; the search never sees it.
         method: Name of a method (`cfx.counterfactual.METHODS`), or one with settings of its own.
@@ -105,9 +111,9 @@ def explain(
     share = range(len(batches)) if accelerator is None else dealt(len(batches), accelerator)
     with together(accelerator):
         parts = explain_batches(
-            x, classifier, generator, target, batches=[batches[k] for k in share], depth=depth, reference=reference,
-            oracle=oracle, method=method, edit=edit, keep=keep, reviewer=reviewer, seed=seed, row=row,
-            progress=progress and is_main(), device=None if accelerator is None else accelerator.device,
+            x, classifier, generator, target, batches=[batches[k] for k in share], depth=depth, part=part,
+            reference=reference, oracle=oracle, method=method, edit=edit, keep=keep, reviewer=reviewer, seed=seed,
+            row=row, progress=progress and is_main(), device=None if accelerator is None else accelerator.device,
         )  # fmt: skip
         found = list(parts)
     known = joined([part.cohort for part in found if part.cohort is not None], Cohort, len(batches), accelerator)
@@ -123,6 +129,7 @@ def explain_batches(
     *,
     batches: Sequence[Sequence[int]],
     depth: Depth = "typical",
+    part: Part = "whole",
     reference: Source | None = None,
     oracle: Classifier | None = None,
     method: Method | str = "minimal",
@@ -143,6 +150,7 @@ def explain_batches(
         target: As in `explain`.
         batches: Positions in `x` of the images of every batch, such as `in_turn` or the shards of an atlas give them.
         depth: As in `explain`.
+        part: As in `explain`.
         reference: As in `explain`.
         oracle: As in `explain`.
         method: As in `explain`.
@@ -163,6 +171,8 @@ def explain_batches(
     """
     if depth not in DEPTHS:
         raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
+    if part not in get_args(Part):
+        raise InputError(f"part: expected 'whole' or 'read', got {part!r}")
     _check_networks(classifier=classifier, oracle=oracle, generator=generator, reviewer=reviewer)
     seed, reference = _whole("seed", seed, least=0), _reference(reference)
     images = Images.of(x, None, row, edit, keep)
@@ -188,7 +198,7 @@ def explain_batches(
         asked = goals(judge, k, depth, reference)
         if second is not None and reference is not None:
             doubt_oracle(judge, second, reference)
-    run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second)
+    run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second, part)
     n = _rows_of(batches, len(source))
     y = judge.labels(source.y) if reference is None else None
     doubts = Doubts(judge, generator, n, y, subjects(source), place)

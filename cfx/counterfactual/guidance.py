@@ -7,11 +7,17 @@ strength w moves the one-step estimate of the clean image at every time t to
 
 with g = grad_x margin(f) at x0 + w d, averaged over noisy copies, and |.| the root mean square. d, the difference of
 the generator's class-conditional estimates, keeps the edit on the manifold. But d explains the generator's labels; so
-it acts only as far as the classifier that is being explained agrees: k in [0, 1] is its **consent**, the share of the
-asked change of margin that d alone brings about at the first, noisiest step. (The angle between d and g would not do:
-at a saturated logit g points anywhere.) A classifier that looks at something else gives no consent; then, and for
-generators without classes (d = 0, k = 0), the step follows g alone, with length l = `free_step` sigma_t / alpha_t. The
-weights c = `conditional` and a = `gradient` are settings. No back-propagation through the generator.
+it acts only as far as the classifier that is being explained agrees: its **consent** k in [0, 1] is
+
+    k = 2 (r(d) - mean_p max(0, r(p))),    r(v) = (margin(x0 + v) - margin(x0)) / (margin asked for - margin(x))
+
+at the first, noisiest step: the share of the asked change of margin that d brings by itself, less what its placebos p
+bring, which are d displaced along each axis, both ways, by three sixteenths of it; half of the change is full consent,
+for the first estimate is a blurred one. (The angle between d and g would not
+do: at a saturated logit g points anywhere. Nor would r(d): any darkening moves a network that was never trained.) A
+classifier that looks at something else gives no consent; then, and for generators without classes (d = 0, k = 0), the
+step follows g alone, with length l = `free_step` sigma_t / alpha_t. The weights c = `conditional` and a = `gradient`
+are settings. No back-propagation through the generator.
 
 At w = 0 the replay returns x.
 
@@ -19,7 +25,7 @@ References: FastDiME (Weng et al. 2024) for the one-step gradient; classifier-fr
 d; Rombach et al. (2022) for latent generators, whose x0 is a code and whose gradient goes through the decoder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +40,8 @@ from cfx.core.random import normal
 from cfx.counterfactual.edit_space import EditSpace
 from cfx.counterfactual.method import Problem
 
+_DISPLACED = 3 / 16  # of an axis
+_FULL = 0.5  # of the asked change, from which on consent is full
 _FAINT = 0.05  # consent below this is noise and counts as none
 _NOISY_COPIES = 1 << 20  # streams of the gradient's noise: beyond every time t, which abduction uses
 
@@ -102,6 +110,13 @@ class Guidance:
         return k * c * d + (k * a * each(rms(d), d) + (1 - k) * free) * unit(g)
 
 
+def placebos(d: Float[Tensor, "b c *space"]) -> Iterator[Float[Tensor, "b c *space"]]:
+    """A difference where it does not belong: displaced along each axis, both ways."""
+    for axis in range(2, d.ndim):
+        far = round(_DISPLACED * d.shape[axis])
+        yield from (d.roll(way * far, axis) for way in (1, -1))
+
+
 @dataclass(frozen=True)
 class Guided:
     """The guided replays of one batch.
@@ -112,7 +127,7 @@ class Guided:
         space: Its images as the generator sees them.
         maps: Their abducted noise.
         difference: The conditional difference d at the first time; 0 without classes.
-        consent: How far the classifier agrees with it, from 0 to 1; 0 without classes.
+        consent: How far the classifier agrees with it, k from 0 to 1; 0 without classes.
     """
 
     guidance: Guidance
@@ -131,8 +146,14 @@ class Guided:
             return cls(guidance, problem, space, maps, torch.zeros_like(x0), torch.zeros_like(problem.margin))
         with torch.no_grad():
             d = problem.posterior(rows, maps.x_tau, maps.times[0], problem.target).mean - x0
-            without, with_ = (problem.excess(rows, space.image(rows, v)) for v in (x0, x0 + d))
-        share = ((with_ - without) / (problem.margin - problem.before)).clamp(0, 1).nan_to_num(0)
+            without = problem.excess(rows, space.image(rows, x0))
+
+            def response(v: Tensor) -> Tensor:
+                moved = problem.excess(rows, space.image(rows, x0 + v)) - without
+                return moved / (problem.margin - problem.before)
+
+            null = torch.stack([response(p).clamp_min(0) for p in placebos(d)]).mean(0)
+            share = ((response(d) - null) / _FULL).clamp(0, 1).nan_to_num(0)
         return cls(guidance, problem, space, maps, d, share.where(share >= _FAINT, 0.0))
 
     def edit(self, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]) -> Float[Tensor, "r c *space"]:

@@ -17,7 +17,39 @@ register(
         "Share of all rows that an independent oracle also gives to the target class after the edit.",
         "higher",
     ),
-    Metric("stable", "stable", "Share of all rows whose decision survives re-noising and denoising.", "higher"),
+    Metric(
+        "stable",
+        "stable",
+        "Share of the rows that reached the margin whose decision survives re-noising and denoising.",
+        "higher",
+    ),
+    Metric(
+        "read_share",
+        "read share",
+        "Share of the edit (of its energy) in the part that the classifier reads.",
+    ),
+    Metric(
+        "read_alone",
+        "read part alone",
+        "Share of the classifier's change of mind that the read part of the edit brings by itself.",
+    ),
+    Metric(
+        "rest_alone",
+        "rest alone",
+        "Share of that change which the rest of the edit brings by itself; near 0 the generator only adds it.",
+    ),
+    Metric(
+        "reading_carried",
+        "carried",
+        "Share of the edits of which the classifier reads only a part, while the rest does nothing: the generator "
+        "carries it along.",
+    ),
+    Metric(
+        "consent",
+        "consent",
+        "How far the classifier goes along with the generator's difference between the classes, beyond what it does "
+        "when that difference is displaced: 1 full, near 0 where it reads something else.",
+    ),
     Metric("probability_change", "change of p(target)", "Mean rise of the target class's probability.", "higher"),
     Metric("l1", "L1", "Mean absolute change per pixel, on the [-1, 1] scale.", "lower", ".4f"),
     Metric("l2", "L2", "Root-mean-square change per pixel, on the [-1, 1] scale.", "lower", ".4f"),

@@ -14,6 +14,7 @@ from torch import Tensor
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.rows import Index, Rows, about
+from cfx.counterfactual.reading import Reading
 from cfx.models.goal import Goal
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Verdict(IntEnum):
 
     FLIPPED = 0, "The classifier reaches the asked margin for the target class on the final image."
     ALREADY = 1, "It did so on the input already; the image is returned unchanged."
-    BUDGET = 2, "No strength within the budget reached the margin; the closest attempt is returned."
+    BUDGET = 2, "No strength within the budget reached the margin; of the closest attempt, what the classifier reads."
     UNSTABLE = 3, "The margin is reached, but the decision does not survive re-noising: it may be adversarial."
     REFUSED = 4, "The row could not be worked on (the classifier's output was not finite); returned unchanged."
 
@@ -67,7 +68,15 @@ class Counterfactuals(Rows):
         smaller: Margin of the next smaller change the method tried and rejected: where it is below `margin` the result
             is a certified local minimum. NaN for rows, None for results, without one.
         consent: How far the classifier agreed with the generator's class-conditional difference, 0 (it looks at
-            something else) to 1; NaN or None where the method does not ask.
+            something else, or is moved as much by the same difference elsewhere) to 1; NaN or None where the method
+            does not ask.
+        read: Part of the edit that the classifier reads (`cfx.counterfactual.reading`), `(n, 1, *space)`.
+        read_share: Share of the edit's energy (sum of squares) in that part; as the next three NaN in rows where the
+            edit did not move the classifier towards the target. Where the rest was taken back (verdict `budget`, or
+            `part="read"`), the figures are those of the edit before.
+        read_alone: Share of the edit's change of margin that the read part brings by itself.
+        rest_alone: Share that the rest of the edit brings by itself.
+        read_error: Completeness error of the integrated gradients, relative to that change.
         method: Name of the method.
         cohort: The inputs with what is known about them: names, labels, classes, geometry, covariates. None where the
             result was made by hand, or is some rows of an atlas, which keeps them beside it (`Atlas.read_cohort`).
@@ -95,6 +104,11 @@ class Counterfactuals(Rows):
     oracle_probs_after: Float[Tensor, "n oracle_class"] | None = None
     smaller: Float[Tensor, " n"] | None = None
     consent: Float[Tensor, " n"] | None = None
+    read: Bool[Tensor, "n 1 *space"] | None = None
+    read_share: Float[Tensor, " n"] | None = None
+    read_alone: Float[Tensor, " n"] | None = None
+    rest_alone: Float[Tensor, " n"] | None = None
+    read_error: Float[Tensor, " n"] | None = None
     method: str = "minimal"
     cohort: Cohort | None = None
 
@@ -175,6 +189,19 @@ class Counterfactuals(Rows):
         """The verdict of every row as a lower-case word."""
         names = {int(verdict): verdict.name.lower() for verdict in Verdict}
         return tuple(names[code] for code in self.verdict.tolist())
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """How the classifier reads the edit of every row: `whole`, `redundant`, `carried`, or "" where it has none."""
+        if self.read_share is None or self.rest_alone is None:
+            return ("",) * len(self)
+        pairs = zip(self.read_share.tolist(), self.rest_alone.tolist(), strict=True)
+        return tuple(Reading.of(share, rest).value for share, rest in pairs)
+
+    @property
+    def x_read(self) -> Float[Tensor, "n c *space"]:
+        """The images with only the read part of their edits; the counterfactuals where nothing is known of it."""
+        return self.x_cf if self.read is None else torch.where(self.read, self.x_cf, self.x)
 
     @property
     def flipped(self) -> Bool[Tensor, " n"]:

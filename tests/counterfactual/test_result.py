@@ -128,7 +128,7 @@ class TestKnownInputs:
             result.replace(cohort=known[:2])
 
     def test_the_short_form_says_what_came_out(self, known, result):
-        assert repr(result).startswith("<Counterfactuals: 6 rows, x, x_cf, edited of (1, 8, 8), ")
+        assert repr(result).startswith("<Counterfactuals: 6 rows, x, x_cf, edited, read of (1, 8, 8), ")
         assert "depth 'typical'" in repr(result)
         assert sum(int(n) for n in re.findall(r"(\d+) (?:flipped|already|budget|unstable|refused)", repr(result))) == 6
         assert "classes ['CN', 'AD']" in repr(known)

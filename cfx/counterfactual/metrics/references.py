@@ -93,6 +93,11 @@ def _in_place_of(
         oracle_probs_after=oracle,
         smaller=None,
         consent=None,
+        read=None,
+        read_share=None,
+        read_alone=None,
+        rest_alone=None,
+        read_error=None,
         method=name,
     )
     return replace(made, verdict=torch.where(made.reached, done, int(Verdict.BUDGET)).to(result.verdict))

@@ -22,6 +22,7 @@ from cfx.core.errors import InputError
 from cfx.core.rows import Rows
 from cfx.core.scores import average_precision, dice
 from cfx.counterfactual.metrics.measure import apart, probability
+from cfx.counterfactual.reading import Reading
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.models.perceptual import Lpips
 
@@ -57,10 +58,11 @@ def per_row(
             whose weights are real, and `feature_distance` otherwise.
 
     Returns:
-        `validity`, `stable`, `oracle_validity` (with an oracle), `probability_change` (of the target class), `l1`,
-        `l2`, `edited_share` (pixels that differ at all), `changed_share` (that differ by more than `CHANGED`),
-        `nfe_unet_forward`, `nfe_unet_backward`, `nfe_classifier`, `nfe_classifier_backward`, `seconds_per_image`; those
-        of `truth_rows` with truth and of `lesion_rows` with lesion masks.
+        `validity`, `stable` (NaN in rows that did not reach the margin), `oracle_validity` (with an oracle),
+        `probability_change` (of the target class), `l1`, `l2`, `edited_share` (pixels that differ at all),
+        `changed_share` (that differ by more than `CHANGED`), `nfe_unet_forward`, `nfe_unet_backward`, `nfe_classifier`,
+        `nfe_classifier_backward`, `seconds_per_image`; those of `reading_rows`, of `truth_rows` with truth and of
+        `lesion_rows` with lesion masks.
 
     Raises:
         InputError: an empty result, or a cohort of other rows.
@@ -71,7 +73,7 @@ def per_row(
     before, after = (probability(p, result.target) for p in (result.probs_before, result.probs_after))
     rows: dict[str, Tensor] = {
         "validity": result.reached,
-        "stable": (result.verdict != Verdict.UNSTABLE) & (result.verdict != Verdict.REFUSED),
+        "stable": (result.verdict != Verdict.UNSTABLE).double().masked_fill(~result.reached, torch.nan),
         "probability_change": after - before,
         "l1": change.flatten(1).mean(1),
         "l2": rms(change),
@@ -85,6 +87,7 @@ def per_row(
     }
     if result.oracle_probs_after is not None:
         rows["oracle_validity"] = result.oracle_probs_after.argmax(1) == result.target
+    rows |= reading_rows(result)
     for distance in distances:
         key = "lpips" if isinstance(distance, Lpips) else "feature_distance"
         rows[key] = apart(result.x, result.x_cf, distance)
@@ -93,6 +96,20 @@ def per_row(
     if cohort is not None and cohort.lesion is not None:
         rows |= lesion_rows(result, cohort)
     return {name: values.double() for name, values in rows.items()}
+
+
+def reading_rows(result: Counterfactuals) -> dict[str, Float[Tensor, " n"]]:
+    """What the classifier reads of every edit, and whether it agreed to the generator's classes, as far as known.
+
+    Returns:
+        `consent`, `read_share`, `read_alone`, `rest_alone`, and `reading_carried` (1 or 0), NaN where there is none.
+    """
+    names = ("consent", "read_share", "read_alone", "rest_alone")
+    rows = {name: v for name in names if (v := getattr(result, name)) is not None}
+    if "read_share" in rows:
+        carried = torch.tensor([word == Reading.CARRIED for word in result.reading]).to(rows["read_share"])
+        rows["reading_carried"] = carried.masked_fill(rows["read_share"].isnan(), torch.nan)
+    return rows
 
 
 def truth_rows(result: Counterfactuals, x_true: Float[Tensor, "n c *space"]) -> dict[str, Float[Tensor, " n"]]:
