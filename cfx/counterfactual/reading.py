@@ -151,8 +151,10 @@ def attribution(
 def ranked(a: Float[Tensor, "b 1 *space"]) -> tuple[Int[Tensor, "b 1 *space"], Int[Tensor, " b"]]:
     """Rank of every voxel in the order of the smoothed attribution, and how many hold `SHARE` of its positive part."""
     flat = a.flatten(1)
-    seen = flat.abs() > _SEEN * flat.abs().amax(1, keepdim=True)
-    order = smooth(a, _WIDTH).flatten(1).masked_fill(~seen, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    least = _SEEN * flat.abs().amax(1, keepdim=True)
+    seen = flat.abs() > least
+    level = (smooth(a, _WIDTH).flatten(1) / least).round()  # what differs by a rounding only goes by its place
+    order = level.masked_fill(~seen, -torch.inf).argsort(dim=1, descending=True, stable=True)
     held = flat.clamp_min(0).gather(1, order).cumsum(1)
     count = (held < SHARE * held[:, -1:]).sum(1) + 1
     place = torch.arange(order.shape[1], device=a.device).expand_as(order)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cfx.counterfactual import explain
 from cfx.counterfactual.method import Proposal
+from cfx.counterfactual.reading import POINTS
 from tests.counterfactual.toys import ClassGaussian, Fragile, Linear, checkers, class_means, cohort
 
 MEANS = class_means((8, 8))
@@ -50,6 +51,7 @@ def test_verdicts_are_those_of_the_final_image():
     there[2], there[3] = x[2], (x[3] + there[3]) / 2.2  # no change, and half of the way
     result = run(Says(there), x)
     assert result.verdicts == ("flipped", "flipped", "budget", "budget", "flipped", "flipped")
+    there[3] = torch.where(result.read[3], there[3], x[3])  # of a miss only what is read comes back
     assert torch.equal(result.x_cf, there)
     assert torch.equal(result.edited, (there != x).any(1, keepdim=True))
     assert (result.method, result.strength.tolist()) == ("says", [2.0] * N)
@@ -111,6 +113,8 @@ def test_every_row_is_its_own_whatever_the_batch(batch_size):
     assert torch.equal(result.x_cf, there)
     assert result.row.tolist() == list(range(N))
     assert result.nfe_unet_forward.tolist() == [0, 0, 0, 1, 1, 1]
-    assert result.nfe_classifier.tolist() == [3] * N  # before, the verdict's and the last word
+    # before, the verdict's and the last word; the way of the gradients, and each part alone
+    assert result.nfe_classifier.tolist() == [3 + POINTS + 2] * N
+    assert result.nfe_classifier_backward.tolist() == [POINTS] * N
     assert (result.seconds > 0).all()
     torch.testing.assert_close(result.oracle_probs_after, result.probs_after)

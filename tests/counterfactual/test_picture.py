@@ -46,6 +46,6 @@ def test_names_are_texts_not_markup(result):
 def test_volumes_are_shown_by_three_planes(result):
     volume = result[:1].replace(
         x=result.x[:1, :, None].repeat(1, 1, 5, 1, 1), x_cf=result.x_cf[:1, :, None].repeat(1, 1, 5, 1, 1),
-        edited=result.edited[:1, :, None].repeat(1, 1, 5, 1, 1), cohort=None,
+        edited=result.edited[:1, :, None].repeat(1, 1, 5, 1, 1), read=None, cohort=None,
     )  # fmt: skip
     assert all(pixels.shape[1] > 8 for _, pixels in pictures(volume._repr_html_()))

@@ -58,7 +58,7 @@ def per_row(
             whose weights are real, and `feature_distance` otherwise.
 
     Returns:
-        `validity`, `stable` (NaN in rows that did not reach the margin), `oracle_validity` (with an oracle),
+        `validity`, `stable` (NaN in rows that no edit carried to the margin), `oracle_validity` (with an oracle),
         `probability_change` (of the target class), `l1`, `l2`, `edited_share` (pixels that differ at all),
         `changed_share` (that differ by more than `CHANGED`), `nfe_unet_forward`, `nfe_unet_backward`, `nfe_classifier`,
         `nfe_classifier_backward`, `seconds_per_image`; those of `reading_rows`, of `truth_rows` with truth and of
@@ -71,9 +71,10 @@ def per_row(
         raise InputError("result: expected at least one row, got none")
     change = (result.x_cf - result.x).abs()
     before, after = (probability(p, result.target) for p in (result.probs_before, result.probs_after))
+    unstable = result.verdict == Verdict.UNSTABLE
     rows: dict[str, Tensor] = {
         "validity": result.reached,
-        "stable": (result.verdict != Verdict.UNSTABLE).double().masked_fill(~result.reached, torch.nan),
+        "stable": (~unstable).double().masked_fill(~unstable & (result.verdict != Verdict.FLIPPED), torch.nan),
         "probability_change": after - before,
         "l1": change.flatten(1).mean(1),
         "l2": rms(change),

@@ -75,10 +75,28 @@ def test_costs_probabilities_and_verdicts_are_the_rows_own() -> None:
     codes = [Verdict.UNSTABLE, Verdict.REFUSED, Verdict.FLIPPED]
     result = replace(result_of(x, x + 0.1), verdict=torch.tensor(codes), nfe_unet_backward=torch.tensor([5, 6, 7]))
     rows = per_row(result)
-    assert rows["stable"].tolist() == [0, 0, 1]
+    assert rows["stable"][[0, 2]].tolist() == [0, 1]
+    assert rows["stable"][1].isnan()
     assert rows["nfe_unet_backward"].tolist() == [5, 6, 7]
     assert rows["probability_change"].tolist() == pytest.approx([0.6] * 3)
     assert all(v.shape == (3,) and v.dtype == torch.float64 for v in rows.values())
+
+
+def test_rows_that_never_flipped_are_not_stable() -> None:
+    x = noise(3, 0)
+    rows = per_row(result_of(x, x + 0.1, [False, False, True]))
+    assert rows["stable"].isnan().tolist() == [True, True, False]
+
+
+def test_what_is_read_of_each_edit() -> None:
+    x = noise(3, 0)
+    result = result_of(x, x + 0.1)
+    assert "read_share" not in per_row(result)
+    share, rest = torch.tensor([0.9, 0.3, torch.nan]), torch.tensor([0.0, 0.1, torch.nan])
+    rows = per_row(replace(result, read_share=share, rest_alone=rest, consent=torch.tensor([1.0, 0.5, torch.nan])))
+    assert rows["reading_carried"][:2].tolist() == [0, 1]
+    for name in ("reading_carried", "read_share", "rest_alone", "consent"):
+        assert rows[name].isnan().tolist() == [False, False, True]
 
 
 def test_what_is_not_lpips_is_not_called_so() -> None:
