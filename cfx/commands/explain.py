@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,11 @@ from cfx.counterfactual import Depth, build_method
 from cfx.counterfactual.explain import DEPTHS, Part
 from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_row, summarise
 from cfx.counterfactual.result import Counterfactuals
+from cfx.counterfactual.standing import Standing, completed, look
 from cfx.data import DataConfig, load_cohort, open_cohort
 from cfx.display.catalogue import metric
-from cfx.models.competence import competence
+from cfx.models.goal import recognised
+from cfx.models.judge import Judge
 from cfx.models.opening import Network, Role, open_network, spec_of
 from cfx.models.perceptual import FeatureDistance
 from cfx.report import write_report
@@ -38,10 +41,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _NULL_ROWS = 16  # rows on which the null edit is measured
 SHOWN = (
-    "n", "competence", "validity", "oracle_validity", "stable", "consent", "read_share", "reading_carried",
-    "boundary_validity", "boundary_oracle_validity", "l1", "feature_distance", "error_to_truth",
-    "error_to_truth_no_edit", "error_to_truth_ratio", "localisation_auprc", "localisation_base_rate",
-    "nfe_unet_forward", "nfe_unet_forward_max", "nfe_unet_backward", "null_edit_error", "seconds_per_image",
+    "n", "competence", "auc", "ece", "data_competence", "denoising_ratio", "validity", "oracle_validity", "stable",
+    "consent", "read_share", "reading_carried", "boundary_validity", "boundary_oracle_validity", "l1",
+    "feature_distance", "error_to_truth", "error_to_truth_no_edit", "error_to_truth_ratio", "localisation_auprc",
+    "localisation_base_rate", "nfe_unet_forward", "nfe_unet_forward_max", "nfe_unet_backward", "null_edit_error",
+    "seconds_per_image",
 )  # fmt: skip
 """What the console shows of a summary."""
 
@@ -67,6 +71,8 @@ class ExplainConfig(RunConfig):
     """Name of the method (`cfx.counterfactual.METHODS`)."""
     target: int | str | None = None
     """Class to reach, by number or by name; by default the most probable one besides the predicted."""
+    judge_anyway: bool = False
+    """Give a verdict although the classifier is not shown to know its classes, or the generator such images."""
     rows: int | None = Field(default=None, ge=1)
     """Explain this many of the first images; None explains all."""
     seed: int = Field(default=0, ge=0)
@@ -154,7 +160,7 @@ class _Run:
         folder, groups = self.folder, subjects(self.source)
         atlas, found = self.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
         rows = {k: v for k, v in found.items() if k != "outside_mask_error"}
-        summary = summarise(rows, groups) | self.null_edit_error(atlas) | self.competence()
+        summary = self.judged(atlas).summary() | summarise(rows, groups) | self.null_edit_error(atlas)
         summary["outside_mask_error"] = float(found["outside_mask_error"].max())
         for depth in others:
             _, more = self.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
@@ -174,9 +180,10 @@ class _Run:
                 exists="resume" if config.resume else "overwrite",
             )  # fmt: skip
             self.folder.begin(config)
-            mine = [self._measured(*rows) for rows in fill(atlas, task, accelerator)]
+            mine = [self._measured(*rows) for rows in fill(atlas, replace(task, standing=self.standing), accelerator)]
         found = Measurements.cat(joined(mine, Measurements, len(atlas.shards()), accelerator))
         if accelerator.is_main_process:
+            atlas.note(standing=self.judged(atlas).told())
             write_atlas(metrics, found, fingerprint=self.prints, exists="overwrite")
         return atlas, found.values
 
@@ -187,14 +194,20 @@ class _Run:
         rows = per_row(result, cohort, distances=distances) | {"outside_mask_error": outside.double()}
         return Measurements(result.row, rows)
 
-    def competence(self) -> dict[str, float]:
-        """Balanced accuracy of the classifier on the reference, if there is one with labels."""
-        device = self.accelerator.device
-        known = None if self.reference is None else competence(self.classifier, self.reference, device=device)
-        if known is None:
-            return {}
-        value, low, high = known.accuracy
-        return {"competence": value, "competence_low": low, "competence_high": high}
+    @cached_property
+    def standing(self) -> Standing:
+        """What is known of the networks before the first image."""
+        judge, reference = Judge(self.classifier, device=self.accelerator.device), self.reference
+        answers = None if reference is None else recognised(judge, reference)
+        return look(
+            judge, self.generator, self.source, reference, answers,
+            anyway=self.config.judge_anyway, device=self.accelerator.device,
+        )  # fmt: skip
+
+    def judged(self, atlas: Atlas[Counterfactuals]) -> Standing:
+        """The same with what the rows of an atlas say."""
+        rows, labels = atlas.read(images=False), Judge(self.classifier).labels(self.source.y)
+        return completed(self.standing, rows.probs_before, rows.consent, labels, subjects(self.source))
 
     def null_edit_error(self, atlas: Atlas[Counterfactuals]) -> dict[str, float]:
         """Largest change of a pixel by the null edit of the method that ran, if it has one, on the first rows."""
@@ -259,8 +272,9 @@ def _distance(oracle: nn.Module | None, network: Network | None) -> FeatureDista
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
-    """The figures of a run as people read them."""
-    return [_line(name, summary) for name in SHOWN if name in summary]
+    """The figures of a run as people read them; before all else, that it was not judged."""
+    unjudged = [f"NOT JUDGED: {summary['why']}"] if "why" in summary else []
+    return unjudged + [_line(name, summary) for name in SHOWN if name in summary]
 
 
 def _line(name: str, summary: Mapping[str, Any]) -> str:

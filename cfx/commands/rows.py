@@ -18,6 +18,7 @@ from cfx.core.errors import CheckpointError
 from cfx.counterfactual import Depth, Judge, Method, explain_batches
 from cfx.counterfactual.explain import Part
 from cfx.counterfactual.result import Counterfactuals
+from cfx.counterfactual.standing import Standing
 from cfx.models import read_manifest
 from cfx.models.autoencoder import Vae
 from cfx.models.checkpoint import MANIFEST
@@ -48,6 +49,7 @@ class Task:
         seed: Seed of all randomness.
         batch_size: Images worked on together, also those of a shard: so batches do not depend on the processes.
         part: Which part of an edit is kept.
+        standing: What is known of the networks; None lets `explain_batches` find it out.
     """
 
     source: Source
@@ -62,13 +64,14 @@ class Task:
     seed: int
     batch_size: int
     part: Part = "whole"
+    standing: Standing | None = None
 
     def batches(self, batches: list[list[int]], device: torch.device, progress: bool) -> Iterator[Counterfactuals]:
         """The results of some batches of positions."""
         return explain_batches(
             self.source, self.classifier, self.generator, self.target, batches=batches, depth=self.depth,
             part=self.part, reference=self.reference, oracle=self.oracle, method=self.method, reviewer=self.reviewer,
-            seed=self.seed, progress=progress, device=device,
+            standing=self.standing, seed=self.seed, progress=progress, device=device,
         )  # fmt: skip
 
     def checked(self, device: torch.device) -> Counterfactuals:

@@ -1,6 +1,7 @@
 """`explain`: verified counterfactuals of images for the user's own classifier, by any of the methods."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from operator import index
 from os import PathLike
 from typing import TYPE_CHECKING, Literal, get_args
@@ -14,13 +15,21 @@ from cfx.core.denoiser import Generative, check_divisible
 from cfx.core.errors import InputError
 from cfx.counterfactual.batch import Run
 from cfx.counterfactual.images import Counters, Images, Mask, Pixels, Target
-from cfx.counterfactual.inputs import check_oracle, class_names, doubt_oracle, of_classifier
+from cfx.counterfactual.inputs import (
+    check_generator_names,
+    check_oracle,
+    check_order,
+    class_names,
+    doubt_oracle,
+    of_classifier,
+)
 from cfx.counterfactual.method import Method
 from cfx.counterfactual.registry import build_method, check_generator
 from cfx.counterfactual.result import Counterfactuals
+from cfx.counterfactual.standing import Standing, completed, look
 from cfx.models.autoencoder import Vae
 from cfx.models.doubts import Doubts
-from cfx.models.goal import goals
+from cfx.models.goal import goals, recognised
 from cfx.models.judge import Classifier, Judge
 from cfx.models.running import at_rest, device_of
 from cfx.runtime.shares import dealt, even, is_main, joined, together
@@ -49,6 +58,7 @@ def explain(
     edit: Mask = None,
     keep: Mask = None,
     reviewer: Generative | None = None,
+    judge_anyway: bool = False,
     seed: int = 0,
     batch_size: int = 32,
     row: Counters = None,
@@ -81,6 +91,8 @@ def explain(
         keep: Where it must not change, also inside `edit`.
         reviewer: Diffusion model that re-noises and denoises the result to see whether the decision is stable; the
             generator itself if it is one. Without any, stability is not tested.
+        judge_anyway: Let the result count as judged (`Counterfactuals.judged`) although the classifier is not shown to
+            know its classes, or the generator such images.
         seed: Seed of all randomness. With `row`, it fixes the result whatever the batch size or number of processes.
         batch_size: Most images worked on together; few are cut finer, so that processes have even shares.
         row: Counter of every image, integers >= 0, default 0 .. n-1.
@@ -91,12 +103,13 @@ def explain(
     Returns:
         One row an image, failures included, verified by the classifier on the final image. The evaluations it counts
         are those of the row; two answers to the first image, one with its gradient, which check the classifier once a
-        call and process, belong to none.
+        call and process, and what looks at the generator (`cfx.counterfactual.standing`), belong to none.
 
     Raises:
         InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier that fails
             on them, with non-finite logits, without gradient, or with two answers to one image; labels, class names, a
-            reference or an oracle of other classes than the classifier's; a target outside them; a reference of other
+            reference, an oracle or a generator of other classes than the classifier's, or of the same in another order,
+            by name or as the labels of the reference show; a target outside them; a reference of other
             images, without some class, or for `Near`; a call inside `torch.inference_mode()`.
 
     Warns:
@@ -112,13 +125,23 @@ def explain(
     with together(accelerator):
         parts = explain_batches(
             x, classifier, generator, target, batches=[batches[k] for k in share], depth=depth, part=part,
-            reference=reference, oracle=oracle, method=method, edit=edit, keep=keep, reviewer=reviewer, seed=seed,
+            reference=reference, oracle=oracle, method=method, edit=edit, keep=keep, reviewer=reviewer,
+            judge_anyway=judge_anyway, seed=seed,
             row=row, progress=progress and is_main(), device=None if accelerator is None else accelerator.device,
         )  # fmt: skip
         found = list(parts)
     known = joined([part.cohort for part in found if part.cohort is not None], Cohort, len(batches), accelerator)
     results = joined(found, Counterfactuals, len(batches), accelerator)
-    return Counterfactuals.cat([r.of_cohort(cohort) for r, cohort in zip(results, known, strict=True)])
+    whole = Counterfactuals.cat([r.of_cohort(cohort) for r, cohort in zip(results, known, strict=True)])
+    first = results[0].standing  # every process looked at images of its own
+    return _with_all_rows(whole.replace(standing=first), Judge(classifier))
+
+
+def _with_all_rows(result: Counterfactuals, judge: Judge) -> Counterfactuals:
+    """The result of all rows, whose standing they complete."""
+    y, of = (None, None) if result.cohort is None else (judge.labels(result.cohort.y), subjects(result.cohort))
+    known = completed(Standing.of(result.standing), result.probs_before, result.consent, y, of)
+    return result.replace(standing=known.told())
 
 
 def explain_batches(
@@ -136,6 +159,8 @@ def explain_batches(
     edit: Mask = None,
     keep: Mask = None,
     reviewer: Generative | None = None,
+    judge_anyway: bool = False,
+    standing: Standing | None = None,
     seed: int = 0,
     row: Counters = None,
     progress: bool = False,
@@ -157,6 +182,9 @@ def explain_batches(
         edit: As in `explain`.
         keep: As in `explain`.
         reviewer: As in `explain`.
+        judge_anyway: As in `explain`.
+        standing: What is known of the networks, where somebody looked before; otherwise it is found out before the
+            first batch. The rows of a part do not complete it.
         seed: As in `explain`.
         row: As in `explain`.
         progress: Show a progress bar.
@@ -195,14 +223,19 @@ def explain_batches(
         images.goal(torch.arange(1), first.logits)
         if second is not None:
             check_oracle(judge, second, first.x, k, source)
-        asked = goals(judge, k, depth, reference)
+        check_generator_names(judge, generator, k)
+        answers = None if reference is None or judge.ordered else recognised(judge, reference)
+        if answers is not None and reference is not None:
+            check_order(judge, answers, reference)
+        asked = goals(judge, k, depth, reference, answers)
         if second is not None and reference is not None:
             doubt_oracle(judge, second, reference)
     run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second, part)
     n = _rows_of(batches, len(source))
     y = judge.labels(source.y) if reference is None else None
     doubts = Doubts(judge, generator, n, y, subjects(source), place)
-    return _results(images, run, batches, progress, doubts)
+    known = standing or partial(look, judge, generator, source, reference, answers, anyway=judge_anyway, device=place)
+    return _results(images, run, batches, progress, doubts, known)
 
 
 def in_turn(n: int, batch_size: int) -> list[range]:
@@ -222,6 +255,7 @@ def _results(
     batches: Sequence[Sequence[int]],
     progress: bool,
     doubts: Doubts,
+    standing: Standing | Callable[..., Standing],
 ) -> Iterator[Counterfactuals]:
     """Explain batch after batch; all networks are at rest while it works, and as they were in between."""
     oracle = None if run.oracle is None else run.oracle.classifier
@@ -233,11 +267,12 @@ def _results(
                 if run.oracle is not None:
                     some = run.oracle.check_company(batch.x)
                     doubts.look_at(run.oracle, batch.x[: len(some)], some)
+                known = standing if isinstance(standing, Standing) else standing(x=batch.x, rows=rows)
             doubts.look(batch.x, batch.logits, torch.as_tensor(rows))
             result = run.batch(batch.x, batch.logits, batch.target, batch.row, batch.allowed)
             if result.oracle_probs_before is not None:
                 doubts.look_at_skill(result.oracle_probs_before, torch.as_tensor(rows))
-        yield result.of_cohort(batch.cohort)
+        yield result.of_cohort(batch.cohort).replace(standing=known.told())
 
 
 def _rows_of(batches: object, n: int) -> int:

@@ -1,7 +1,7 @@
-"""Whether images, labelled images beside them, a classifier and its oracle speak of the same classes.
+"""Whether images, labelled images beside them, a classifier, its oracle and a generator speak of the same classes.
 
 What has names is compared by name, and numbered as the columns of the classifier are; what has numbers only has to fit
-how many columns there are.
+how many columns there are, and where the labelled images show that columns are in another order they are refused.
 """
 
 import warnings
@@ -10,12 +10,14 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor
 
-from cfx.core.cohort import Cohort, Source
+from cfx.core.cohort import Cohort, Source, subjects
 from cfx.core.errors import CfxWarning, InputError
 from cfx.data.classes import numbered_alike
 from cfx.models.adapt import Adapted
-from cfx.models.goal import warn_of
+from cfx.models.doubts import of_pixels
+from cfx.models.goal import Answers, warn_of
 from cfx.models.judge import Judge
+from cfx.models.order import both_orders, exchanged_order
 
 _ONE_FINDING = "one finding of several? output: {kind: multilabel, finding: ...} / Finding(network, k)"
 
@@ -141,13 +143,65 @@ def check_oracle(judge: Judge, oracle: Judge, x: Float[Tensor, "b c *space"], k:
         raise InputError(f"oracle: its classes are {own}, those of {of} {names}; bring them into one order")
 
 
+def check_generator_names(judge: Judge, generator: object, k: int) -> None:
+    """Refuse a generator of the same classes in another order; other names are other classes, which consent settles.
+
+    Args:
+        judge: The classifier.
+        generator: The generator; its `names`, where it has some, are those of its labels.
+        k: Number of classes of the classifier.
+
+    Raises:
+        InputError: that is so.
+    """
+    own, names = class_names(judge.classifier, k), generator_names(generator)
+    if judge.speaks(generator, k) and own != names and set(own) == set(names):
+        raise InputError(
+            f"generator: its classes are {names}, those of the classifier {own}: the same in another order"
+        )
+
+
+def generator_names(generator: object) -> tuple[str, ...]:
+    """Names of the labels of a generator; none where it does not say them."""
+    return _names(getattr(generator, "names", ()), len(getattr(generator, "names", ())))
+
+
+def check_order(judge: Judge, answers: Answers, reference: Cohort) -> None:
+    """Refuse a classifier whose columns are in another order than the labels, unless both have names.
+
+    Args:
+        judge: The classifier, or an oracle.
+        answers: What it says of the reference, and its labels.
+        reference: Labelled images.
+
+    Raises:
+        InputError: that is so, see `cfx.models.order`.
+    """
+    logits, y = answers
+    if class_names(judge.classifier, logits.shape[1]) and reference.classes:
+        return
+    order = exchanged_order(logits, y, subjects(reference))
+    if order is None or of_pixels(judge, reference.x, y, logits) is not None:
+        return
+    as_is, other = (int((logits[:, list(o)].argmax(1) == y).sum()) for o in (range(len(order)), order))
+    raise InputError(
+        f"{judge.name}: expected columns in the order of the labels of reference, got another: "
+        f"{both_orders(order, reference.classes)} ({other} of {len(y)} images are right in that order, {as_is} as it "
+        f"is); put the columns in order, lambda x: network(x)[:, {list(order)}] (of one logit, -network(x)), or number "
+        "the labels as they are"
+    )
+
+
 def doubt_oracle(judge: Judge, oracle: Judge, reference: Cohort) -> None:
-    """Warn of an oracle that does not recognise the classes of a reference.
+    """Refuse an oracle of classes in another order, and warn of one that does not recognise those of a reference.
 
     Args:
         judge: The classifier, which says what the labels mean.
         oracle: The oracle, of as many classes.
         reference: Labelled images.
+
+    Raises:
+        InputError: as `check_order`.
 
     Warns:
         CfxWarning: it is near chance on them, or far below it.
@@ -155,4 +209,6 @@ def doubt_oracle(judge: Judge, oracle: Judge, reference: Cohort) -> None:
     y = judge.labels(reference.y)
     if y is None:
         return
-    warn_of(oracle, oracle.answers(reference.x), y, reference)
+    answers = oracle.answers(reference.x), y
+    check_order(oracle, answers, reference)
+    warn_of(oracle, *answers, reference)

@@ -10,6 +10,33 @@ register(
         "Balanced accuracy of the classifier on the labelled reference images, which are not those explained.",
         "higher",
     ),
+    Metric(
+        "auc",
+        "classifier's AUC",
+        "Area under its ROC curve on the reference; of several classes the mean over each against the rest.",
+        "higher",
+    ),
+    Metric(
+        "ece",
+        "classifier's ECE",
+        "Expected calibration error of its most probable class on the reference: 15 bins of equal width.",
+        "lower",
+    ),
+    Metric(
+        "data_competence",
+        "accuracy on the data",
+        "Balanced accuracy of the classifier on the images explained, where these are labelled.",
+        "higher",
+    ),
+    Metric("data_auc", "AUC on the data", "The same area on the images explained.", "higher"),
+    Metric("data_ece", "ECE on the data", "The same calibration error on the images explained.", "lower"),
+    Metric(
+        "denoising_ratio",
+        "generator's error / trivial",
+        "Largest denoising error of the generator on these images over that of the best linear estimate of single "
+        "pixels; one that knows such images is below 1.",
+        "lower",
+    ),
     Metric("validity", "valid", "Share of all rows whose final image reaches the margin asked for.", "higher"),
     Metric(
         "oracle_validity",

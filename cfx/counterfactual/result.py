@@ -1,8 +1,9 @@
 """What `explain` returns: counterfactual images with their own verification, and the verdict of every row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import reduce
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +16,7 @@ from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.rows import Index, Rows, about
 from cfx.counterfactual.reading import Reading
+from cfx.counterfactual.standing import Standing
 from cfx.models.goal import Goal
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ class Counterfactuals(Rows):
         rest_alone: Share that the rest of the edit brings by itself.
         read_error: Completeness error of the integrated gradients, relative to that change.
         method: Name of the method.
+        standing: What was found out about the networks of the call (`counterfactual.standing.Standing`, as it is kept);
+            empty where nobody looked.
         cohort: The inputs with what is known about them: names, labels, classes, geometry, covariates. None where the
             result was made by hand, or is some rows of an atlas, which keeps them beside it (`Atlas.read_cohort`).
     """
@@ -110,6 +114,7 @@ class Counterfactuals(Rows):
     rest_alone: Float[Tensor, " n"] | None = None
     read_error: Float[Tensor, " n"] | None = None
     method: str = "minimal"
+    standing: Mapping[str, Any] = field(default_factory=dict)
     cohort: Cohort | None = None
 
     def __post_init__(self) -> None:
@@ -120,12 +125,36 @@ class Counterfactuals(Rows):
 
     def plain(self) -> dict[str, Any]:
         """The fields that are not per row."""
-        return {name: value for name, value in super().plain().items() if name != "cohort"}
+        left_out = {"cohort"} if self.standing else {"cohort", "standing"}
+        return {name: value for name, value in super().plain().items() if name not in left_out}
+
+    def _traits(self) -> Iterator[str]:
+        """What is worth saying of all rows, first of all that they were not judged."""
+        if not self.judged:
+            yield f"not judged ({self.why})"
+        yield from (trait for trait in super()._traits() if not trait.startswith("standing "))
+
+    @property
+    def judged(self) -> bool:
+        """Whether the call may be read as an explanation: False where `why` says why not."""
+        return Standing.of(self.standing).judged
+
+    @property
+    def why(self) -> str:
+        """Why the call was not judged; empty where it was."""
+        return Standing.of(self.standing).why
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What else is known of the networks of the call that a reader should know."""
+        return tuple(Standing.of(self.standing).remarks.values())
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
-        """As `Rows.cat`; what is known of the inputs is kept where it is of all of them."""
-        found = super().cat(parts)
+        """As `Rows.cat`; what is known of the inputs is kept where it is of all, of the networks where it is of any."""
+        told = reduce(Standing.beside, [Standing.of(part.standing) for part in parts]).told() if parts else {}
+        differ = any(part.standing != parts[0].standing for part in parts)
+        found = super().cat([part.replace(standing=told) for part in parts] if differ else parts)
         known = [part.cohort for part in parts if part.cohort is not None]
         return found.of_cohort(Cohort.cat(known)) if len(known) == len(parts) > 1 else found
 
@@ -135,8 +164,8 @@ class Counterfactuals(Rows):
         return found if self.cohort is None else found.of_cohort(self.cohort[rows])
 
     def put(self, rows: Index, part: Self) -> Self:
-        """As `Rows.put`; what is known of the inputs is kept where both know it."""
-        found = super().put(rows, part)
+        """As `Rows.put`; what is known of the inputs is kept where both know it, of the networks as it was here."""
+        found = super().put(rows, part.replace(standing=self.standing))
         both = self.cohort is not None and part.cohort is not None
         return found.of_cohort(self.cohort.put(rows, part.cohort)) if both else found  # type: ignore[union-attr,arg-type]
 

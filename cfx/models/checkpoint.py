@@ -123,9 +123,9 @@ def load(path: str | Path) -> nn.Module:
 
     Returns:
         What its kind makes of the network: a `Denoiser` (with schedule, number of labels and shape), a
-        `LatentDiffusion`, an autoencoder with `encode` and `decode`, a classifier (with the names of its `classes`, if
-        they are known), a segmenter (both to logits), a `Regressor` (to values) or `PooledFeatures`; in evaluation
-        mode, on the CPU.
+        `LatentDiffusion` (both with the `names` of their labels and the `figures` of their card), an autoencoder with
+        `encode` and `decode`, a classifier (with the names of its `classes`, if they are known), a segmenter (both to
+        logits), a `Regressor` (to values) or `PooledFeatures`; in evaluation mode, on the CPU.
 
     Raises:
         CheckpointError: a file is missing, truncated or changed (named, with both hashes), the schema or the kind is
@@ -136,6 +136,8 @@ def load(path: str | Path) -> nn.Module:
     manifest = read_manifest(place)
     if manifest.kind == "classifier" and manifest.classes and not manifest.multilabel:
         model.classes = manifest.classes  # type: ignore[assignment]  # whoever asks it can compare them by name
+    if manifest.schedule is not None:  # a generator, whose `classes` are their number
+        model.names, model.figures = manifest.classes, manifest.provenance.get("figures", {})  # type: ignore[assignment]
     return model
 
 

@@ -12,6 +12,7 @@ which holds for a handful of images, where a bootstrap sees no doubt. A subject 
 the share of them that is decided right: conservative, since the variance of a share is at most that of one decision.
 """
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -19,15 +20,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cfx.core.calibration import reliability, top_label
 from cfx.core.cohort import Source, subjects
 from cfx.core.errors import InputError
 from cfx.core.groups import numbered, sums
+from cfx.core.scores import auroc
 from cfx.core.statistics import Estimate
-from cfx.models.judge import Classifier, Judge
+from cfx.models.judge import Classifier, Judge, margin_of
 from cfx.models.running import BATCH
 
 POOR = 0.2
 """Skill up to which a classifier knows next to nothing: "slight" in the scale of Landis and Koch (1977)."""
+FAIR, EXCELLENT = 0.4, 0.8
+"""Skill up to which a classifier knows little, and from which it knows nearly all: "fair", "almost perfect" there."""
 _DECENT = 0.5  # skill that a classifier has to be shown to lack before anybody is warned
 _FEWEST = 8  # subjects from which the classifier is judged, rather than they
 
@@ -41,12 +46,16 @@ class Competence:
         shares: Share of images of each class that is decided right, by number of the class.
         images: Number of images.
         subjects: Number of subjects they are of.
+        auc: Area under the ROC curve, of several classes the mean over those of each against the rest.
+        ece: Expected calibration error of the most probable class (`cfx.core.calibration`).
     """
 
     accuracy: Estimate
     shares: dict[int, float]
     images: int
     subjects: int
+    auc: float = math.nan
+    ece: float = math.nan
 
     @property
     def chance(self) -> float:
@@ -62,6 +71,14 @@ class Competence:
     def shown(self) -> bool:
         """Whether these images show that the classifier knows something: better than chance, and more than `POOR`."""
         return self.skill.low > 0 and self.skill.value > POOR
+
+    @property
+    def clear(self) -> bool:
+        """Whether these images show that it knows a good deal: a skill surely above `FAIR`, or one that is `EXCELLENT`.
+
+        Random features are better than chance on many data sets, but never by so much.
+        """
+        return self.skill.low > FAIR or (self.shown and self.skill.value >= EXCELLENT)
 
     @property
     def exchanged(self) -> bool:
@@ -142,8 +159,18 @@ def competence_of(
     value = sum(shares.values()) / len(shares)
     return Competence(
         Estimate(value, max(0.0, min(value, middle - width)), min(1.0, max(value, middle + width))),
-        shares, len(y), len(of.unique()),
+        shares, len(y), len(of.unique()), *_ranking_and_calibration(logits, y, found),
     )  # fmt: skip
+
+
+def _ranking_and_calibration(logits: Tensor, y: Tensor, found: list[int]) -> tuple[float, float]:
+    """Area under the ROC curve and calibration error, of the images whose logits are finite; NaN without any."""
+    finite = logits.isfinite().all(1)
+    logits, y = logits[finite], y[finite]
+    if not len(y):
+        return math.nan, math.nan
+    areas = [auroc(margin_of(logits, torch.full_like(y, k)).double(), y == k) for k in found]
+    return float(torch.stack(areas).mean()), reliability(*top_label(logits.softmax(1).clamp(0, 1), y)).ece
 
 
 def _by_subject(right: Float[Tensor, " n"], of: Int[Tensor, " n"]) -> tuple[float, int]:

@@ -53,7 +53,11 @@ class Goal:
         return margin >= self.margin - _ROUNDING
 
 
-def goals(judge: Judge, k: int, depth: str, reference: Cohort | None = None) -> Goal:
+Answers = tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]
+"""What a classifier says of labelled images, and their classes."""
+
+
+def goals(judge: Judge, k: int, depth: str, reference: Cohort | None = None, answers: Answers | None = None) -> Goal:
     """What is asked for each of the `k` classes of a classifier.
 
     Args:
@@ -62,6 +66,7 @@ def goals(judge: Judge, k: int, depth: str, reference: Cohort | None = None) -> 
         depth: `typical`: a whole change, and the margin of real images of the class (`typical_margins`); without a
             reference p = 0.95, with `Near` half its tolerance. `boundary`: the least change that flips.
         reference: Labelled validation images, not those to be explained; not for `Near`.
+        answers: What it says of them, `recognised`, where it was asked already.
 
     Raises:
         InputError: no such depth; or as `typical_margins`.
@@ -71,16 +76,20 @@ def goals(judge: Judge, k: int, depth: str, reference: Cohort | None = None) -> 
     if depth == "boundary":
         margin = torch.full((k,), _BOUNDARY_MARGIN)
         if reference is not None and not judge.ordered:
-            warn_of(judge, *_recognised(judge, reference), reference)
+            warn_of(judge, *(answers or recognised(judge, reference)), reference)
     elif reference is None:
         margin = torch.full((k,), Near.TYPICAL if judge.ordered else FALLBACK_MARGIN)
     else:
-        margin = typical_margins(judge.classifier, reference, device=judge.device)
+        margin = typical_margins(judge.classifier, reference, device=judge.device, answers=answers)
     return Goal.of(judge, margin, depth)
 
 
 def typical_margins(
-    classifier: Classifier, reference: Cohort, *, device: torch.device | None = None
+    classifier: Classifier,
+    reference: Cohort,
+    *,
+    device: torch.device | None = None,
+    answers: Answers | None = None,
 ) -> Float[Tensor, " k"]:
     """How sure the classifier is of real images of each class: the lower decile of the margins it gives them.
 
@@ -90,6 +99,7 @@ def typical_margins(
         classifier: Images to logits.
         reference: Labelled validation images, not those to be explained.
         device: Where a classifier without parameters works.
+        answers: What it says of the reference, `recognised`, where it was asked already.
 
     Raises:
         InputError: no class labels, a class of which no reference image is recognised, or a `Near`, whose typical
@@ -101,7 +111,7 @@ def typical_margins(
     judge = Judge(classifier, device=device)
     if judge.ordered:
         raise InputError("reference: expected none with Near, whose typical margin is fixed, got a cohort")
-    logits, y, margins = *_recognised(judge, reference), []
+    logits, y, margins = *(answers or recognised(judge, reference)), []
     for k in range(logits.shape[1]):
         own = margin_of(logits, torch.full((len(logits),), k))[(y == k) & (logits.argmax(1) == k)]
         if len(own) == 0:
@@ -116,8 +126,12 @@ def typical_margins(
     return torch.stack(margins)
 
 
-def _recognised(judge: Judge, reference: Cohort) -> tuple[Float[Tensor, "n k"], Int[Tensor, " n"]]:
-    """What a classifier says of a reference, and its labels."""
+def recognised(judge: Judge, reference: Cohort) -> Answers:
+    """What a classifier says of a reference, and its labels.
+
+    Raises:
+        InputError: no class labels, or other classes than the classifier's.
+    """
     judge.check_labels(reference.x[:1], reference.y, "reference")
     y = judge.labels(reference.y)
     if y is None:

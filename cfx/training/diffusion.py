@@ -13,6 +13,7 @@ from cfx.core.denoiser import Denoiser, Posterior, check_divisible
 from cfx.core.random import normal, uniform
 from cfx.core.schedule import Prediction, Schedule
 from cfx.models import build
+from cfx.models.denoising import LEVELS, denoising_errors, key
 from cfx.training.losses import min_snr_weight, squared_error
 from cfx.training.objectives import (
     LABEL,
@@ -121,22 +122,28 @@ class DiffusionObjective:
         return torch.where(drop, self.config.classes, batch.y)
 
     def evaluate(self, network: nn.Module, cohort: Source, seed: int) -> dict[str, float]:
-        """Loss with the true label, and what the null label adds to it (how much the network uses labels)."""
+        """Loss with the true label, what the null label adds to it, and errors without label by noise level."""
         return self.figures(network, whole_batches(self.config, network, cohort, seed))
 
     @torch.no_grad()
     def figures(self, network: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
         """`evaluate` on batches."""
-        plain, labelled = [], []
+        plain, labelled, levels = [], [], dict[str, float]()
         for batch in batches:
+            levels = levels or self._by_level(network, batch)
             plain.append(self.errors(network, batch, None))
             if self.config.classes is not None:
                 labelled.append(self.errors(network, batch, batch.y))
         null = float(torch.cat(plain).mean())
         if not labelled:
-            return {"loss": null}
+            return {"loss": null} | levels
         loss = float(torch.cat(labelled).mean())
-        return {"loss": loss, "loss_without_label": null, "label_gain": null - loss}
+        return {"loss": loss, "loss_without_label": null, "label_gain": null - loss} | levels
+
+    def _by_level(self, network: nn.Module, batch: Batch) -> dict[str, float]:
+        """Squared error of the image at the noise levels at which a run asks a generator about its images."""
+        denoiser = self.denoiser(network)
+        return {key(level): float(denoising_errors(denoiser, batch.x, level=level).mean()) for level in LEVELS}
 
     def checkpoint(self, network: nn.Module, cohort: Source) -> tuple[nn.Module, dict[str, Any]]:
         """A denoiser."""

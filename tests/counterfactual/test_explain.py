@@ -181,7 +181,8 @@ def test_evaluations_are_counted_row_by_row(conditional):
     oracle = CountedClassifier(Linear((8, 8)))
     together = explain(toys, classifier, generator, target, batch_size=4, oracle=oracle)
     assert {"already", "flipped"} <= set(together.verdicts)
-    assert generator.rows == together.nfe_unet_forward.sum()
+    # the first four images at four noise levels say whether it knows them
+    assert generator.rows == together.nfe_unet_forward.sum() + 4 * 4
     # two answers to one image check the classifier, and two beside fewer others
     assert classifier.rows == together.nfe_classifier.sum() + 2 + 2
     assert classifier.gradients == together.nfe_classifier_backward.sum() + 1  # one of them its gradient
@@ -189,7 +190,7 @@ def test_evaluations_are_counted_row_by_row(conditional):
     for i in range(9):
         generator.rows = classifier.rows = classifier.gradients = 0
         explain(toys.x[i : i + 1], classifier, generator, target[i : i + 1], row=torch.tensor([i]))
-        assert generator.rows == together.nfe_unet_forward[i]
+        assert generator.rows == together.nfe_unet_forward[i] + 4
         assert classifier.rows == together.nfe_classifier[i] + 2 + 1
         assert classifier.gradients == together.nfe_classifier_backward[i] + 1
     assert (together.nfe_unet_backward == 0).all()
@@ -316,7 +317,7 @@ def test_a_generator_of_other_classes_serves_without_labels():
     means = class_means((8, 8), 3)[[0, 2]]
     generator = Counted(ClassGaussian(torch.cat([means, means.mean(0)[None]])))
     result = explain(cohort(means, 4), Quadratic(means), generator)
-    assert generator.rows == result.nfe_unet_forward.sum()
+    assert generator.rows == result.nfe_unet_forward.sum() + 4 * 4  # and four images at four noise levels
     assert result.flipped.all()
 
 

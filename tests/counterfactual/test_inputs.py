@@ -268,7 +268,7 @@ def test_a_disk_that_fails_keeps_the_batches_before_it(tmp_path, monkeypatch, co
     generator.rows = 0
     for part in explain_batches(toys, classifier, generator, batches=[left.missing()]):
         left.write(part)
-    assert generator.rows == whole.nfe_unet_forward[missing].sum()
+    assert generator.rows == whole.nfe_unet_forward[missing].sum() + 4 * 2  # and both at four noise levels
     assert_same(tensors(left.read()), tensors(whole))
 
 
@@ -464,6 +464,12 @@ def shrunk(x):
 )  # fmt: skip
 @pytest.mark.parametrize("labelled", ["x", "reference"])
 def test_an_oracle_is_judged_by_what_is_labelled(oracle, words, labelled):
+    if labelled == "reference" and "exchanged" in words:
+        with pytest.raises(
+            InputError, match=r"^oracle: expected columns in the order of the labels .* class 1, class 0"
+        ):
+            run(X, reference=cohort(MEANS, 40), oracle=oracle)
+        return
     toys = {"x": cohort(MEANS, 40)} if labelled == "x" else {"x": X, "reference": cohort(MEANS, 40)}
     with pytest.warns(
         CfxWarning, match=rf"^oracle: expected one that .* of {labelled}, got balanced .*{words}"
@@ -512,3 +518,54 @@ class TestClassNames:
     )  # fmt: skip
     def test_nothing_else_is(self, network):
         assert class_names(network, 2) == ()
+
+
+class Columns(nn.Module):
+    """The class means of some toys, their columns in another order."""
+
+    def __init__(self, means, order):
+        super().__init__()
+        self.order, self.inside = order, Quadratic(means)
+
+    def forward(self, x):
+        return self.inside(x)[:, self.order]
+
+
+VOLUMES = class_means((8, 8, 8))
+THREE = class_means((8, 8), 3)
+ORDERS = {
+    "slices": (MEANS, [1, 0], "the labels count class 0, class 1, its columns class 1, class 0"),
+    "volumes": (VOLUMES, [1, 0], "its columns class 1, class 0"),
+    "three": (THREE, [2, 0, 1], "its columns class 2, class 0, class 1"),
+    "two of three": (THREE, [0, 2, 1], "its columns class 0, class 2, class 1"),
+}
+
+
+@pytest.mark.parametrize("role", ["classifier", "oracle"])
+@pytest.mark.parametrize("depth", ["typical", "boundary"])
+@pytest.mark.parametrize("case", ORDERS)
+def test_columns_in_another_order_than_the_reference_shows_are_refused_with_both(case, depth, role):
+    means, order, words = ORDERS[case]
+    networks = {"classifier": Quadratic(means)} | {role: Columns(means, order)}
+    with pytest.raises(InputError, match=rf"^{role}: expected columns in the order of .*{words} \(\d+ of 60 images"):
+        explain(
+            cohort(means, 3, seed=1).x, generator=ClassGaussian(means), reference=cohort(means, 60), depth=depth,
+            **networks,
+        )  # fmt: skip
+
+
+def test_what_has_names_keeps_its_order_whatever_the_reference_says():
+    toys = cohort(MEANS, 40).replace(classes=["CN", "AD"])
+    other = Columns(MEANS, [1, 0])
+    other.classes = ["CN", "AD"]
+    with pytest.warns(CfxWarning, match=r"^oracle: .* are the classes exchanged\?"):
+        run(X, named(("CN", "AD"), Quadratic(MEANS)), reference=toys, oracle=other)
+
+
+def test_a_generator_of_the_same_names_in_another_order_is_refused():
+    class Named(ClassGaussian):
+        names = ("AD", "CN")
+
+    explain(X, named(("AD", "CN")), Named(MEANS), method=Minimal(trials=1))
+    with pytest.raises(InputError, match=r"^generator: its classes are \('AD', 'CN'\), those of the classifier \('CN'"):
+        explain(X, named(("CN", "AD")), Named(MEANS), method=Minimal(trials=1))
