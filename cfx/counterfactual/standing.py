@@ -74,8 +74,8 @@ class Standing:
         return "" if self.judged else "; ".join(self.reasons.values())
 
     def told(self) -> dict[str, Any]:
-        """As a result and an atlas keep it."""
-        return asdict(self)
+        """As a result and an atlas keep it: nothing where nothing is known."""
+        return {} if self == Standing() else asdict(self)
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
