@@ -197,10 +197,9 @@ class _Run:
     @cached_property
     def standing(self) -> Standing:
         """What is known of the networks before the first image."""
-        judge, reference = Judge(self.classifier, device=self.accelerator.device), self.reference
-        answers = None if reference is None else recognised(judge, reference)
+        judge = Judge(self.classifier, device=self.accelerator.device)
         return look(
-            judge, self.generator, self.source, reference, answers,
+            judge, self.generator, self.source, self.reference, recognised(judge, self.reference),
             anyway=self.config.judge_anyway, device=self.accelerator.device,
         )  # fmt: skip
 

@@ -224,7 +224,7 @@ def explain_batches(
         if second is not None:
             check_oracle(judge, second, first.x, k, source)
         check_generator_names(judge, generator, k)
-        answers = None if reference is None or judge.ordered else recognised(judge, reference)
+        answers = recognised(judge, reference)
         if answers is not None and reference is not None:
             check_order(judge, answers, reference)
         asked = goals(judge, k, depth, reference, answers)

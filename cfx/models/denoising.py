@@ -15,6 +15,7 @@ compared at the levels that a grainier or a blurred image hardly touches. A late
 its autoencoder, which has to give the image back, is asked too.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ class Denoising:
         constant: That of the best linear estimate around a constant image.
         pixel: The same around the mean image; infinite where that is not known.
         worse: Share of the images that the generator denoises worse than the better of these.
+        values: Number of values that each mean square is of, which decides how sure it is.
         restored: For a latent generator the error of its autoencoder over the variance of the images; else 0.
     """
 
@@ -60,6 +62,7 @@ class Denoising:
     constant: tuple[float, ...]
     pixel: tuple[float, ...]
     worse: tuple[float, ...]
+    values: int
     restored: float = 0.0
 
     @property
@@ -80,12 +83,13 @@ class Denoising:
         """
         if not self.restored <= 1:
             return f"{_UNKNOWN}: its autoencoder returns something else, error {self.restored:.2g} of their variance"
+        most = 1 + 3 * math.sqrt(2 / self.values)  # three standard errors of a mean square
         rows = zip(self.ratios, LEVELS, self.error, self.constant, self.pixel, self.worse, strict=True)
-        bad = [row[:3] for row in rows if not row[2] <= min(row[3], _LENIENT * row[4]) and row[5] >= _MOSTLY]
+        bad = [row[:3] for row in rows if not row[2] <= most * min(row[3], _LENIENT * row[4]) and row[5] >= _MOSTLY]
         if bad:
             ratio, level, error = max(bad)
             return (
-                f"{_UNKNOWN}: at noise level {level:g} its squared error is {error:.2g}, {ratio:.2g} times that of the "
+                f"{_UNKNOWN}: at noise level {level:g} its squared error is {error:.2g}, {ratio:.3g} times that of the "
                 "best linear estimate of single pixels; was it trained long enough, and on such images?"
             )
         if (beyond := self.beyond(card)) > _BEYOND:
@@ -175,7 +179,7 @@ def denoising(
         pixel = _trivial(generator, z, beside.mean(0), beside.var(0))
     better = torch.where((constant.mean(1) <= pixel.mean(1))[:, None], constant, pixel)
     means = [tuple(v.double().mean(1).tolist()) for v in (own, constant, pixel, ~(own <= better))]
-    return Denoising(means[0], means[1], means[2], means[3], _restored(generator, x.to(place), z))
+    return Denoising(means[0], means[1], means[2], means[3], z.numel(), _restored(generator, x.to(place), z))
 
 
 def _trivial(generator: Generative, z: Tensor, m: Tensor, v: Tensor) -> Float[Tensor, "levels n"]:

@@ -76,7 +76,7 @@ def goals(judge: Judge, k: int, depth: str, reference: Cohort | None = None, ans
     if depth == "boundary":
         margin = torch.full((k,), _BOUNDARY_MARGIN)
         if reference is not None and not judge.ordered:
-            warn_of(judge, *(answers or recognised(judge, reference)), reference)
+            warn_of(judge, *(answers or _recognised(judge, reference)), reference)
     elif reference is None:
         margin = torch.full((k,), Near.TYPICAL if judge.ordered else FALLBACK_MARGIN)
     else:
@@ -111,7 +111,7 @@ def typical_margins(
     judge = Judge(classifier, device=device)
     if judge.ordered:
         raise InputError("reference: expected none with Near, whose typical margin is fixed, got a cohort")
-    logits, y, margins = *(answers or recognised(judge, reference)), []
+    logits, y, margins = *(answers or _recognised(judge, reference)), []
     for k in range(logits.shape[1]):
         own = margin_of(logits, torch.full((len(logits),), k))[(y == k) & (logits.argmax(1) == k)]
         if len(own) == 0:
@@ -126,12 +126,17 @@ def typical_margins(
     return torch.stack(margins)
 
 
-def recognised(judge: Judge, reference: Cohort) -> Answers:
-    """What a classifier says of a reference, and its labels.
+def recognised(judge: Judge, reference: Cohort | None) -> Answers | None:
+    """What a classifier says of a reference, and its labels; None without one, and of a `Near`, which takes none.
 
     Raises:
         InputError: no class labels, or other classes than the classifier's.
     """
+    return None if reference is None or judge.ordered else _recognised(judge, reference)
+
+
+def _recognised(judge: Judge, reference: Cohort) -> Answers:
+    """What a classifier says of a reference, and its labels."""
     judge.check_labels(reference.x[:1], reference.y, "reference")
     y = judge.labels(reference.y)
     if y is None:
