@@ -210,8 +210,10 @@ class Counterfactuals(Rows):
 
         known = dict(enumerate(self.classes))
         to = [known.get(k, f"class {k}") for k in self.target.tolist()]
-        rows = zip(self.ids, to, self.verdicts, strict=True)
-        return html(repr(self), self.x, self.x_cf, [f"{name}, to {goal}: {verdict}" for name, goal, verdict in rows])
+        reading = [f", {word}" if word else "" for word in self.reading]
+        rows = zip(self.ids, to, self.verdicts, reading, strict=True)
+        names = [f"{name}, to {goal}: {verdict}{word}" for name, goal, verdict, word in rows]
+        return html(repr(self), self.x, self.x_cf, names, self.read)
 
     @property
     def verdicts(self) -> tuple[str, ...]:

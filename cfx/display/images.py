@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import label
 from torch import Tensor
 
 Pixels = NDArray[np.float32]
@@ -96,6 +97,30 @@ def outline(mask: NDArray[np.bool_]) -> str:
     across = _lines(np.diff(padded, axis=0)[:, 1:-1] != 0)
     down = _lines((np.diff(padded, axis=1)[1:-1] != 0).T)
     return "".join(f"M{a} {i}H{b}" for i, a, b in across) + "".join(f"M{i} {a}V{b}" for i, a, b in down)
+
+
+def hatch(mask: NDArray[np.bool_], gap: int) -> str:
+    """SVG path, in pixel coordinates, of the `diagonals` of a mask `(h, w)`.
+
+    Lines need no pattern that a page would have to name, and stay apart from colours on paper and in any theme.
+    """
+    return "".join(f"M{x} {y}l{n} -{n}" for x, y, n in diagonals(mask, gap))
+
+
+def diagonals(mask: NDArray[np.bool_], gap: int) -> list[tuple[int, int, int]]:
+    """Lines that hatch a mask `(h, w)`: those of its pixels with i + j = 0 mod gap, and all of a piece without any.
+
+    Returns:
+        Of every line (x, y of its lower left end, pixels that it crosses).
+    """
+    at = np.indices(mask.shape)
+    diagonal = at.sum(0)
+    on = mask & (diagonal % gap == 0)
+    pieces, _ = label(mask)
+    on |= mask & ~np.isin(pieces, pieces[on])
+    lean = np.zeros((sum(mask.shape), mask.shape[1]), np.bool_)
+    lean[diagonal[on], at[1][on]] = True  # a diagonal is a row
+    return [(a, k - a + 1, b - a) for k, a, b in _lines(lean)]
 
 
 def _lines(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:

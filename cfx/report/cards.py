@@ -1,11 +1,12 @@
 """A result as the report shows it: one `Line` of text and a few `Picture`s a row, failures first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cfx.core.cohort import Cohort
@@ -13,8 +14,14 @@ from cfx.core.errors import InputError
 from cfx.counterfactual.metrics.rows import CHANGED
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.display import images
+from cfx.display.images import Pixels
 from cfx.report.numbers import NONE, number, percent, probability
+from cfx.report.reading import Parts, parts
 
+Mask = NDArray[np.bool_]
+Drawn = tuple[tuple[str, str], ...]
+HATCHES: Final = 24
+"""Lines of a hatching that an image is wide, about."""
 ORDER: Final = (Verdict.REFUSED, Verdict.UNSTABLE, Verdict.BUDGET, Verdict.FLIPPED, Verdict.ALREADY)
 """Order of a page: what went wrong comes first."""
 
@@ -45,18 +52,19 @@ class Line:
     nfe_unet_backward: int
     consent: str
     changed: str
+    parts: Parts
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its caption, its text alternative and the outlines `(kind, SVG path)` drawn over it."""
+    """A picture with its caption, its text alternative and the lines `(kind, SVG path)` drawn over it."""
 
     caption: str
     alt: str
     uri: str
     width: int
     height: int
-    outlines: tuple[tuple[str, str], ...] = ()
+    outlines: Drawn = ()
 
 
 def check_cohort(result: Counterfactuals, cohort: Cohort | None) -> None:
@@ -96,7 +104,7 @@ def lines(result: Counterfactuals, cohort: Cohort | None) -> list[Line]:
     """Every row in words, in the order of the result."""
     ids = cohort.ids if cohort is not None else tuple(str(r) for r in result.row.tolist())
     names, doubt, labels = class_names(cohort), doubts(result).tolist(), _labels(result, cohort)
-    changed, verdicts = changed_share(result).tolist(), result.verdicts
+    changed, verdicts, read = changed_share(result).tolist(), result.verdicts, parts(result)
 
     def p(probs: Tensor | None, i: int) -> str:
         inside = probs is not None and int(result.target[i]) < probs.shape[1]
@@ -126,6 +134,7 @@ def lines(result: Counterfactuals, cohort: Cohort | None) -> list[Line]:
             nfe_unet_backward=int(result.nfe_unet_backward[i]),
             consent=NONE if result.consent is None else number(float(result.consent[i]), 2),
             changed=percent(changed[i]),
+            parts=read[i],
         )
 
     return [line(i) for i in range(len(result))]
@@ -153,10 +162,12 @@ def limit_of(result: Counterfactuals, cohort: Cohort | None) -> float:
 
 
 def slices(result: Counterfactuals, i: int) -> tuple[int, ...]:
-    """Where a volume is cut: the centre of mass of its edit; nowhere in 2D."""
+    """Where a volume is cut: the centre of mass of its edit, of the part that is read if any is; nowhere in 2D."""
     if result.x.ndim == 4:
         return ()
-    return images.centre(images.array(result.x_cf[i] - result.x[i]).mean(0))
+    change = images.array(result.x_cf[i] - result.x[i]).mean(0)
+    read = None if result.read is None else images.array(result.read[i, 0])
+    return images.centre(change if read is None or not (change * read).any() else change * read)
 
 
 def axial(result: Counterfactuals, i: int, most: int) -> list[int]:
@@ -167,7 +178,7 @@ def axial(result: Counterfactuals, i: int, most: int) -> list[int]:
     return [int(k) for k in np.linspace(first, last, min(last - first + 1, most)).round()]
 
 
-def shown(result: Counterfactuals, cohort: Cohort | None, i: int) -> tuple[dict[str, images.Pixels], list[str]]:
+def shown(result: Counterfactuals, cohort: Cohort | None, i: int) -> tuple[dict[str, Pixels], list[str]]:
     """What one row shows by caption, as arrays `(c, *space)`, and which captions are changes.
 
     Input, counterfactual and change, and the truth where it is known.
@@ -180,7 +191,7 @@ def shown(result: Counterfactuals, cohort: Cohort | None, i: int) -> tuple[dict[
     return found, [caption for caption in found if caption.endswith("hange")]
 
 
-def layers(result: Counterfactuals, cohort: Cohort | None, i: int, limit: float) -> dict[str, images.Pixels]:
+def layers(result: Counterfactuals, cohort: Cohort | None, i: int, limit: float) -> dict[str, Pixels]:
     """Colours of what one row shows, by caption; changes on the scale [-limit, limit]."""
     at = slices(result, i)
     found, changes = shown(result, cohort, i)
@@ -190,7 +201,7 @@ def layers(result: Counterfactuals, cohort: Cohort | None, i: int, limit: float)
     }
 
 
-def outlines(result: Counterfactuals, cohort: Cohort | None, i: int) -> dict[str, np.ndarray]:
+def outlines(result: Counterfactuals, cohort: Cohort | None, i: int) -> dict[str, Mask]:
     """Flat boolean masks drawn over the input of one row: `edit`, and `lesion` where it is known."""
     at = slices(result, i)
     masks = {"edit": result.edited[i, 0]}
@@ -199,34 +210,105 @@ def outlines(result: Counterfactuals, cohort: Cohort | None, i: int) -> dict[str
     return {kind: np.nan_to_num(images.flat(images.array(mask), at)) > 0.5 for kind, mask in masks.items()}
 
 
-def pictures(result: Counterfactuals, cohort: Cohort | None, i: int, limit: float, line: Line) -> list[Picture]:
-    """The pictures of one row, the outlines over its input."""
-    drawn = tuple((kind, images.outline(mask)) for kind, mask in outlines(result, cohort, i).items() if mask.any())
+def divided(result: Counterfactuals, i: int) -> dict[str, Pixels]:
+    """Masks `(*space)` of the parts of a change, 0 or 1: `read`, and `rest`, what else of it the eye can tell.
+
+    Nothing where they are not known.
+    """
+    if result.read is None or not bool(result.read[i].any()):
+        return {}
+    read = images.array(result.read[i, 0])
+    visible = (result.x_cf[i] - result.x[i]).abs().amax(0) > CHANGED
+    return {"read": read, "rest": images.array(visible) * (1 - read)}
+
+
+def parted(result: Counterfactuals, i: int) -> dict[str, Mask]:
+    """Flat boolean masks drawn over the change of one row: `read` and `rest`; none where they are not known."""
+    at = slices(result, i)
+    return {kind: np.nan_to_num(images.flat(mask, at)) > 0.5 for kind, mask in divided(result, i).items()}
+
+
+def gap(result: Counterfactuals) -> int:
+    """Pixels between the lines of a hatching, for images of this size."""
+    return max(2, round(min(result.x.shape[2:]) / HATCHES))
+
+
+def _drawn(masks: Mapping[str, Mask], spacing: int) -> Drawn:
+    """The lines of masks that hold anything: the rest of a change is hatched, all else outlined.
+
+    Those over a change have a light line under them, to be seen where its colours are dark.
+    """
+    drawn: Drawn = ()
+    for kind, mask in masks.items():
+        path = images.hatch(mask, spacing) if kind == "rest" else images.outline(mask)
+        under = (("under", path),) if kind in ("read", "rest") else ()
+        drawn += (*under, (kind, path)) if mask.any() else ()
+    return drawn
+
+
+def pictures(
+    result: Counterfactuals, cohort: Cohort | None, i: int, limit: float, line: Line, judged: bool = True
+) -> list[Picture]:
+    """The pictures of one row; over its input the outlines, over its change what is read and what is not.
+
+    Of a run that is not `judged` they are called what the generator did, and nothing is said to be read.
+    """
+    parts = parted(result, i) if judged else {}
+    drawn = {"Input": _drawn(outlines(result, cohort, i), 1), "Change": _drawn(parts, gap(result))}
+    names = _captions(result, i, judged)
     return [
-        _picture(caption, colours, line, drawn if caption == "Input" else ())
+        _picture(caption, names.get(caption, caption), colours, line, drawn.get(caption, ()))
         for caption, colours in layers(result, cohort, i, limit).items()
     ]
 
 
-def _picture(caption: str, colours: images.Pixels, line: Line, drawn: tuple[tuple[str, str], ...] = ()) -> Picture:
+def _picture(caption: str, name: str, colours: Pixels, line: Line, drawn: Drawn = ()) -> Picture:
+    """A picture with its lines, under its name here; the caption says what it is of."""
+    parts = "; what the classifier reads of it is outlined, the rest hatched" if caption == "Change" and drawn else ""
     said = {
         "Input": f"Input of {line.id}, classified {line.source}{', edited region outlined' if drawn else ''}",
-        "Counterfactual": f"Counterfactual of {line.id} towards {line.target}, verdict {line.verdict}",
-        "Change": f"Counterfactual minus input of {line.id}",
+        "Counterfactual": f"{name} of {line.id} towards {line.target}, verdict {line.verdict}",
+        "Change": f"Difference to the input of {line.id}{parts}",
         "True counterfactual": f"True counterfactual of {line.id}",
         "True change": f"True counterfactual minus input of {line.id}",
     }
     height, width = colours.shape[:2]
-    return Picture(caption, said[caption], images.data_uri(colours), width, height, drawn)
+    return Picture(name, said[caption], images.data_uri(colours), width, height, drawn)
+
+
+def _captions(result: Counterfactuals, i: int, judged: bool) -> dict[str, str]:
+    """What pictures of one row are called where they are not what their name says."""
+    if int(result.verdict[i]) == Verdict.BUDGET:
+        return {"Counterfactual": "Closest attempt" if result.edited[i].any() else "Input, unchanged"}
+    return {} if judged else {"Counterfactual": "Generator's edit", "Change": "What the generator changed"}
+
+
+def remark(result: Counterfactuals, i: int) -> str:
+    """What a reader has to know of the pictures of one row before looking at them, where parts are known."""
+    if result.read is None:
+        return ""
+    missed = int(result.verdict[i]) == Verdict.BUDGET
+    if missed and not result.edited[i].any():
+        return "Nothing that was tried moved the classifier towards the target: the input is shown, unchanged."
+    whole = result.read_share is None or not float(result.read_share[i]) < 1
+    if whole or bool((result.edited[i] & ~result.read[i]).any()):
+        return ""
+    of = "closest attempt, which is no counterfactual" if missed else "change"
+    return f"Only what the classifier reads of the {of} is shown; the rest was taken back. Shares are of the whole."
 
 
 def stack(
-    result: Counterfactuals, cohort: Cohort | None, i: int, limit: float, line: Line, places: Sequence[int]
-) -> list[Picture]:
+    result: Counterfactuals, cohort: Cohort | None, i: int, limit: float, line: Line, places: Sequence[int],
+    judged: bool = True,
+) -> list[Picture]:  # fmt: skip
     """The pictures of one volume again, each its axial slices at these places from the first to the last."""
     found, changes = shown(result, cohort, i)
-    pictures = {}
+    masks = divided(result, i) if judged else {}
+    parts = {kind: images.stacked(mask[None], places)[0] > 0.5 for kind, mask in masks.items()}
+    names, pictures = _captions(result, i, judged), []
     for caption in ("Input", "Counterfactual", "Change"):
         flat = images.stacked(found[caption], places)
-        pictures[caption] = images.difference(flat, (), limit) if caption in changes else images.picture(flat, ())
-    return [_picture(caption, colours, line) for caption, colours in pictures.items()]
+        colours = images.difference(flat, (), limit) if caption in changes else images.picture(flat, ())
+        drawn = _drawn(parts, gap(result)) if caption == "Change" else ()
+        pictures.append(_picture(caption, names.get(caption, caption), colours, line, drawn))
+    return pictures

@@ -1,18 +1,20 @@
 """The report: one HTML page that needs nothing but itself.
 
-It says in words what came out, then shows four figures, the rows, and folded away every other figure. What it holds is
-bounded whatever the number of rows: pictures by `BUDGET`, lines of the table by `LINES`; what is left out is counted.
+It says first how good the classifier is, and whether the run is judged at all; then in words what came out, four
+figures, the rows, and folded away every other figure. What it holds is bounded whatever the number of rows: pictures by
+`BUDGET`, lines of the table by `LINES`; what is left out is counted.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cfx.atlas import Atlas
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.counterfactual.explain import DEPTHS
+from cfx.counterfactual.reading import SHARE, Reading
 from cfx.counterfactual.result import Counterfactuals
 from cfx.display import images
 from cfx.display.catalogue import meaning, metric
@@ -29,12 +31,14 @@ from cfx.report.cards import (
     limit_of,
     lines,
     pictures,
+    remark,
     slices,
     stack,
 )
 from cfx.report.identity import identity
-from cfx.report.numbers import number
-from cfx.report.words import Tally, directions, sentences, tiles
+from cfx.report.numbers import number, percent
+from cfx.report.reading import ORDER as ORDER_OF_READINGS
+from cfx.report.words import Tally, classifier, directions, remarks, sentences, skills, tiles, unjudged
 from cfx.runtime.files import resolved, write_whole
 from cfx.runtime.folder import Scalar, flatten
 
@@ -48,10 +52,14 @@ SLICES = 24
 
 @dataclass(frozen=True)
 class Card:
-    """One row with its pictures, and of a volume its axial slices: which, and that of them nearest to the edit."""
+    """One row with its pictures, and what to know of these.
+
+    Of a volume also its axial slices: which, and that of them nearest to the edit.
+    """
 
     line: Line
     pictures: Sequence[Picture]
+    remark: str = ""
     slices: Sequence[Picture] = ()
     places: Sequence[int] = ()
     start: int = 0
@@ -155,8 +163,7 @@ def write_report(
         cohort: The cohort of the same rows, for names, classes, labels, lesions and the true counterfactuals; by
             default the result's own, and an atlas has its own.
         metrics: Metrics of the run; `NAME_low` and `NAME_high` are shown as the interval of `NAME`, with the meaning in
-            the catalogue. `changed_share`, `competence` and `judged`, where they are
-            among them, are in the verdict.
+            the catalogue. A run with `judged` False is shown as one that explains nothing, with `why`.
         title: Heading of the page.
         notes: Paragraphs to print beside the figures.
         max_rows: Most cards.
@@ -169,18 +176,24 @@ def write_report(
         AtlasError: no atlas of counterfactuals at the path.
         CfxError: the file cannot be written.
     """
-    whole, flat = Whole.of(result, cohort), flatten(metrics or {})
+    whole = Whole.of(result, cohort)
     every, known = whole.result, whole.cohort
+    flat = flatten(metrics or {})
     order = failures_first(every)
     shown, inputs = whole.with_images(order[: max(max_rows, 0)])
     tally = Tally(every, known, flat, changed_share(shown))
     limit = limit_of(shown, inputs)
-    cards = _cards(shown, inputs, limit)
+    why = unjudged(tally)
+    cards = _cards(shown, inputs, limit, not why)
     text = render(
         "cfx.report",
         "report.html.j2",
         title=title,
         whole=whole,
+        why=why,
+        classifier=classifier(tally),
+        skills=skills(tally),
+        remarks=remarks(tally),
         verdict=sentences(tally),
         tiles=tiles(tally),
         facts=identity(every, whole.atlas),
@@ -200,7 +213,7 @@ def write_report(
     return target
 
 
-def _known(every: Counterfactuals, cohort: Cohort | None, tally: Tally) -> dict[str, bool | int]:
+def _known(every: Counterfactuals, cohort: Cohort | None, tally: Tally) -> dict[str, object]:
     """What there is to show beside input and counterfactual."""
     return {
         "volumes": every.x.ndim == 5,
@@ -209,37 +222,46 @@ def _known(every: Counterfactuals, cohort: Cohort | None, tally: Tally) -> dict[
         "has_truth": cohort is not None and cohort.x_true is not None,
         "has_lesion": cohort is not None and cohort.lesion is not None,
         "has_labels": tally.labels is not None,
+        "chance": number(1 / every.probs_before.shape[1], 2),
         "has_oracle": every.oracle_probs_after is not None,
+        "enough": percent(SHARE),
+        "readings": {} if unjudged(tally) else _readings(every),
     }
 
 
-def _cards(shown: Counterfactuals, cohort: Cohort | None, limit: float) -> list[Card]:
+def _readings(every: Counterfactuals) -> dict[Reading, int]:
+    """How often the changes are read in each way; none where nothing was measured."""
+    words = every.reading
+    return {word: n for word in ORDER_OF_READINGS if (n := words.count(word))}
+
+
+def _cards(shown: Counterfactuals, cohort: Cohort | None, limit: float, judged: bool) -> list[Card]:
     """A card for every row whose pictures fit into the budget, one at least; then slices from what is left of it."""
     texts, cards, left = lines(shown, cohort), list[Card](), BUDGET
     for i, line in enumerate(texts):
-        found = pictures(shown, cohort, i, limit, line)
+        found = pictures(shown, cohort, i, limit, line, judged)
         left -= _characters(found)
         if left < 0 and cards:
             break
-        cards.append(Card(line, found))
-    return list(_sliced(cards, shown, cohort, limit, left)) if shown.x.ndim == 5 else cards
+        cards.append(Card(line, found, remark(shown, i)))
+    return list(_sliced(cards, shown, cohort, limit, left, judged)) if shown.x.ndim == 5 else cards
 
 
 def _sliced(
-    cards: Sequence[Card], shown: Counterfactuals, cohort: Cohort | None, limit: float, left: int
+    cards: Sequence[Card], shown: Counterfactuals, cohort: Cohort | None, limit: float, left: int, judged: bool
 ) -> Iterator[Card]:
     """The cards, the first of them with as many stacks of slices as fit."""
     for i, card in enumerate(cards):
         places = axial(shown, i, SLICES)
-        found = stack(shown, cohort, i, limit, card.line, places) if left > 0 else []
+        found = stack(shown, cohort, i, limit, card.line, places, judged) if left > 0 else []
         left -= _characters(found)
         start = min(range(len(places)), key=lambda k: abs(places[k] - slices(shown, i)[2]))
-        yield Card(card.line, card.pictures, found, places, start) if found and left >= 0 else card
+        yield replace(card, slices=found, places=places, start=start) if found and left >= 0 else card
 
 
 def _characters(found: Sequence[Picture]) -> int:
     """How large pictures are on the page."""
-    return sum(len(picture.uri) for picture in found)
+    return sum(len(picture.uri) + sum(len(path) for _, path in picture.outlines) for picture in found)
 
 
 def _groups(every: Counterfactuals, cards: Sequence[Card]) -> list[Group]:

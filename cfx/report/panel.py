@@ -9,26 +9,32 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import NDArray
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.counterfactual.result import Counterfactuals
-from cfx.display.images import DIVERGING
-from cfx.report.cards import Line, check_cohort, layers, limit_of, lines, outlines
+from cfx.display.images import DIVERGING, diagonals
+from cfx.report.cards import Line, check_cohort, gap, layers, limit_of, lines, outlines, parted
 from cfx.runtime.files import write_whole
 
 # Inches: between pictures, for the colour bar, for the captions, and for the line of text over a row.
 GAP, BAR, HEAD, LINE = 0.06, 0.72, 0.24, 0.26
-COLOURS = {"edit": "#ffb000", "lesion": "#22d3ee"}
+LIGHT: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white", alpha=0.65)]
+"""Under dark lines, which have to be seen on the ends of the scale too."""
+COLOURS = {"edit": "#ffb000", "lesion": "#22d3ee", "read": "#16191d", "rest": "#16191d"}
 
 
 def panel(
     result: Counterfactuals, cohort: Cohort | None, rows: Sequence[int], path: str | os.PathLike[str], *, dpi: int = 150
 ) -> Path:
     """Write a PNG: one line of pictures a row, differences on one symmetric scale.
+
+    Of a change the part that the classifier reads is outlined and the rest hatched, where that is known.
 
     Args:
         result: The result, 2D or 3D.
@@ -76,16 +82,26 @@ def figure(result: Counterfactuals, cohort: Cohort | None) -> Figure:
                 fig.text(
                     (left + wide / 2) / size[0], 1 - HEAD / size[1], caption, ha="center", fontsize=9, weight="bold"
                 )
-            if j == 0:
-                _draw_outlines(ax, outlines(result, cohort, i))
+            if caption == "Input":
+                _draw_masks(ax, outlines(result, cohort, i), gap(result))
+            elif caption == "Change":
+                _draw_masks(ax, parted(result, i), gap(result))
     _draw_bar(fig, limit, size, high)
     return fig
 
 
-def _draw_outlines(ax: Axes, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+def _draw_masks(ax: Axes, masks: Mapping[str, NDArray[np.bool_]], spacing: int) -> None:
+    """Outline every mask, and hatch the rest of a change."""
     for kind, mask in masks.items():
-        if mask.any():
-            ax.contour(mask, levels=[0.5], colors=COLOURS[kind], linewidths=0.9)
+        if kind == "rest":
+            # corners of pixels, while matplotlib counts from their middles
+            ends = [[(x - 0.5, y - 0.5), (x + n - 0.5, y - n - 0.5)] for x, y, n in diagonals(mask, spacing)]
+            hatching = LineCollection(ends, colors=COLOURS[kind], linewidths=0.35, path_effects=LIGHT)
+            ax.add_collection(hatching, autolim=False)
+        elif mask.any():
+            drawn = ax.contour(mask, levels=[0.5], colors=COLOURS[kind], linewidths=0.9)
+            if kind == "read":
+                drawn.set_path_effects(LIGHT)
 
 
 def _draw_bar(fig: Figure, limit: float, size: tuple[float, float], high: float) -> None:
@@ -101,4 +117,5 @@ def _draw_bar(fig: Figure, limit: float, size: tuple[float, float], high: float)
 def said(line: Line) -> str:
     """One row in a few words."""
     oracle = "" if line.oracle_after == "-" else f", oracle {line.oracle_before} to {line.oracle_after}"
-    return f"{line.id}: {line.source} to {line.target}, {line.verdict}; p {line.before} to {line.after}{oracle}"
+    read = f"; {line.parts.word}, reads {line.parts.share}" if line.parts.word else ""
+    return f"{line.id}: {line.source} to {line.target}, {line.verdict}; p {line.before} to {line.after}{oracle}{read}"

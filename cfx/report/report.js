@@ -19,7 +19,7 @@
   // Filter.
   const only = one("only");
   const matches = (element, wanted) =>
-    !wanted || element.dataset.verdict === wanted || (["doubt", "mistaken"].includes(wanted) && wanted in element.dataset);
+    !wanted || [element.dataset.verdict, element.dataset.reading].includes(wanted) || (["doubt", "mistaken"].includes(wanted) && wanted in element.dataset);
   const filter = () => {
     for (const card of [...cards, ...all("#table tbody tr")]) card.hidden = !matches(card, only.value);
     for (const group of all("section.group")) {
@@ -46,8 +46,8 @@
   const flicker = (element, on) => {
     if (!element) return;
     element.classList.toggle("flick", on);
-    const caption = element.querySelector("figcaption");
-    if (caption) caption.textContent = on ? "Counterfactual" : "Input";
+    const [caption, other] = all("figcaption", element);
+    if (caption) caption.textContent = on ? other.textContent : "Input";
   };
   const hold = (made, element) => {
     const set = (on) => (event) => {

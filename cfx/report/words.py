@@ -1,4 +1,4 @@
-"""The verdict of a run in plain words, and the four figures a physician asks for.
+"""A run in plain words: how good the classifier is, what came out, and the four figures a physician asks for.
 
 A share of rows has Wilson's interval, with as many units as there are subjects: rows of one subject are alike, and to
 count each subject once errs on the side of doubt.
@@ -15,7 +15,8 @@ from torch import Tensor
 from cfx.core.cohort import Cohort, subjects
 from cfx.core.statistics import Estimate, wilson_interval
 from cfx.counterfactual.result import Counterfactuals, Verdict
-from cfx.report.numbers import NONE, count, number, percent, span
+from cfx.report.numbers import NONE, count, number, percent, probability, span
+from cfx.report.reading import ORDER, run_sentence
 from cfx.runtime.folder import Scalar
 
 FAILED = {
@@ -141,14 +142,64 @@ class Tally:
         return "voxels" if self.result.x.ndim == 5 else "pixels"
 
 
+def unjudged(t: Tally) -> list[str]:
+    """Why the run is not judged; nothing where it is, or where nobody asked."""
+    if t.metrics.get("judged") is not False:
+        return []
+    return [str(t.metrics.get("why") or "Why was not recorded.")]
+
+
+def remarks(t: Tally) -> list[str]:
+    """What else is known of the networks that a reader should know."""
+    return [text for text in [str(t.metrics.get("remarks") or "")] if text]
+
+
+def classifier(t: Tally) -> str:
+    """How good the classifier is beside its `skills`; also that nobody knows."""
+    if t.right is None and not skills(t):
+        return (
+            "That could not be told: there are no labelled images of its classes, neither as a reference nor among "
+            "these. Nothing below says that it is right."
+        )
+    return _on_data(t)
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How good the classifier is on some images, formatted: balanced accuracy, area under the curve, calibration."""
+
+    images: str
+    accuracy: str
+    auc: str
+    ece: str
+
+
+def skills(t: Tally) -> list[Skill]:
+    """How good the classifier is on the reference and on the images themselves, where a run measured it."""
+    found = []
+    for prefix, on in (("", "reference images"), ("data_", "these images")):
+        if (accuracy := _estimate(t.metrics, f"{prefix}competence")) is not None:
+            auc, ece = (_estimate(t.metrics, f"{prefix}{name}") for name in ("auc", "ece"))
+            area = NONE if auc is None else probability(auc.value)
+            found.append(Skill(on, _ranged(accuracy), area, NONE if ece is None else number(ece.value, 2)))
+    return found
+
+
 def sentences(t: Tally) -> list[str]:
-    """The verdict: what was changed, what failed, what the oracle says, how large the change is, what is not known."""
-    return [text for text in (_judged(t), _changed(t), _others(t), _oracle(t), _size(t), _competence(t)) if text]
+    """The verdict: what was changed, what failed, what is read of it, what the oracle says, how large the change is.
+
+    Of a run that is not judged nothing is said of what the classifier reads.
+    """
+    read = "" if unjudged(t) else run_sentence(t.result)
+    oracle = _oracle(t)
+    if unjudged(t) and t.agreed is not None:
+        oracle += " That speaks of the generator: it draws what the oracle knows, whatever the classifier is."
+    return [text for text in (_changed(t), _others(t), read, oracle, _size(t)) if text]
 
 
 def tiles(t: Tally) -> list[Tile]:
-    """How many flipped, whether the oracle agrees, how large the change is, and whether the classifier is any good."""
-    return [_flipped_tile(t), _oracle_tile(t), _size_tile(t), _competence_tile(t)]
+    """How many flipped, how much of the change is read, whether the oracle agrees, and how large the change is."""
+    return [_flipped_tile(t), _read_tile(t), _oracle_tile(t), _size_tile(t)]
 
 
 def _changed(t: Tally) -> str:
@@ -198,22 +249,14 @@ def _size(t: Tally) -> str:
     return f"The change covers {percent(found[0].value)} of the {t.pixel}{over}."
 
 
-def _judged(t: Tally) -> str:
-    if t.metrics.get("judged") is not False:
+def _on_data(t: Tally) -> str:
+    if t.right is None:
         return ""
+    guess = "" if better_than_guessing(t) else ", which is not shown to be better than guessing"
     return (
-        "Not judged: the classifier is not shown to know its classes on labelled images, so what follows says little."
+        f"Of the {count(t.right.n, 'labelled image')} here it decides {percent(t.right.value)} rightly{guess} "
+        f"({t.right.interval}; always the commonest answer: {percent(t.commonest)})."
     )
-
-
-def _competence(t: Tally) -> str:
-    if t.right is not None:
-        text = f"On {count(t.right.n, 'labelled image')} the classifier is right in {percent(t.right.value)}"
-        guess = "which is not shown to be better than always giving the commonest answer"
-        return f"{text}." if better_than_guessing(t) else f"{text}, {guess}."
-    if (stated := competence(t)) is not None:
-        return f"The balanced accuracy of the classifier on other labelled images is {_ranged(stated)}."
-    return "Whether the classifier is right about these images is not known: they carry no labels."
 
 
 def better_than_guessing(t: Tally) -> bool:
@@ -228,11 +271,6 @@ def size(t: Tally) -> tuple[Estimate, str] | None:
     if not len(t.pictured):
         return None
     return Estimate(float(t.pictured.mean()), math.nan, math.nan), f"the {count(len(t.pictured), 'row')} pictured below"
-
-
-def competence(t: Tally) -> Estimate | None:
-    """Balanced accuracy of the classifier on the reference, where the run measured it."""
-    return _estimate(t.metrics, "competence")
 
 
 def _estimate(metrics: Mapping[str, Scalar], name: str) -> Estimate | None:
@@ -270,21 +308,19 @@ def _size_tile(t: Tally) -> Tile:
     )
 
 
-def _competence_tile(t: Tally) -> Tile:
-    stated = competence(t)
-    if t.right is not None:
-        remark = f"{t.right} labelled images, {t.right.interval}; always the commonest answer: {percent(t.commonest)}"
-        more = "" if stated is None else f"; balanced accuracy on other images {_ranged(stated)}"
-        return Tile(percent(t.right.value), "classifier right", remark + more)
-    if stated is not None:
-        return Tile(number(stated.value), "balanced accuracy", f"{_ranged(stated)}, of the classifier on other images")
-    return Tile(NONE, "classifier right", "not known: no labels")
+def _read_tile(t: Tally) -> Tile:
+    name, words = "of the change is read", [word for word in t.result.reading if word]
+    if unjudged(t) or t.result.read_share is None or not words:
+        return Tile(NONE, name, "not judged" if unjudged(t) else "not measured")
+    counts = ", ".join(f"{word} {words.count(word):,}" for word in ORDER if word in words)
+    share = float(t.result.read_share.double().nanmean())
+    return Tile(percent(share), name, f"by the classifier; mean of {count(len(words), 'row')}: {counts}")
 
 
 def _ranged(found: Estimate) -> str:
     """An estimate with its interval, where it has one."""
-    interval = f" [{number(found.low)}, {number(found.high)}]" if math.isfinite(found.low) else ""
-    return f"{number(found.value)}{interval}"
+    interval = f" [{probability(found.low)}, {probability(found.high)}]" if math.isfinite(found.low) else ""
+    return f"{probability(found.value)}{interval}"
 
 
 def directions(t: Tally, names: Mapping[int, str]) -> list[tuple[str, str, str]]:

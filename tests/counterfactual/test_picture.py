@@ -1,4 +1,4 @@
-"""A notebook shows the first rows of a result: three pictures each, all names escaped, any number of rows."""
+"""A notebook shows the first rows of a result: four pictures each, all names escaped, any number of rows."""
 
 import base64
 import io
@@ -23,15 +23,16 @@ def pictures(text):
     return [(kind, np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"))) for data, kind in found]
 
 
-def test_each_of_the_first_rows_has_its_three_pictures(result):
+def test_each_of_the_first_rows_has_its_pictures(result):
     shown = pictures(result._repr_html_())
-    assert [kind for kind, _ in shown] == ["input", "counterfactual", "difference"] * SHOWN
+    assert [kind for kind, _ in shown] == ["input", "counterfactual", "difference", "read"] * SHOWN
     for i in range(SHOWN):
-        for (_, pixels), image in zip(shown[3 * i : 3 * i + 2], (result.x, result.x_cf), strict=False):
+        for (_, pixels), image in zip(shown[4 * i : 4 * i + 2], (result.x, result.x_cf), strict=False):
             wanted = (image[i, 0].clamp(-1, 1) + 1) / 2 * 255
             assert (torch.from_numpy(pixels.astype("float32")) - wanted).abs().max() <= 1
     assert pictures(result[:0]._repr_html_()) == []
-    assert len(pictures(result[:1]._repr_html_())) == 3
+    assert len(pictures(result[:1]._repr_html_())) == 4
+    assert len(pictures(result[:1].replace(read=None)._repr_html_())) == 3  # by a method that nobody asked for parts
 
 
 def test_names_are_texts_not_markup(result):
@@ -46,6 +47,18 @@ def test_names_are_texts_not_markup(result):
 def test_volumes_are_shown_by_three_planes(result):
     volume = result[:1].replace(
         x=result.x[:1, :, None].repeat(1, 1, 5, 1, 1), x_cf=result.x_cf[:1, :, None].repeat(1, 1, 5, 1, 1),
-        edited=result.edited[:1, :, None].repeat(1, 1, 5, 1, 1), read=None, cohort=None,
+        edited=result.edited[:1, :, None].repeat(1, 1, 5, 1, 1), read=result.read[:1, :, None].repeat(1, 1, 5, 1, 1),
+        cohort=None,
     )  # fmt: skip
     assert all(pixels.shape[1] > 8 for _, pixels in pictures(volume._repr_html_()))
+
+
+def test_what_is_read_of_the_difference_is_shown_by_itself(result):
+    read = result.edited.clone()
+    read[..., : read.shape[-1] // 2] = False
+    shown = pictures(result.replace(read=read)._repr_html_())
+    assert [kind for kind, _ in shown[:4]] == ["input", "counterfactual", "difference", "read"]
+    whole, part = (torch.from_numpy(pixels.astype("float32")) for _, pixels in shown[2:4])
+    half = whole.shape[1] // 2
+    assert torch.equal(part[:, half:], whole[:, half:])
+    assert (part[:, :half] == part[0, 0]).all()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
+from scipy.ndimage import label
 
 from cfx.display import images
 
@@ -40,6 +41,29 @@ def test_outline_encloses_exactly_the_mask() -> None:
             inside[top : int(end), column:] ^= True
     assert_array_equal(inside, mask)
     assert images.outline(np.ones((4, 6), bool)) == "M0 0H6M0 4H6M0 0V4M6 0V4"
+
+
+@pytest.mark.parametrize("gap", [1, 2, 3, 7])
+def test_hatching_crosses_every_gapth_diagonal_and_no_piece_of_the_mask_goes_without(gap: int) -> None:
+    mask = np.random.default_rng(1).random((9, 7)) < 0.4
+    mask[:5, :4] = [[0] * 4, [0, 1, 1, 0], [0] * 4, [0, 1, 0, 0], [0] * 4]
+    crossed = np.zeros_like(mask)
+    for x, y, n in images.diagonals(mask, gap):
+        for k in range(n):
+            assert not crossed[y - 1 - k, x + k]
+            crossed[y - 1 - k, x + k] = True
+    i, j = np.indices(mask.shape)
+    wanted = mask & ((i + j) % gap == 0)
+    assert not (wanted & ~crossed).any()
+    assert not (crossed & ~mask).any()
+    pieces, n = label(mask)
+    hit = [bool(wanted[pieces == k].any()) for k in range(1, n + 1)]
+    assert [crossed[pieces == k].sum() for k in range(1, n + 1)] == [
+        (wanted if known else mask)[pieces == k].sum() for k, known in enumerate(hit, 1)
+    ]
+    assert all(hit) == (gap == 1)
+    assert images.hatch(np.ones((2, 3), bool), 1) == "M0 1l1 -1M0 2l2 -2M1 2l2 -2M2 2l1 -1"
+    assert images.hatch(mask & False, gap) == ""
 
 
 def test_slices_go_through_the_centre_of_the_edit() -> None:

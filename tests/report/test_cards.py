@@ -16,15 +16,18 @@ from cfx.report.cards import (
     check_cohort,
     doubts,
     failures_first,
+    gap,
     layers,
     limit_of,
     lines,
     outlines,
+    parted,
     pictures,
+    remark,
     slices,
     stack,
 )
-from tests.report.hand_made import make
+from tests.report.hand_made import divided, make
 
 
 def test_failures_come_first_and_doubted_before_agreed() -> None:
@@ -108,6 +111,80 @@ def test_a_volume_is_cut_through_the_middle_of_its_edit() -> None:
     x_cf[0, 0, 1, 6, 2] -= 0.1
     x_cf[0, 0, 3, 6, 4] += 0.1
     assert slices(result.replace(x_cf=x_cf), 0) == (2, 6, 3)
+
+
+def test_a_volume_is_cut_through_what_is_read_where_that_is_known() -> None:
+    result, _ = make(1, (6, 8, 7))
+    x_cf = result.x.clone()
+    x_cf[0, 0, 1, 6, 2] -= 0.1
+    x_cf[0, 0, 3, 6, 4] += 0.1
+    read = torch.zeros_like(result.edited)
+    read[0, 0, 3, 6, 4] = True
+    assert slices(result.replace(x_cf=x_cf, read=read), 0) == (3, 6, 4)
+    assert slices(result.replace(x_cf=x_cf, read=read & False), 0) == (2, 6, 3)
+
+
+@pytest.mark.parametrize(("space", "channels"), [((12, 10), 3), ((6, 8, 7), 1)])
+def test_the_change_is_divided_into_what_is_read_and_what_else_can_be_seen(
+    space: tuple[int, ...], channels: int
+) -> None:
+    result, cohort = divided(3, space, channels)
+    faint = torch.where(result.edited, result.x + 0.01, result.x)
+    whole, unseen = parted(result, 0), parted(result.replace(x_cf=faint), 0)
+    assert not (whole["read"] & whole["rest"]).any()
+    assert whole["rest"].any()
+    assert np.array_equal(whole["read"], unseen["read"])  # what is read is shown however faint it is
+    assert not unseen["rest"].any()
+    if len(space) == 2:
+        assert np.array_equal(whole["read"] | whole["rest"], result.edited[0, 0].numpy())
+    said = lines(result, cohort)
+    shown = {picture.caption: picture for picture in pictures(result, cohort, 0, 0.5, said[0])}
+    assert [kind for kind, _ in shown["Change"].outlines] == ["under", "read", "under", "rest"]
+    assert "outlined, the rest hatched" in shown["Change"].alt
+    assert parted(result, 1) == {}  # already there: nothing was changed
+    assert parted(make(3, space, channels)[0], 0) == {}
+
+
+def test_slices_of_a_volume_show_its_parts_too() -> None:
+    result, cohort = divided(1, (6, 8, 7))
+    found = stack(result, cohort, 0, 0.5, lines(result, cohort)[0], [0, 3, 6])
+    assert [[kind for kind, _ in picture.outlines] for picture in found] == [[], [], ["under", "read", "under", "rest"]]
+
+
+def test_hatching_is_as_wide_for_every_size_of_image() -> None:
+    assert [gap(make(1, (n, n))[0]) for n in (12, 64, 224)] == [2, 3, 9]
+
+
+def test_what_is_not_judged_is_not_called_an_explanation() -> None:
+    result, cohort = divided()
+    found = pictures(result, cohort, 0, 0.5, lines(result, cohort)[0], judged=False)
+    assert [picture.caption for picture in found[:3]] == ["Input", "Generator's edit", "What the generator changed"]
+    assert found[2].outlines == ()
+    assert not any("ounterfactual of" in picture.alt or "classifier reads" in picture.alt for picture in found[:3])
+
+
+def test_an_attempt_that_failed_is_not_called_a_counterfactual() -> None:
+    result, cohort = divided()
+    assert result.verdicts[2] == "budget"
+    found = pictures(result, cohort, 2, 0.5, lines(result, cohort)[2])
+    assert found[1].caption == "Closest attempt"
+    assert found[1].alt.startswith("Closest attempt of sub-2 towards healthy, verdict budget")
+
+
+def test_what_was_taken_back_and_what_never_moved_is_said() -> None:
+    result, cohort = divided()
+    assert {remark(result, i) for i in range(10)} == {""}
+    kept = result.replace(x_cf=torch.where(result.read, result.x_cf, result.x), edited=result.edited & result.read)
+    assert remark(kept, 2).startswith(
+        "Only what the classifier reads of the closest attempt, which is no counterfactual"
+    )
+    assert remark(kept, 0).startswith("Only what the classifier reads of the change is shown; the rest was taken back")
+    assert remark(kept.replace(read_share=torch.ones(10)), 0) == ""  # nothing was there to be taken back
+    assert remark(kept, 1) == ""
+    bare = result.replace(x_cf=result.x, edited=result.edited & False, read=result.edited & False)
+    assert remark(bare, 2).startswith("Nothing that was tried moved the classifier towards the target")
+    assert pictures(bare, cohort, 2, 0.5, lines(bare, cohort)[2])[1].caption == "Input, unchanged"
+    assert remark(make()[0], 2) == ""
 
 
 def test_pixels_are_those_of_the_images() -> None:

@@ -16,13 +16,14 @@ import torch
 
 from cfx.atlas import Atlas, write_atlas
 from cfx.core.errors import CfxError, InputError
+from cfx.counterfactual.reading import Reading
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.display.catalogue import Metric, meaning, metric, register
 from cfx.report import page as module
 from cfx.report import panel, write_report
 from cfx.report.cards import failures_first, slices
 from cfx.report.page import LINES, SLICES
-from tests.report.hand_made import make
+from tests.report.hand_made import divided, make
 
 VOID = {"meta", "img", "br", "path", "hr", "input"}
 
@@ -223,6 +224,7 @@ def test_volumes_have_slices_as_far_as_there_is_room(tmp_path: Path, monkeypatch
     assert "can be stepped through" not in words(found)
     sizes = [len(a["src"] or "") for tag, a in found.tags if tag == "img" and a["height"] == str(5 * SLICES)]
     _, *every = map(len, found.values("img", "src"))
+    every += map(len, found.values("path", "d"))  # lines over pictures count too
     monkeypatch.setattr(module, "BUDGET", sum(every) - sum(sizes) // 2)
     fewer = page(tmp_path, result, cohort=cohort)
     sliced = len(fewer.values("div", "data-places"))
@@ -260,6 +262,57 @@ def test_what_the_run_warned_of_is_on_its_page(tmp_path: Path) -> None:
     text = write_report(tmp_path / "r.html", atlas).read_text("utf-8")
     assert "<li>classifier: &lt;b&gt;near chance&lt;/b&gt;</li>" in text
     assert "Look at this before believing the result: classifier:" in words(Page(text))
+
+
+def test_what_is_read_is_drawn_said_listed_and_can_be_filtered(tmp_path: Path) -> None:
+    result, cohort = divided()
+    found = page(tmp_path, result, cohort=cohort)
+    said = words(found)
+    assert "In 2 of 6 rows the classifier reads only part of the change" in said
+    assert "The classifier reads 19 % of the change. That part alone brings 93 %" in said
+    assert "Consent 0.31: how far it goes along" in said
+    assert all(word.meaning in said for word in (Reading.CARRIED, Reading.REDUNDANT, Reading.WHOLE))
+    assert {"carried", "redundant", "whole"} <= set(found.values("option", "value"))
+    cards = [a for tag, a in found.tags if tag == "article"]
+    assert sum(card["data-reading"] == "carried" for card in cards) == 2
+    assert sum(a.get("data-reading") == "carried" for tag, a in found.tags if tag == "tr") == 2
+    assert "carried, 19 %" in said
+    drawn = found.values("path", "class")
+    assert drawn.count("read") == drawn.count("rest") == 6 + 1  # the legend has one of each
+    bare = words(page(tmp_path, make()[0]))
+    assert "hatching" not in bare
+    assert "Reading" not in bare
+    assert "not measured" in bare
+
+
+def test_a_run_that_is_not_judged_opens_with_that_and_explains_nothing(tmp_path: Path) -> None:
+    result, cohort = divided()
+    why = "classifier: near <b>chance</b>; generator: worse than its card"
+    metrics = {"judged": False, "why": why, "remarks": "it hardly <i>follows</i>", "validity": 0.5}
+    found = page(tmp_path, result, cohort=cohort, metrics=metrics)
+    said = words(found)
+    assert said.index("Not judged") < said.index("near <b>chance</b>") < said.index("generator: worse than its card")
+    assert said.index("generator: worse than its card") < said.index("How good the classifier is")
+    assert said.index("How good the classifier is") < said.index("images were changed so that")
+    assert re.search("(The|rows the) classifier reads", said) is None
+    assert "it hardly <i>follows</i>" in said
+    assert "What the generator changed" in said
+    assert {"carried", "redundant", "whole"}.isdisjoint(found.values("option", "value"))
+    assert {"read", "rest"}.isdisjoint(found.values("path", "class"))
+    judged = words(page(tmp_path, result, cohort=cohort, metrics={"judged": True}))
+    assert "Not judged" not in judged
+    assert "In 2 of 6 rows the classifier reads" in judged
+
+
+def test_what_is_known_of_the_classifier_stands_first(tmp_path: Path) -> None:
+    result, _ = make()
+    figures = {"competence": 0.912, "competence_low": 0.88, "competence_high": 0.998, "auc": 0.9991, "ece": 0.0321}
+    said = words(page(tmp_path, result, metrics=figures))
+    row = "reference images0.91 [0.88, >0.99]>0.990.032"
+    assert said.index("How good the classifier is") < said.index(row) < said.index("images were changed")
+    assert "Guessing has a balanced accuracy of 0.5 " in said
+    assert "could not be told" not in said
+    assert "How good the classifier is. That could not be told" in words(page(tmp_path, result))
 
 
 def test_labels_and_mistakes_are_shown_where_they_are_known(tmp_path: Path) -> None:

@@ -43,3 +43,16 @@ def test_panel_is_a_png(tmp_path: Path, space: tuple[int, ...]) -> None:
     shorter = matplotlib.image.imread(panel(result, None, [1], tmp_path / "q.png", dpi=50))
     assert shown.shape[0] > shorter.shape[0]
     assert shown.shape[1] > shorter.shape[1]
+
+
+def test_the_panel_outlines_what_is_read_and_hatches_the_rest() -> None:
+    result, _ = rows((12, 10), -0.1, 0.5)
+    read = torch.zeros_like(result.edited)
+    read[:, :, 6:] = True
+    some = torch.full((2,), 0.2)
+    known = result.replace(
+        read=read & result.edited, read_share=some, read_alone=some, rest_alone=some, read_error=some
+    )
+    (_, _, change, *_), (_, _, plain, *_) = (figure(shown, None).axes for shown in (known, result))
+    assert len(change.collections) == 2
+    assert len(plain.collections) == 0

@@ -8,8 +8,8 @@ import torch
 from cfx.core.cohort import Cohort
 from cfx.core.statistics import wilson_interval
 from cfx.counterfactual.result import Counterfactuals, Verdict
-from cfx.report.words import FAILED, Tally, directions, sentences, tiles
-from tests.report.hand_made import make
+from cfx.report.words import FAILED, Skill, Tally, classifier, directions, remarks, sentences, skills, tiles, unjudged
+from tests.report.hand_made import divided, make
 
 NO_PICTURES = torch.zeros(0)
 
@@ -26,6 +26,10 @@ def of(*verdicts: Verdict) -> Counterfactuals:
 
 def said(result: Counterfactuals, cohort: Cohort | None = None, **metrics: float) -> str:
     return " ".join(sentences(Tally(result, cohort, metrics, NO_PICTURES)))
+
+
+def known(result: Counterfactuals, cohort: Cohort | None = None) -> str:
+    return classifier(Tally(result, cohort, {}, NO_PICTURES))
 
 
 OTHERWISE = "the classifier decides otherwise."
@@ -61,7 +65,7 @@ def test_the_oracle_is_counted_among_the_flipped_rows_alone() -> None:
         "the oracle, agrees with 2 of these 3 (1 of the flipped it gave to the new class before the change)."
         in said(result)
     )
-    tile = tiles(Tally(result, None, {}, NO_PICTURES))[1]
+    tile = tiles(Tally(result, None, {}, NO_PICTURES))[2]
     low, high = wilson_interval(2 / 3, 3)
     assert tile.value == "2 of 3"
     assert f"95 % interval {100 * low:.0f} to {100 * high:.0f} %" in tile.remark
@@ -70,22 +74,22 @@ def test_the_oracle_is_counted_among_the_flipped_rows_alone() -> None:
 def test_without_an_oracle_that_is_said_and_nothing_claimed() -> None:
     result = of(F, F).replace(oracle_probs_after=None, oracle_probs_before=None)
     assert "No independent network (oracle) was asked" in said(result)
-    tile = tiles(Tally(result, None, {}, NO_PICTURES))[1]
+    tile = tiles(Tally(result, None, {}, NO_PICTURES))[2]
     assert (tile.value, tile.remark) == ("-", "not known: no independent network was asked")
     nothing = of(B, A)
     assert "oracle" not in said(nothing)
-    assert tiles(Tally(nothing, None, {}, NO_PICTURES))[1].remark == "no row was flipped"
+    assert tiles(Tally(nothing, None, {}, NO_PICTURES))[2].remark == "no row was flipped"
 
 
 def test_the_size_of_the_change_is_measured_or_that_of_the_pictures_or_not_said() -> None:
     result = of(F, F)
     measured = {"changed_share": 0.031, "changed_share_low": 0.02, "changed_share_high": 0.04}
     assert "The change covers 3.1 % of the pixels on average over all 2 rows." in said(result, **measured)
-    assert "2.0 to 4.0 %" in tiles(Tally(result, None, measured, NO_PICTURES))[2].remark
+    assert "2.0 to 4.0 %" in tiles(Tally(result, None, measured, NO_PICTURES))[3].remark
     pictured = Tally(result, None, {}, torch.tensor([0.1, 0.3]))
     assert "The change covers 20 % of the pixels on average over the 2 rows pictured below." in sentences(pictured)
     assert "covers" not in said(result)
-    assert tiles(Tally(result, None, {}, NO_PICTURES))[2].remark == "not measured"
+    assert tiles(Tally(result, None, {}, NO_PICTURES))[3].remark == "not measured"
     volume = make(2, (4, 4, 4))[0]
     assert "of the voxels" in said(volume, changed_share=0.1)
 
@@ -101,52 +105,62 @@ def labelled(right: int, wrong: int, other: int = 0) -> tuple[Counterfactuals, C
 
 
 def test_whether_the_classifier_is_any_good_is_read_off_labels() -> None:
-    result, cohort = labelled(36, 4, 3)
-    assert "On 40 labelled images the classifier is right in 90 %." in said(result, cohort)
-    tile = tiles(Tally(result, cohort, {}, NO_PICTURES))[3]
-    assert (tile.value, tile.remark[:22]) == ("90 %", "36 of 40 labelled imag")
-    assert "always the commonest answer: 50 %" in tile.remark
+    found = known(*labelled(36, 4, 3))
+    low, high = wilson_interval(0.9, 40)
+    interval = f"95 % interval {100 * low:.0f} to {100 * high:.0f} %"
+    assert found == (
+        f"Of the 40 labelled images here it decides 90 % rightly ({interval}; always the commonest answer: 50 %)."
+    )
 
 
 @pytest.mark.parametrize(("right", "wrong"), [(20, 20), (5, 35), (3, 1), (0, 4)])
 def test_a_classifier_that_may_be_guessing_is_not_praised(right: int, wrong: int) -> None:
-    assert "not shown to be better than always giving the commonest answer" in said(*labelled(right, wrong))
+    assert "rightly, which is not shown to be better than guessing (" in known(*labelled(right, wrong))
 
 
 @pytest.mark.parametrize("y", [None, torch.full((4,), -1), torch.full((4,), 9), torch.ones(4, 2)])
 def test_without_labels_of_its_classes_it_is_not_known(y: torch.Tensor | None) -> None:
     result, cohort = make(4)
     cohort = replace(cohort, y=y, classes=[])
-    assert "Whether the classifier is right about these images is not known" in said(result, cohort)
-    tile = tiles(Tally(result, cohort, {}, NO_PICTURES))[3]
-    assert (tile.value, tile.remark) == ("-", "not known: no labels")
+    assert known(result, cohort).startswith("That could not be told: there are no labelled images of its classes")
+    measured = Tally(result, cohort, {"competence": 0.61}, NO_PICTURES)
+    assert (classifier(measured), skills(measured)) == ("", [Skill("reference images", "0.61", "-", "-")])
 
 
 def test_a_row_without_an_answer_is_not_right() -> None:
     result, cohort = labelled(4, 0)
     result = result.replace(probs_before=result.probs_before.clone().index_fill_(0, torch.tensor([1]), float("nan")))
-    assert "is right in 75 %" in said(result, cohort)
+    assert "decides 75 % rightly" in known(result, cohort)
 
 
-def test_measured_competence_is_shown_beside_what_labels_say_or_in_its_place() -> None:
-    metrics = {"competence": 0.61, "competence_low": 0.48, "competence_high": 0.72}
-    result, cohort = labelled(36, 4)
-    tile = tiles(Tally(result, cohort, metrics, NO_PICTURES))[3]
-    assert (tile.value, tile.remark.rpartition("; ")[2]) == (
-        "90 %",
-        "balanced accuracy on other images 0.61 [0.48, 0.72]",
-    )
-    tile = tiles(Tally(result, None, metrics, NO_PICTURES))[3]
-    assert (tile.value, tile.name) == ("0.61", "balanced accuracy")
-    assert "classifier on other labelled images is 0.61 [0.48, 0.72]." in said(result, **metrics)
-    assert "is 0.61." in said(result, competence=0.61)
+def test_skills_are_those_on_the_reference_and_on_the_images() -> None:
+    metrics = {"competence": 0.61, "competence_low": 0.48, "competence_high": 0.72, "auc": 0.66, "ece": 0.204}
+    metrics |= {f"data_{name}": value for name, value in metrics.items()} | {"data_auc": 0.9999, "data_ece": 0.0}
+    assert skills(Tally(of(F), None, metrics, NO_PICTURES)) == [
+        Skill("reference images", "0.61 [0.48, 0.72]", "0.66", "0.2"),
+        Skill("these images", "0.61 [0.48, 0.72]", ">0.99", "0"),
+    ]
+    assert skills(Tally(of(F), None, {}, NO_PICTURES)) == []
 
 
-def test_a_run_that_was_not_judged_says_so_before_all_else() -> None:
-    found = sentences(Tally(of(F, F), None, {"judged": False}, NO_PICTURES))
-    assert found[0].startswith("Not judged: the classifier is not shown to know its classes")
+def test_a_run_that_was_not_judged_says_why_and_nothing_of_what_is_read() -> None:
+    result, _ = divided()
+    t = Tally(result, None, {"judged": False, "why": "near chance", "remarks": "so there"}, NO_PICTURES)
+    assert (unjudged(t), remarks(t)) == (["near chance"], ["so there"])
+    assert "reads" not in " ".join(sentences(t))
+    assert "That speaks of the generator" in " ".join(sentences(t))
+    assert (tiles(t)[1].value, tiles(t)[1].remark) == ("-", "not judged")
     for judged in ({"judged": True}, {"judged": 256}, {"judged": None}, {}):
-        assert sentences(Tally(of(F, F), None, judged, NO_PICTURES))[0].startswith("All 2 images")
+        t = Tally(result, None, judged, NO_PICTURES)
+        assert (unjudged(t), remarks(t)) == ([], [])
+        assert "In 2 of 6 rows the classifier reads only part of the change" in " ".join(sentences(t))
+
+
+def test_how_much_is_read_has_a_tile() -> None:
+    tile = tiles(Tally(divided()[0], None, {}, NO_PICTURES))[1]
+    assert (tile.value, tile.name) == ("44 %", "of the change is read")
+    assert tile.remark.endswith("mean of 6 rows: carried 2, redundant 2, whole 2")
+    assert tiles(Tally(make()[0], None, {}, NO_PICTURES))[1].remark == "not measured"
 
 
 def test_rows_of_one_subject_are_counted_once_in_an_interval() -> None:

@@ -1,4 +1,4 @@
-"""The page of an audit: the verdict, what it rests on, and what it does not say."""
+"""The page of an audit: how good the networks are, the verdict, what it rests on, and what it does not say."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +46,8 @@ def audit_page(found: Audit, title: str) -> str:
         "audit.html.j2",
         title=title,
         subtitle=f"{r.n} images, {len(r.by_seed)} networks, role declared: {r.plan.role}",
+        competence=f"The mean of the networks decides the untouched images with {r.competence}.",
+        judged=r.verdict is not Outcome.UNJUDGED,
         kind="mediator" if calm else str(r.verdict).replace(" ", "-"),
         verdict=str(r.verdict).capitalize(),
         sentence=r.sentence,

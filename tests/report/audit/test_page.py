@@ -64,6 +64,15 @@ def test_the_verdict_leads_in_the_colour_of_its_kind(found: Audit, verdict: Outc
     assert f".verdict.{kind}" in page  # a colour that the style has
 
 
+def test_competence_comes_before_the_verdict_and_without_it_no_figure_speaks(found: Audit) -> None:
+    page = audit_page(found, "Audit")
+    assert 0 < page.index(f"decides the untouched images with {found.reliance.competence}") < page.index("box verdict")
+    assert '<ul class="tiles">' in page
+    assert "No figure below" not in page
+    other = audit_page(judged(found, Outcome.UNJUDGED), "Audit")
+    assert other.index("box verdict not-judged") < other.index("No figure below says") < other.index('"tiles muted"')
+
+
 def test_every_arm_has_its_line(found: Audit) -> None:
     r = found.reliance
     rows = table(audit_page(found, "Audit"), "The intervention")
