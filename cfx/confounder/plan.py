@@ -34,6 +34,8 @@ class Plan(BaseModel):
     """Random sign flips of the confirming test."""
     seed: int = Field(default=0, ge=0)
     """Seed of donors, flips and permutations."""
+    judge_anyway: bool = False
+    """Give a verdict although the networks are not shown to know their classes."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -11,6 +11,7 @@ Networks, images and donors are random samples (`core.crossed`): the verdict spe
 network on these images. With the margin m and the level alpha of the plan, fixed beforehand:
 
     not judged      the networks' mean is not shown to know the classes (`models.competence`): nothing to be right about
+                    (unless the plan says `judge_anyway`)
     no reliance     e and e - c lie within (-m, m), each by two one-sided tests (Schuirmann 1987)
     relies          e and e - c differ from 0 in the same direction, e confirmed by sign flips over images and networks
     artefact        one of them holds of e, but a control speaks against it: identity, a round trip (each against the
@@ -154,6 +155,8 @@ class Reliance:
             values |= {f"{name}_effect": part.value, f"{name}_effect_low": part.low, f"{name}_effect_high": part.high}
         ba = self.competence.accuracy
         values |= {"competence": ba.value, "competence_low": ba.low, "competence_high": ba.high}
+        values |= {"auc": self.competence.auc, "judged": self.verdict is not Outcome.UNJUDGED}
+        values |= {} if values["judged"] else {"why": self.sentence}
         values |= {k: getattr(self, k) for k in ("p_sign_flip", "p_equivalence", "p_mcnemar", "margin")}
         values |= {k: getattr(self, k) for k in ("n", "excluded", "flipped", "explained")}
         for name, arm in self.arms.items():
@@ -191,6 +194,7 @@ def decide(scores: Scores, plan: Plan, *, groups: Int[Tensor, " _"] | None = Non
     (c, undone), (n, beyond) = control_of(scores), net_of(scores)
     control, net = crossed_effect(c, donors=undone, **sample), crossed_effect(n, donors=beyond, **sample)
     competence = _competence(s[UNTOUCHED].mean(0), y, sample["groups"], plan.alpha)
+    known = plan.judge_anyway or competence.shown
     margin = plan.margin * float(s[UNTOUCHED].abs().mean())
     arms = {k: crossed_effect(v - s[UNTOUCHED], **sample) for k, v in s.items() if k != UNTOUCHED}
     curve = {t: s[dose_arm(t)] - s[scores.start] for t in plan.doses} | {1.0: s[OPPOSITE] - s[scores.start]}
@@ -202,7 +206,7 @@ def decide(scores: Scores, plan: Plan, *, groups: Int[Tensor, " _"] | None = Non
     lost, won = int((right[SAME] & ~right[OPPOSITE]).sum()), int((right[OPPOSITE] & ~right[SAME]).sum())
     return Reliance(
         plan=plan,
-        verdict=_verdict(effect, net, competence, [control, *(arms[k] for k in _CONTROLS)], margin, max(flips)),
+        verdict=_verdict(effect, net, known, [control, *(arms[k] for k in _CONTROLS)], margin, max(flips)),
         effect=effect,
         control=control,
         net=net,
@@ -260,11 +264,14 @@ def _competence(score: Float[Tensor, " m"], y: Int[Tensor, " m"], groups: Tensor
 
 
 def _verdict(
-    effect: Effect, net: Effect, competence: Competence, controls: Sequence[Effect], margin: float, p_flip: float
+    effect: Effect, net: Effect, known: bool, controls: Sequence[Effect], margin: float, p_flip: float
 ) -> Outcome:
-    """What may be said, see the head of this module; the first of the controls is that of the effect."""
+    """What may be said, see the head of this module; `known`: of networks that know their classes, or are taken to.
+
+    The first of the controls is that of the effect.
+    """
     alpha = effect.alpha
-    if not competence.shown:
+    if not known:
         return Outcome.UNJUDGED
     none = [e.p_equivalence(margin) < alpha for e in (effect, net)]
     moves = [max(effect.p_value, p_flip) < alpha, net.p_value < alpha and net.value * effect.value > 0]

@@ -246,3 +246,18 @@ def test_probabilities_in_place_of_logits_are_warned_of_once(end: nn.Module) -> 
         cfx.audit(asked, cohort(), PLAN, intervention=toggle(), permutations=99)
     assert len(caught) == 1
     assert str(caught[0].message).startswith("classifiers[0]: expected logits")
+
+
+def test_networks_near_chance_are_judged_by_no_arm() -> None:
+    """They follow the confounder and nothing else; whatever that does, there is nothing to be right about."""
+    blind: list[nn.Module] = [Linear(0.1, 4 + 0.1 * k) for k in range(6)]
+    found = cfx.audit(blind, cohort(), PLAN, intervention=toggle(), exact=toggle(), permutations=99)
+    assert found.exact is not None
+    assert (found.reliance.verdict, found.exact.verdict) == (Outcome.UNJUDGED, Outcome.UNJUDGED)
+    assert not found.reliance.fault
+    summary = found.summary()
+    assert (summary["judged"], summary["verdict"], summary["exact_verdict"]) == (False, "not judged", "not judged")
+    assert summary["why"].startswith("Not judged, no competence: balanced accuracy")
+    anyway = PLAN.model_copy(update={"judge_anyway": True})
+    told = cfx.audit(blind, cohort(), anyway, intervention=toggle(), exact=toggle(), permutations=99)
+    assert told.reliance.verdict is Outcome.RELIES

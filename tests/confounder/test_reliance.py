@@ -136,6 +136,11 @@ def test_networks_near_chance_are_not_judged(right: float, truth: float) -> None
     if found.verdict is Outcome.UNJUDGED:
         assert f"balanced accuracy {found.competence.accuracy.value:.2f} [" in found.sentence
         assert "no competence" in found.sentence
+        assert (found.summary()["judged"], found.summary()["why"]) == (False, found.sentence)
+    anyway = decide(replace(scores, score=turned), Plan(confounder="shape", doses=(), judge_anyway=True))
+    assert anyway.verdict is not Outcome.UNJUDGED
+    assert anyway.summary()["judged"]
+    assert "why" not in anyway.summary()
 
 
 def test_a_mediator_is_never_called_a_fault() -> None:

@@ -93,12 +93,12 @@ def brains(dims, n, **more):
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_generator_of_150_steps_is_not_judged(dims, tmp_path):
     config = {
-        "name": "g", "out": str(tmp_path), "data": brains(dims, 32, seed=1),
+        "name": "g", "out": str(tmp_path), "data": brains(dims, 12, seed=1),
         "network": {"name": "patch-unet", "patch": 4, "channels": [8, 8], "attention": [False, False], "features": 4},
         "objective": {"kind": "diffusion", "classes": 2}, "batch_size": 2, "steps": 150, "ema": 0.999,
     }  # fmt: skip
     trained = train(check(TrainConfig, config, "config"))
-    generator, x = load(trained.checkpoint), load_cohort(check(BrainConfig, brains(dims, 40, seed=5), "data"))
+    generator, x = load(trained.checkpoint), load_cohort(check(BrainConfig, brains(dims, 24, seed=5), "data"))
     found = look(Judge(lambda v: v.flatten(1)[:, 0]), generator, x)
     assert not found.judged
     assert "generator: does not know these images" in found.why

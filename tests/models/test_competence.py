@@ -83,3 +83,27 @@ def test_competence_of_networks_labels_and_what_cannot_be_told():
     assert competence(Linear((8, 8)), unknown) is None
     with pytest.raises(InputError, match=r"y: expected classes in 0 \.\. 1 as the classifier has, got 2"):
         competence(Linear((8, 8)), TOYS.replace(y=TOYS.y + 1))
+
+
+def test_ranking_and_calibration_stand_beside_the_accuracy():
+    """0.9 said of the right class of 8 in 10: AUC counts pairs, and the calibration error is what is claimed too much."""
+    y = torch.arange(40) % 2
+    said = torch.where(torch.arange(40) // 2 % 10 < 2, 1 - y, y)
+    logits = torch.nn.functional.one_hot(said, 2) * torch.logit(torch.tensor(0.9))
+    found = competence_of(logits, y)
+    assert found.auc == pytest.approx(0.8)  # 0.64 of the pairs in order, 0.32 tied
+    assert found.ece == pytest.approx(0.1, abs=1e-6)
+    some = logits.index_fill(0, torch.tensor([0, 1]), torch.nan)
+    assert competence_of(some, y).ece == pytest.approx(abs(0.9 - 32 / 38), abs=0.05)
+    nothing = competence_of(torch.full((40, 2), torch.nan), y)
+    assert nothing.auc != nothing.auc
+    assert competence_of(torch.eye(3)[torch.arange(30) % 3], torch.arange(30) % 3).auc == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "clear"), [(1.0, 40, True), (0.9, 40, True), (0.74, 256, False), (0.5, 256, False)]
+)
+def test_random_features_are_never_clearly_competent(right, n, clear):
+    y = torch.arange(n) % 2
+    said = torch.where(torch.arange(n) // 2 < right * n / 2, y, 1 - y)
+    assert competence_of(torch.eye(2)[said], y).clear is clear
