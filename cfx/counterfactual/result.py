@@ -210,10 +210,10 @@ class Counterfactuals(Rows):
 
         known = dict(enumerate(self.classes))
         to = [known.get(k, f"class {k}") for k in self.target.tolist()]
-        reading = [f", {word}" if word else "" for word in self.reading]
+        reading = [f", {word}" if word and self.judged else "" for word in self.reading]
         rows = zip(self.ids, to, self.verdicts, reading, strict=True)
         names = [f"{name}, to {goal}: {verdict}{word}" for name, goal, verdict, word in rows]
-        return html(repr(self), self.x, self.x_cf, names, self.read)
+        return html(repr(self), self.x, self.x_cf, names, self.read if self.judged else None)
 
     @property
     def verdicts(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from cfx.core.errors import InputError
 from cfx.counterfactual.explain import DEPTHS
 from cfx.counterfactual.reading import SHARE, Reading
 from cfx.counterfactual.result import Counterfactuals
+from cfx.counterfactual.standing import Standing
 from cfx.display import images
 from cfx.display.catalogue import meaning, metric
 from cfx.display.templates import render
@@ -46,6 +47,8 @@ LINES = 2000
 """Most rows in the table at the end; a page of all rows of a large atlas would open nowhere."""
 BUDGET = 10_000_000
 """Most characters of pictures; rows beyond have no card, and volumes beyond no slices to step through."""
+SAID = {"judged", "why", "remarks"}
+"""What is said in words at the top, and is no figure."""
 SLICES = 24
 """Most axial slices of a volume to step through."""
 
@@ -163,7 +166,8 @@ def write_report(
         cohort: The cohort of the same rows, for names, classes, labels, lesions and the true counterfactuals; by
             default the result's own, and an atlas has its own.
         metrics: Metrics of the run; `NAME_low` and `NAME_high` are shown as the interval of `NAME`, with the meaning in
-            the catalogue. A run with `judged` False is shown as one that explains nothing, with `why`.
+            the catalogue. Those on the networks that the result itself has (`standing`) are added. A run with `judged`
+            False is shown as one that explains nothing, with `why`.
         title: Heading of the page.
         notes: Paragraphs to print beside the figures.
         max_rows: Most cards.
@@ -178,7 +182,7 @@ def write_report(
     """
     whole = Whole.of(result, cohort)
     every, known = whole.result, whole.cohort
-    flat = flatten(metrics or {})
+    flat = flatten(_stands(every) | dict(metrics or {}))
     order = failures_first(every)
     shown, inputs = whole.with_images(order[: max(max_rows, 0)])
     tally = Tally(every, known, flat, changed_share(shown))
@@ -211,6 +215,11 @@ def write_report(
     target = resolved(path)
     write_whole(target, text.encode())
     return target
+
+
+def _stands(every: Counterfactuals) -> dict[str, object]:
+    """What a result itself knows of its networks, as figures; nothing where nobody looked."""
+    return Standing.of(every.standing).summary() if every.standing else {}
 
 
 def _known(every: Counterfactuals, cohort: Cohort | None, tally: Tally) -> dict[str, object]:
@@ -281,7 +290,7 @@ def _figures(metrics: Mapping[str, Scalar]) -> dict[str, list[Figure]]:
     for name, value in metrics.items():
         depth, _, bare = name.partition("_")
         depth, bare = (depth, bare) if depth in DEPTHS and bare else ("", name)
-        if name not in bounds:
+        if name not in bounds | SAID:
             text = Figure(name, metric(bare).heading, _said(value), _interval(metrics, name), meaning(bare, DEPTHS))
             found.setdefault(depth, []).append(text)
     return {depth: rows for depth, rows in found.items() if rows}

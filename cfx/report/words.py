@@ -15,6 +15,7 @@ from torch import Tensor
 from cfx.core.cohort import Cohort, subjects
 from cfx.core.statistics import Estimate, wilson_interval
 from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.counterfactual.standing import Standing
 from cfx.report.numbers import NONE, count, number, percent, probability, span
 from cfx.report.reading import ORDER, run_sentence
 from cfx.runtime.folder import Scalar
@@ -91,6 +92,11 @@ class Tally:
         return Share(int((hit & among).sum()), n, n if of is None else len(of[among].unique())) if n else None
 
     @cached_property
+    def stands(self) -> Standing:
+        """What the result itself knows of its networks."""
+        return Standing.of(self.result.standing)
+
+    @cached_property
     def is_flipped(self) -> Tensor:
         """Rows whose verdict is `flipped`."""
         return self.result.verdict == Verdict.FLIPPED
@@ -146,12 +152,13 @@ def unjudged(t: Tally) -> list[str]:
     """Why the run is not judged; nothing where it is, or where nobody asked."""
     if t.metrics.get("judged") is not False:
         return []
-    return [str(t.metrics.get("why") or "Why was not recorded.")]
+    return list(t.stands.reasons.values()) or [str(t.metrics.get("why") or "Why was not recorded.")]
 
 
 def remarks(t: Tally) -> list[str]:
     """What else is known of the networks that a reader should know."""
-    return [text for text in [str(t.metrics.get("remarks") or "")] if text]
+    found = [*t.stands.remarks.values(), *(t.stands.reasons.values() if t.stands.anyway else ())]
+    return found or [text for text in [str(t.metrics.get("remarks") or "")] if text]
 
 
 def classifier(t: Tally) -> str:

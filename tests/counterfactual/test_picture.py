@@ -58,6 +58,9 @@ def test_what_is_read_of_the_difference_is_shown_by_itself(result):
     read[..., : read.shape[-1] // 2] = False
     shown = pictures(result.replace(read=read)._repr_html_())
     assert [kind for kind, _ in shown[:4]] == ["input", "counterfactual", "difference", "read"]
+    unjudged = result.replace(read=read, standing={"reasons": {"competence": "near <chance>"}})._repr_html_()
+    assert len(pictures(unjudged)) == 3 * SHOWN
+    assert "not judged (near &lt;chance&gt;)" in unjudged
     whole, part = (torch.from_numpy(pixels.astype("float32")) for _, pixels in shown[2:4])
     half = whole.shape[1] // 2
     assert torch.equal(part[:, half:], whole[:, half:])

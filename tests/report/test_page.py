@@ -287,31 +287,39 @@ def test_what_is_read_is_drawn_said_listed_and_can_be_filtered(tmp_path: Path) -
 
 def test_a_run_that_is_not_judged_opens_with_that_and_explains_nothing(tmp_path: Path) -> None:
     result, cohort = divided()
-    why = "classifier: near <b>chance</b>; generator: worse than its card"
-    metrics = {"judged": False, "why": why, "remarks": "it hardly <i>follows</i>", "validity": 0.5}
-    found = page(tmp_path, result, cohort=cohort, metrics=metrics)
+    reasons = {"competence": "classifier: near <b>chance</b>", "generator": "generator: worse than its card"}
+    stood = result.replace(standing={"reasons": reasons, "remarks": {"consent": "it hardly <i>follows</i>"}})
+    found = page(tmp_path, stood, cohort=cohort, metrics={"validity": 0.5})
     said = words(found)
     assert said.index("Not judged") < said.index("near <b>chance</b>") < said.index("generator: worse than its card")
     assert said.index("generator: worse than its card") < said.index("How good the classifier is")
     assert said.index("How good the classifier is") < said.index("images were changed so that")
     assert re.search("(The|rows the) classifier reads", said) is None
+    assert "<code>why</code>" not in (tmp_path / "report.html").read_text("utf-8")  # words are no figures
     assert "it hardly <i>follows</i>" in said
     assert "What the generator changed" in said
     assert {"carried", "redundant", "whole"}.isdisjoint(found.values("option", "value"))
     assert {"read", "rest"}.isdisjoint(found.values("path", "class"))
-    judged = words(page(tmp_path, result, cohort=cohort, metrics={"judged": True}))
-    assert "Not judged" not in judged
-    assert "In 2 of 6 rows the classifier reads" in judged
+    anyway = words(page(tmp_path, stood.replace(standing=stood.standing | {"anyway": True}), cohort=cohort))
+    assert "Not judged" not in anyway
+    assert "generator: worse than its card" in anyway  # judged in spite of it, and that is said
+    assert "In 2 of 6 rows the classifier reads" in anyway
+    plain = words(page(tmp_path, result, cohort=cohort, metrics={"judged": False, "why": "as the run says"}))
+    assert "Not judged as the run says" in plain
 
 
-def test_what_is_known_of_the_classifier_stands_first(tmp_path: Path) -> None:
+def test_what_is_known_of_the_networks_stands_first_whoever_says_it(tmp_path: Path) -> None:
     result, _ = make()
     figures = {"competence": 0.912, "competence_low": 0.88, "competence_high": 0.998, "auc": 0.9991, "ece": 0.0321}
-    said = words(page(tmp_path, result, metrics=figures))
-    row = "reference images0.91 [0.88, >0.99]>0.990.032"
-    assert said.index("How good the classifier is") < said.index(row) < said.index("images were changed")
-    assert "Guessing has a balanced accuracy of 0.5 " in said
-    assert "could not be told" not in said
+    for shown in (
+        page(tmp_path, result.replace(standing={"figures": figures})),
+        page(tmp_path, result, metrics=figures),
+    ):
+        said = words(shown)
+        row = "reference images0.91 [0.88, >0.99]>0.990.032"
+        assert said.index("How good the classifier is") < said.index(row) < said.index("images were changed")
+        assert "Guessing has a balanced accuracy of 0.5 " in said
+        assert "could not be told" not in said
     assert "How good the classifier is. That could not be told" in words(page(tmp_path, result))
 
 

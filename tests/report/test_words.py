@@ -145,11 +145,17 @@ def test_skills_are_those_on_the_reference_and_on_the_images() -> None:
 
 def test_a_run_that_was_not_judged_says_why_and_nothing_of_what_is_read() -> None:
     result, _ = divided()
-    t = Tally(result, None, {"judged": False, "why": "near chance", "remarks": "so there"}, NO_PICTURES)
-    assert (unjudged(t), remarks(t)) == (["near chance"], ["so there"])
+    reasons = {"competence": "near chance", "generator": "draws noise"}
+    stood = result.replace(standing={"reasons": reasons, "remarks": {"consent": "little"}})
+    t = Tally(stood, None, {"judged": False}, NO_PICTURES)
+    assert (unjudged(t), remarks(t)) == (["near chance", "draws noise"], ["little"])
     assert "reads" not in " ".join(sentences(t))
     assert "That speaks of the generator" in " ".join(sentences(t))
     assert (tiles(t)[1].value, tiles(t)[1].remark) == ("-", "not judged")
+    t = Tally(stood.replace(standing=stood.standing | {"anyway": True}), None, {"judged": True}, NO_PICTURES)
+    assert (unjudged(t), remarks(t)) == ([], ["little", "near chance", "draws noise"])
+    t = Tally(result, None, {"judged": False, "why": "as it says", "remarks": "so there"}, NO_PICTURES)
+    assert (unjudged(t), remarks(t)) == (["as it says"], ["so there"])
     for judged in ({"judged": True}, {"judged": 256}, {"judged": None}, {}):
         t = Tally(result, None, judged, NO_PICTURES)
         assert (unjudged(t), remarks(t)) == ([], [])

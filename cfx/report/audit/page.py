@@ -1,5 +1,6 @@
 """The page of an audit: how good the networks are, the verdict, what it rests on, and what it does not say."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ def audit_page(found: Audit, title: str) -> str:
         "audit.html.j2",
         title=title,
         subtitle=f"{r.n} images, {len(r.by_seed)} networks, role declared: {r.plan.role}",
-        competence=f"The mean of the networks decides the untouched images with {r.competence}.",
+        competence=_competence(r),
         judged=r.verdict is not Outcome.UNJUDGED,
         kind="mediator" if calm else str(r.verdict).replace(" ", "-"),
         verdict=str(r.verdict).capitalize(),
@@ -54,6 +55,13 @@ def audit_page(found: Audit, title: str) -> str:
         tiles=_tiles(r),
         sections=_sections(found),
     )
+
+
+def _competence(r: Reliance) -> str:
+    """How good the networks are."""
+    found = r.competence
+    more = f" AUC {found.auc:.2f}, calibration error {found.ece:.2g}." if math.isfinite(found.auc) else ""
+    return f"The mean of the networks decides the untouched images with {found}.{more}"
 
 
 def _tiles(r: Reliance) -> list[tuple[str, str, str]]:

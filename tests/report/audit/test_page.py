@@ -67,6 +67,7 @@ def test_the_verdict_leads_in_the_colour_of_its_kind(found: Audit, verdict: Outc
 def test_competence_comes_before_the_verdict_and_without_it_no_figure_speaks(found: Audit) -> None:
     page = audit_page(found, "Audit")
     assert 0 < page.index(f"decides the untouched images with {found.reliance.competence}") < page.index("box verdict")
+    assert f"AUC {found.reliance.competence.auc:.2f}, calibration error" in page
     assert '<ul class="tiles">' in page
     assert "No figure below" not in page
     other = audit_page(judged(found, Outcome.UNJUDGED), "Audit")
