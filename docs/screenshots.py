@@ -13,7 +13,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SIZES = {"report.png": (1280, 1560), "report-phone.png": (390, 1900)}
+SIZES = {"report.png": (1280, 1720), "report-phone.png": (390, 2600)}
 """What is written, and the size of its window."""
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
