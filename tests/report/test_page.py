@@ -62,7 +62,7 @@ def words(found: Page) -> str:
     return " ".join("".join(found.text).split())
 
 
-def page(path: Path, result: Counterfactuals, **more: object) -> Page:
+def page(path: Path, result: Counterfactuals | Atlas[Counterfactuals], **more: object) -> Page:
     return Page(write_report(path / "report.html", result, **more).read_text("utf-8"))  # type: ignore[arg-type]
 
 
@@ -306,6 +306,14 @@ def test_a_run_that_is_not_judged_opens_with_that_and_explains_nothing(tmp_path:
     assert "In 2 of 6 rows the classifier reads" in anyway
     plain = words(page(tmp_path, result, cohort=cohort, metrics={"judged": False, "why": "as the run says"}))
     assert "Not judged as the run says" in plain
+
+
+def test_an_atlas_knows_by_itself_that_it_is_not_judged(tmp_path: Path) -> None:
+    result, cohort = divided(3)
+    atlas = write_atlas(
+        tmp_path / "a.zarr", result.replace(standing={"reasons": {"competence": "near chance"}}), cohort
+    )
+    assert "Not judged near chance Nothing on this page explains" in words(page(tmp_path, atlas))
 
 
 def test_what_is_known_of_the_networks_stands_first_whoever_says_it(tmp_path: Path) -> None:
