@@ -37,12 +37,11 @@ DEMO = {
     "oracle validity": "{oracle_validity:.2f}{oracle_validity_span}",
     "stable under re-noising": "{stable:.2f}",
     "L1": "{l1:.2g}",
-    "feature distance (in the oracle network, not LPIPS)": "{feature_distance:.2f}",
+    "share of the change that the classifier reads": "{read_share:.2f}",
     "error to the true counterfactual (no edit: {error_to_truth_no_edit:.3f})": "{error_to_truth:.3f}",
     "ratio to no edit": "{error_to_truth_ratio:.2f}{error_to_truth_ratio_span}",
     "localisation AUPRC (base rate {localisation_base_rate:.3f})": "{localisation_auprc:.2f}",
     "U-Net evaluations an image, search included (most)": "{nfe_unet_forward:.1f} ({nfe_unet_forward_max:.0f})",
-    "U-Net back-propagations": "{nfe_unet_backward:.0f}",
 }
 
 
