@@ -18,9 +18,11 @@ from cfx.commands.explain import ExplainConfig, images_of, task_of
 from cfx.core.cohort import Cohort, Source, spread, subjects
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.errors import CfxError, CfxWarning, InputError
+from cfx.counterfactual.standing import look
 from cfx.data import open_cohort
 from cfx.models.competence import competence
 from cfx.models.doubts import Doubts
+from cfx.models.goal import recognised
 from cfx.models.judge import Judge
 from cfx.models.opening import Described, Role, open_network
 from cfx.models.running import ask, at_rest
@@ -65,6 +67,7 @@ def _looked(verb: str, config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "accuracy", _accuracy(networks[name], networks.get("generator"), found)
     if isinstance(config, ExplainConfig):
         yield "to explain", _explanation(config, found["data"], networks)
+        yield "judged", _standing(config, found["data"], networks)
     if isinstance(config, AuditConfig) and config.classifiers:
         yield "to audit", _audit(config, list(networks.values()))
 
@@ -106,6 +109,14 @@ def _explanation(config: ExplainConfig, data: Source, networks: Mapping[str, Any
     if isinstance(networks.get("generator"), Generative):
         _denoise(networks["generator"], source[[0]].x)
     return f"{len(source)} images by {config.method}, {' and '.join(config.depths)}"
+
+
+def _standing(config: ExplainConfig, data: Source, networks: Mapping[str, Any]) -> str:
+    """Whether the run may be judged, by what is known before its first image."""
+    (source, reference), judge = images_of(config, data), Judge(networks["classifier"])
+    answers = recognised(judge, reference)
+    found = look(judge, networks.get("generator"), source, reference, answers, anyway=config.judge_anyway)
+    return "; ".join(["yes" if found.judged else "no", *found.reasons.values(), *found.remarks.values()])
 
 
 @torch.no_grad()

@@ -144,6 +144,7 @@ def test_networks_and_images_that_do_not_go_together_are_refused(write, networks
 def test_a_target_is_a_number_or_a_name(write, networks, target):
     words, _ = check(write({"name": "e", "data": BRAINS, "target": target, "rows": 5, **networks}), {})
     assert "to explain  5 images by minimal, typical" in words
+    assert "judged      no; generator: does not know these images" in words  # whose weights are random
 
 
 def test_all_that_is_missing_is_named(write, networks):

@@ -86,7 +86,7 @@ def test_competence_of_networks_labels_and_what_cannot_be_told():
 
 
 def test_ranking_and_calibration_stand_beside_the_accuracy():
-    """0.9 said of the right class of 8 in 10: AUC counts pairs, and the calibration error is what is claimed too much."""
+    """0.9 is said of a class that is right in 8 of 10: that much too much; AUC counts pairs."""
     y = torch.arange(40) % 2
     said = torch.where(torch.arange(40) // 2 % 10 < 2, 1 - y, y)
     logits = torch.nn.functional.one_hot(said, 2) * torch.logit(torch.tensor(0.9))
@@ -106,4 +106,4 @@ def test_ranking_and_calibration_stand_beside_the_accuracy():
 def test_random_features_are_never_clearly_competent(right, n, clear):
     y = torch.arange(n) % 2
     said = torch.where(torch.arange(n) // 2 < right * n / 2, y, 1 - y)
-    assert competence_of(torch.eye(2)[said], y).clear is clear
+    assert competence_of(torch.eye(2)[said], y).clear == bool(clear)
