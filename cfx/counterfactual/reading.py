@@ -57,7 +57,7 @@ class Reading(StrEnum):
         return reading
 
     WHOLE = "whole", "The classifier reads most of the change."
-    REDUNDANT = "redundant", "Either part suffices: what is read most, and the rest alone."
+    REDUNDANT = "redundant", "The rest alone moves the classifier as well: more than one part of the change suffices."
     CARRIED = "carried", "The classifier reads a part; the rest does nothing by itself: the generator adds it."
     NONE = "", "Nothing was changed, or the change does not move the classifier towards the target."
 
