@@ -206,7 +206,9 @@ class _Run:
     def judged(self, atlas: Atlas[Counterfactuals]) -> Standing:
         """The same with what the rows of an atlas say."""
         rows, labels = atlas.read(images=False), Judge(self.classifier).labels(self.source.y)
-        return completed(self.standing, rows.probs_before, rows.consent, labels, subjects(self.source))
+        return completed(
+            self.standing, rows.probs_before, rows.consent, labels, subjects(self.source), reading=rows.reading
+        )
 
     def null_edit_error(self, atlas: Atlas[Counterfactuals]) -> dict[str, float]:
         """Largest change of a pixel by the null edit of the method that ran, if it has one, on the first rows."""

@@ -140,7 +140,7 @@ def explain(
 def _with_all_rows(result: Counterfactuals, judge: Judge) -> Counterfactuals:
     """The result of all rows, whose standing they complete."""
     y, of = (None, None) if result.cohort is None else (judge.labels(result.cohort.y), subjects(result.cohort))
-    known = completed(Standing.of(result.standing), result.probs_before, result.consent, y, of)
+    known = completed(Standing.of(result.standing), result.probs_before, result.consent, y, of, reading=result.reading)
     return result.replace(standing=known.told())
 
 

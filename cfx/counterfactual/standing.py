@@ -10,8 +10,8 @@ something else than such images: a picture that flips it is found all the same. 
     generator    whether it denoises these images (`cfx.models.denoising`), and whether it denoises labelled images best
                  under the label they have (`cfx.models.order`). Not judged where it does not
     consent      how far the classifier follows the generator's classes. A classifier of something else has little, and
-                 is explained without: a remark. But a network that is hardly better than chance and does not follow
-                 them either, as random features are, is not judged
+                 is explained without: a remark. But a network that is hardly better than chance, does not follow them
+                 and reads their edits all over, as random features do, is not judged
 
 Each is looked at once a call: the generator is evaluated at four noise levels on the first 8 images, and under each
 label on 24 of the reference where names do not settle what its labels are. Who knows better says so, and is judged
@@ -29,6 +29,7 @@ from torch import Tensor
 from cfx.core.cohort import Cohort, Source, spread, subjects
 from cfx.core.denoiser import Generative
 from cfx.counterfactual.inputs import class_names, generator_names
+from cfx.counterfactual.reading import Reading
 from cfx.models.competence import Competence, competence_of
 from cfx.models.denoising import Denoising, codes, denoising, denoising_errors
 from cfx.models.goal import Answers
@@ -42,6 +43,7 @@ _BESIDE = 64  # others that the linear estimate is made of
 _LABELLED, _LEVEL = 24, 0.3  # labelled images, and the noise level at which the generator is asked about its labels
 _MOST_LABELS = 8  # labels that a generator is asked about: an evaluation each
 _MANY = 32  # subjects whose labels say how much a classifier knows, where there is no reference
+_APART = 0.5  # share of the rows of which a part is read, from which a classifier looks at something of its own
 _CONSENTS = 0.5  # mean consent from which a classifier follows the generator's classes
 
 
@@ -223,6 +225,8 @@ def completed(
     consent: Float[Tensor, " n"] | None = None,
     y: Int[Tensor, " n"] | None = None,
     groups: Int[Tensor, " n"] | None = None,
+    *,
+    reading: Sequence[str] = (),
 ) -> Standing:
     """With what all rows of the call say.
 
@@ -232,6 +236,7 @@ def completed(
         consent: Consent of every row, NaN where the method did not ask.
         y: Classes of the images; None where their labels are not those of the classifier.
         groups: Subject of every image.
+        reading: How the edit of every row is read, "" where it has none.
     """
     known = None
     if y is not None and len(y) and int(y.max()) < probs.shape[1]:
@@ -242,15 +247,20 @@ def completed(
         if known.poor or known.exchanged:
             found = found.doubted("competence", f"competence: the classifier does not know the classes of x: {known}")
     asked = torch.zeros(0) if consent is None else consent[consent.isfinite()]
-    return found if not len(asked) else _with_consent(found, float(asked.mean()))
+    return found if not len(asked) else _with_consent(found, float(asked.mean()), reading)
 
 
-def _with_consent(found: Standing, consent: float) -> Standing:
-    """With the mean consent of the rows."""
+def _with_consent(found: Standing, consent: float, reading: Sequence[str]) -> Standing:
+    """With the mean consent of the rows.
+
+    A weak classifier of one place follows no classes either; but what it reads is a part of the edits.
+    """
     found = replace(found, figures={**found.figures, "consent": consent})
     if consent >= _CONSENTS:
         return found
     words = f"consent: the classifier does not follow the generator's classes ({consent:.2f} of 1)"
-    if found.clear is not False or found.reasons:
+    read = [word for word in reading if word]
+    apart = read.count(Reading.CARRIED) >= _APART * len(read) > 0
+    if found.clear is not False or found.reasons or apart:
         return found.remarked("consent", words)
     return found.doubted("consent", f"{words}, and is not shown to be clearly better than chance")

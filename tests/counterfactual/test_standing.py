@@ -142,6 +142,11 @@ class TestRows:
         found = completed(Standing(clear=clear), probs, none)
         assert found.judged is judged
         assert "does not follow the generator's classes (0.33 of 1)" in "".join([*found.remarks.values(), found.why])
+        apart = completed(Standing(clear=clear), probs, none, reading=("carried", "", "whole", "carried"))
+        assert apart.judged  # a weak classifier of one place
+        assert apart.remarks
+        all_over = completed(Standing(clear=clear), probs, none, reading=("carried", "", "whole", "whole"))
+        assert all_over.judged is judged
         asked = completed(Standing(clear=clear), probs, torch.full((4,), torch.nan))
         assert asked.judged
         assert "consent" not in asked.figures
