@@ -165,6 +165,16 @@ class Schedule:
             return math.inf if square else -math.inf
         return 0.5 * math.log(square / (1 - square))
 
+    def time_of(self, sigma: float) -> int:
+        """The time in 1 .. T whose noise level is nearest to `sigma`: how a start travels from one schedule to another.
+
+        Raises:
+            InputError: sigma outside (0, 1].
+        """
+        if not 0 < sigma <= 1:
+            raise InputError(f"sigma: expected a noise level above 0 and at most 1, got {sigma}")
+        return 1 + int(((1 - self.alphas_cumprod).sqrt() - sigma).abs().argmin())
+
     def times(self, n: int, start: int | None = None) -> list[int]:
         """A decreasing grid of n steps, n + 1 times, ending at 0.
 

@@ -95,6 +95,7 @@ class Run:
             read_alone=figures[1],
             rest_alone=figures[2],
             read_error=figures[3],
+            nfe_to_flip=meter.to_flip,
             depth=self.depth,
             method=self.method.name,
             seed=self.seed,

@@ -28,6 +28,7 @@ class Meter:
         unet_backward: Back-propagations through the generator.
         classifier: Classifier evaluations, those of gradients included.
         classifier_backward: Classifier gradients.
+        to_flip: Generator evaluations and back-propagations until an attempt first flipped the row; NaN before.
     """
 
     def __init__(self, n: int, device: torch.device | None = None) -> None:
@@ -35,10 +36,16 @@ class Meter:
         zero = torch.zeros(n, dtype=torch.long, device=device)
         self.unet_forward, self.unet_backward = zero.clone(), zero.clone()
         self.classifier, self.classifier_backward = zero.clone(), zero.clone()
+        self.to_flip = torch.full((n,), torch.nan, device=device)
 
     def count(self, kind: str, rows: Int[Tensor, " m"]) -> None:
         """Add one evaluation of a kind for every entry of `rows` (a row may occur several times)."""
         getattr(self, kind).index_add_(0, rows, torch.ones_like(rows))
+
+    def flip(self, rows: Int[Tensor, " m"]) -> None:
+        """Note that an attempt flipped each of these rows."""
+        first = rows[self.to_flip[rows].isnan()]
+        self.to_flip[first] = (self.unet_forward + self.unet_backward)[first].to(self.to_flip)
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,12 @@ class Problem:
         found = margin - self.margin[rows]
         return found.where(good & found.isfinite(), torch.nan)
 
+    def attempt(self, rows: Int[Tensor, " m"], image: Float[Tensor, "m c *space"]) -> Float[Tensor, " m"]:
+        """The `excess` of images that could be the answer: what it took until the first that flips is noted."""
+        excess = self.excess(rows, image)
+        self.meter.flip(rows[excess + self.margin[rows] > 0])
+        return excess
+
     def gradient(self, rows: Int[Tensor, " m"], image: Float[Tensor, "m c *space"]) -> Float[Tensor, "m c *space"]:
         """Gradient of the margin that `excess` measures, with respect to the image."""
         self.meter.count("classifier", rows)
@@ -192,15 +205,18 @@ class Attempts:
         """Rows that no attempt has carried to the margin yet."""
         return ((self.excess < 0) & self.finite).nonzero().flatten()
 
-    def add(self, rows: Int[Tensor, " r"], image: Float[Tensor, "r c *space"], strength: Tensor | float) -> None:
-        """Judge one more attempt at these (distinct) rows and keep what is better."""
+    def add(
+        self, rows: Int[Tensor, " r"], image: Float[Tensor, "r c *space"], strength: Tensor | float
+    ) -> Float[Tensor, " r"]:
+        """Judge one more attempt at these (distinct) rows, keep what is better, and return by how much each exceeds."""
         image = self.problem.restrict(rows, image.clamp(-1, 1))
-        excess = self.problem.excess(rows, image)
+        excess = self.problem.attempt(rows, image)
         strength = torch.as_tensor(strength, dtype=self.strength.dtype, device=image.device).expand(len(rows))
         self.finite[rows] = excess.isfinite()
         better = excess.isfinite() & (self.excess[rows] < 0) & (excess > self.excess[rows])
         at = rows[better]
         self.image[at], self.excess[at], self.strength[at] = image[better], excess[better], strength[better]
+        return excess
 
     def proposal(self) -> Proposal:
         """The best attempts."""

@@ -77,4 +77,4 @@ class Minimal(Guidance):
         self, problem: Problem, rows: Int[Tensor, " r"], edited: Float[Tensor, "r c *space"]
     ) -> Float[Tensor, " r"]:
         """By how much edited images, once pasted, exceed the margin."""
-        return problem.excess(rows, pasted(problem, rows, edited, self.threshold))
+        return problem.attempt(rows, pasted(problem, rows, edited, self.threshold))

@@ -69,7 +69,7 @@ class Morph:
         def trial(rows: Int[Tensor, " r"], s: Float[Tensor, " r"]) -> tuple[Tensor, Tensor]:
             x = problem.x[rows]
             edited = geometry.warp(x, geometry.exponential(each(s, x) * v[rows])) + each(s, x) * r[rows]
-            return edited, problem.excess(rows, pasted(problem, rows, edited, self.threshold))
+            return edited, problem.attempt(rows, pasted(problem, rows, edited, self.threshold))
 
         whole = problem.goal.whole and problem.labelled
         found = least_strength(

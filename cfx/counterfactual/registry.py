@@ -21,6 +21,7 @@ METHODS = {
     "ace": "baselines.ace:Ace",
     "dvce": "baselines.dvce:Dvce",
     "ddim-guidance": "baselines.ddim:DdimGuidance",
+    "one-step": "baselines.one_step:OneStep",
 }
 """Name of each method, and where under `cfx.counterfactual` it is."""
 

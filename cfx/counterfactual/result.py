@@ -69,6 +69,8 @@ class Counterfactuals(Rows):
         oracle_probs_after: As `probs_after`, by an independent oracle, or None.
         smaller: Margin of the next smaller change the method tried and rejected: where it is below `margin` the result
             is a certified local minimum. NaN for rows, None for results, without one.
+        nfe_to_flip: Generator evaluations and back-propagations spent on the row until an attempt first flipped the
+            classifier; NaN for rows where none did, None for results that did not count.
         consent: How far the classifier agreed with the generator's class-conditional difference, 0 (it looks at
             something else, or is moved as much by the same difference elsewhere) to 1; NaN or None where the method
             does not ask.
@@ -113,6 +115,7 @@ class Counterfactuals(Rows):
     read_alone: Float[Tensor, " n"] | None = None
     rest_alone: Float[Tensor, " n"] | None = None
     read_error: Float[Tensor, " n"] | None = None
+    nfe_to_flip: Float[Tensor, " n"] | None = None
     method: str = "minimal"
     standing: Mapping[str, Any] = field(default_factory=dict)
     cohort: Cohort | None = None

@@ -200,3 +200,32 @@ def test_the_other_keys_of_diffusers_and_monai_are_no_misspelt_ones():
     )
     given = dict.fromkeys(monai) | {"_target_": "monai.networks.schedulers.DDPMScheduler"}
     assert Schedule.from_monai(given).T == 1000
+
+
+@pytest.mark.parametrize("beta_schedule", ["linear", "squaredcos_cap_v2", "scaled_linear"])
+def test_the_time_of_a_noise_level_is_the_nearest(beta_schedule):
+    schedule = Schedule.from_diffusers({"beta_schedule": beta_schedule})
+    like = torch.zeros(())
+    every = torch.stack([schedule.sigma(t, like) for t in range(1, schedule.T + 1)])
+    for sigma in (1e-6, 0.273, 0.506, 0.774, 0.960, 0.998, 1.0):
+        t = schedule.time_of(sigma)
+        assert 1 <= t <= schedule.T
+        assert float((every[t - 1] - sigma).abs()) == pytest.approx(float((every - sigma).abs().min()), abs=1e-6)
+    assert all(schedule.time_of(float(schedule.sigma(t, like))) == t for t in (5, 100, 560))
+
+
+@pytest.mark.parametrize(("steps", "respaced", "last", "sigma"), [
+    (500, 200, 60, 0.774), (500, 50, 5, 0.273), (500, 25, 5, 0.506), (1000, 1000, 750, 0.998), (1000, 200, 100, 0.960),
+    (1000, 1000, 400, 0.897),
+])  # fmt: skip
+def test_the_levels_that_published_step_numbers_stand_for(steps, respaced, last, sigma):
+    """A linear schedule of so many steps, respaced, begun at the `last` one from the end."""
+    betas = torch.linspace(0.1 / steps, 20 / steps, steps, dtype=torch.float64)
+    index = round((last - 1) * (steps - 1) / (respaced - 1))
+    assert float((1 - (1 - betas).cumprod(0)[index]).sqrt()) == pytest.approx(sigma, abs=1.5e-3)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -0.1, 1.5, float("nan")])
+def test_no_time_has_such_a_level(sigma):
+    with pytest.raises(InputError, match="sigma: expected a noise level"):
+        Schedule.from_diffusers().time_of(sigma)

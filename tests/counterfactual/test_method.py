@@ -89,6 +89,22 @@ class Script:
         self.attempts.add(rows, image, strength)
 
 
+def test_the_cost_of_the_first_attempt_that_flips_is_kept():
+    p = problem(margin=100.0)
+    attempts = Attempts(p)
+    other = p.x[[1, 0, 3, 2]]  # images of the other class
+    spend = torch.tensor([0, 0, 1, 3])
+    p.meter.count("unet_forward", spend)
+    attempts.add(torch.tensor([0, 1]), other[:2], 1.0)
+    p.meter.count("unet_backward", p.everyone)
+    p.excess(torch.tensor([2]), other[2:3])  # looked at, but no attempt
+    attempts.add(torch.tensor([3]), p.x[3:], 2.0)  # does not flip
+    assert p.meter.to_flip[:2].tolist() == [2.0, 1.0]
+    assert p.meter.to_flip[2:].isnan().all()
+    attempts.add(p.everyone[:3], other[:3], 3.0)
+    assert p.meter.to_flip[:3].tolist() == [2.0, 1.0, 1.0]
+
+
 def test_attempts_keep_the_first_that_reaches_the_margin_else_the_closest():
     s = Script()
     assert s.attempts.unsolved.tolist() == [0, 1, 2, 3]

@@ -70,7 +70,7 @@ class AdditiveMap:
             alive = excess.isfinite().nonzero().flatten()  # a margin of NaN stays NaN: its row has left
             if len(alive) == 0:
                 break
-            excess[alive] = problem.excess(rows[alive], (x + a)[alive])
+            excess[alive] = problem.attempt(rows[alive], (x + a)[alive])
             penalty = self._penalty(a)
             better = torch.where(excess >= 0, penalty < cost, (excess > best) & (best < 0))
             image = torch.where(each(better, x), x + a, image)

@@ -1,6 +1,6 @@
 """DVCE: guided diffusion whose two gradients go back through the generator and are as long as its noise estimate.
 
-From z = q(x, tau), tau the 100th of 200 respaced steps from the end, at every step with x0 = D(z, t), eps its noise,
+From z = q(x, tau), sigma_tau = 0.960, at each of 100 steps with x0 = D(z, t), eps its noise,
 
     g_class = grad_z mean_a log p(target | a(x0)),      g_dist = grad_z |x0 - x|_1,
     g = lc |eps| g_class / |g_class| - ld |eps| g_dist / |g_dist|,      z_s ~ N(mu(z) + Sigma_t g, Sigma_t),
@@ -12,7 +12,8 @@ cone's surface that is nearest in angle.
 The authors' program evaluates the generator twice a step, once to sample and once to guide, with the same input; here
 one evaluation serves both. One lc costs 100 generator evaluations, 200 back-propagations (300 with a robust
 classifier), `copies` classifier gradients a step (twice that with a robust classifier) and one classifier evaluation.
-The ladder of lc is an addition: the paper has lc = 0.1 only.
+The start is the level of the last 100 of 200 respaced steps of their linear schedule of 1000. The ladder of lc is an
+addition: the paper has lc = 0.1 only.
 
 The published augmentations (affine and perspective) exist for 2D images; shifting is the part of them that images and
 volumes share.
@@ -43,8 +44,8 @@ class Dvce:
     Attributes:
         scales: Classifier scales lc, tried in order on rows that have not reached the margin.
         distance: Weight ld of the distance to the image.
-        steps: Number of steps the generator's diffusion is respaced to.
-        depth: Number of steps walked, the last of these.
+        start_sigma: Noise level tau to start from.
+        steps: Number of steps walked.
         copies: Copies of the estimate that the class gradient is averaged over.
         shift: Largest shift of a copy, as a share of the side.
         robust: Classifier with the classes of the one explained, in whose gradient's cone the class gradient must
@@ -55,8 +56,8 @@ class Dvce:
     name: ClassVar[str] = "dvce"
     scales: tuple[float, ...] = (0.1, 0.2, 0.4)
     distance: float = 0.15
-    steps: int = 200
-    depth: int = 100
+    start_sigma: float = 0.960
+    steps: int = 100
     copies: int = 16
     shift: float = 0.1
     robust: nn.Module | None = None
@@ -66,10 +67,10 @@ class Dvce:
         """The images of the first scale that convinces.
 
         Raises:
-            InputError: no diffusion model, one with fewer noise levels than `steps`, or one whose posterior has no
-                gradient.
+            InputError: no diffusion model, one with fewer times than `steps` below the start, or one whose posterior
+                has no gradient.
         """
-        reverse = Reverse(problem, self.steps, self.depth)
+        reverse = Reverse(problem, self.start_sigma, self.steps)
         start = reverse.noised(problem.everyone, 0)
         return ladder(problem, self.scales, lambda rows, scale: self._walk(reverse, rows, start[rows], scale))
 

@@ -1,12 +1,18 @@
 """The respaced reverse diffusion under guidance that DiME, FastDiME, MaskDiME and DVCE share.
 
-The last `depth` of `steps` respaced times tau > ... > 0 are walked with DDPM steps whose mean is moved against a loss,
+From a noise level, `steps` evenly spaced times tau > ... > 0 are walked with DDPM steps whose mean is moved against a
+loss,
 
     z_s = mu(z_t, x0) - Sigma_t g + Sigma_t^(1/2) eps,
 
 where Sigma_t is the posterior variance of step t -> s. That of the last step, which is 0, is replaced in front of g by
 that of the step before, as guided-diffusion clips it; no noise is added there. The published generators learn Sigma;
 the ones here do not have to.
+
+Where to start is said as a noise level sigma, not as a number of steps: "60 of 200" was published for a linear schedule
+of 500 steps, where it is sigma = 0.774; of a cosine schedule's 200 steps the last 60 begin at 0.457, and a start at
+the wrong level leaves the method a fraction of its guidance (the sum of Sigma_t over the walk). tau is the time at
+which the generator's own schedule has that sigma, and the number of steps walked is the published one.
 
 References: Ho, Jain, Abbeel (2020); Nichol and Dhariwal (2021), "Improved DDPM", for respacing; Dhariwal and Nichol
 (2021), "Diffusion models beat GANs", for guidance.
@@ -20,7 +26,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cfx.core.errors import InputError
 from cfx.core.random import normal
 from cfx.core.solvers import ancestral_mean, ancestral_std
 from cfx.counterfactual.method import Attempts, Problem, Proposal
@@ -37,22 +42,20 @@ class Reverse:
 
     Args:
         problem: Images and generator.
-        steps: Number of steps the whole diffusion is respaced to.
-        depth: Number of these to walk, the last ones.
+        start_sigma: Noise level to start from.
+        steps: Number of steps to walk.
 
     Attributes:
-        times: The grid, `depth` + 1 times from tau to 0.
+        times: The grid, `steps` + 1 times from tau to 0.
 
     Raises:
-        InputError: steps or depth out of range.
+        InputError: no such noise level, or fewer times than `steps` below it.
     """
 
-    def __init__(self, problem: Problem, steps: int, depth: int) -> None:
+    def __init__(self, problem: Problem, start_sigma: float, steps: int) -> None:
         """See the class."""
-        if not 1 <= depth <= steps:
-            raise InputError(f"depth: expected 1 to {steps} (steps), got {depth}")
         self.problem, self.schedule = problem, problem.diffusion.schedule
-        self.times = self.schedule.times(steps)[-depth - 1 :]
+        self.times = self.schedule.times(steps, start=self.schedule.time_of(start_sigma))
         self._std = [ancestral_std(self.schedule, t, s) for t, s in pairwise(self.times)]
         self._variance = [std**2 for std in [*self._std[:-1], *self._std[-2:-1]]] or [0.0]
         self._stream = count()
@@ -74,6 +77,16 @@ class Reverse:
         """The one-step estimate of the clean image at `times[i]` (Tweedie), clipped to the range of images."""
         return self.problem.posterior(rows, z, self.times[i]).mean.clamp(-1, 1)
 
+    def mean(
+        self,
+        x0: Float[Tensor, "r c *space"],
+        z: Float[Tensor, "r c *space"],
+        i: int,
+        g: Float[Tensor, "r c *space"] | float = 0.0,
+    ) -> Float[Tensor, "r c *space"]:
+        """Where a step from `times[i]` to the next leads, given the estimate x0 and the gradient g of the loss."""
+        return ancestral_mean(self.schedule, x0, z, *self.times[i : i + 2]) - self._variance[i] * g
+
     def step(
         self,
         rows: Int[Tensor, " r"],
@@ -82,10 +95,9 @@ class Reverse:
         i: int,
         g: Float[Tensor, "r c *space"] | float = 0.0,
     ) -> Float[Tensor, "r c *space"]:
-        """From `times[i]` to the next, given the estimate x0 and the gradient g of the loss to descend."""
-        t, s = self.times[i], self.times[i + 1]
-        mean = ancestral_mean(self.schedule, x0, z, t, s) - self._variance[i] * g
-        return mean + self._std[i] * self._noise(rows) if s else mean
+        """That step with its noise."""
+        mean = self.mean(x0, z, i, g)
+        return mean + self._std[i] * self._noise(rows) if self.times[i + 1] else mean
 
 
 @torch.no_grad()

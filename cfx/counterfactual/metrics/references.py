@@ -98,6 +98,7 @@ def _in_place_of(
         read_alone=None,
         rest_alone=None,
         read_error=None,
+        nfe_to_flip=None,
         method=name,
     )
     return replace(made, verdict=torch.where(made.reached, done, int(Verdict.BUDGET)).to(result.verdict))

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 QUICK = {"steps": 3}
 METHODS = [
     {"method": "minimal", "settings": QUICK},
-    {"method": "fastdime", "rows": 4, "settings": {"steps": 20, "depth": 3, "warmup": 1, "scales": [8.0]}},
+    {"method": "fastdime", "rows": 4, "settings": {"steps": 3, "warmup": 1, "scales": [8.0]}},
     {"method": "minimal", "label": "longer", "settings": {"steps": 4}},
     {"method": "latent-shift"},  # without an autoencoder
 ]

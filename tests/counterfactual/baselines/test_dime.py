@@ -8,7 +8,7 @@ from cfx.counterfactual.baselines.dime import Dime
 from cfx.counterfactual.baselines.respaced import Reverse
 from tests.counterfactual.baselines.problems import assert_names_nan, laws, part, problem, spent
 
-SHORT = Dime(steps=20, depth=6)
+SHORT = Dime(steps=6)
 
 
 def test_one_published_scale_costs_1830_evaluations():
@@ -41,17 +41,17 @@ def test_nan_is_named():
 
 def test_reaches_the_margin_and_more_scale_goes_further():
     p = problem(margin=3.0)
-    found = Dime(steps=100, depth=30).propose(p)
+    found = Dime(steps=30).propose(p)
     assert (p.judge.margin(found.image, p.target) >= 3).all()
     hard = problem(margin=100.0)
-    weak, strong = (Dime(scales=(s,), steps=20, depth=6).propose(hard).image for s in (0.5, 4.0))
+    weak, strong = (Dime(scales=(s,), steps=6).propose(hard).image for s in (0.5, 4.0))
     assert (hard.judge.margin(strong, hard.target) > hard.judge.margin(weak, hard.target)).all()
 
 
 def test_without_weights_it_is_the_sampler():
     p = problem(margin=100.0)
-    free = Dime(scales=(0.0,), l1=0.0, steps=20, depth=1)._walk
-    reverse = Reverse(p, 20, 1)
+    free = Dime(scales=(0.0,), l1=0.0, steps=1)._walk
+    reverse = Reverse(p, 0.774, 1)
     z = reverse.noised(p.everyone, 0)
     torch.testing.assert_close(free(reverse, p.everyone, z, 0.0), reverse.estimate(p.everyone, z, 0))
 

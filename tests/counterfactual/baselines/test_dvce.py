@@ -12,7 +12,7 @@ from cfx.counterfactual.baselines.respaced import Reverse
 from tests.counterfactual.baselines.problems import Still, assert_names_nan, laws, part, problem, spent
 from tests.counterfactual.toys import ClassGaussian, Fragile, Quadratic, class_means
 
-SHORT = Dvce(steps=20, depth=8, copies=3)
+SHORT = Dvce(steps=8, copies=3)
 
 
 @pytest.mark.parametrize("robust", [None, Quadratic(class_means((4, 4)))])
@@ -54,8 +54,8 @@ def test_refuses_a_generator_without_gradient():
 def test_the_direction_is_the_gradient_of_the_loss_as_long_as_the_noise(space):
     """Against automatic differentiation of the whole, in one go."""
     p = problem(space, classifier=Quadratic(class_means(space)))
-    rows, method = torch.tensor([3, 1]), Dvce(copies=3, steps=20, depth=8)
-    reverse = Reverse(p, 20, 8)
+    rows, method = torch.tensor([3, 1]), Dvce(copies=3, steps=8)
+    reverse = Reverse(p, 0.96, 8)
     z = reverse.noised(rows, 0).requires_grad_(True)
     x0, g = method._guidance(reverse, rows, z, 0, 0.3)
 
@@ -111,7 +111,7 @@ def test_the_cone():
 
 def test_more_scale_goes_further_and_a_robust_classifier_matters():
     p = problem(margin=100.0)
-    weak, strong = (Dvce(scales=(s,), copies=2, steps=50, depth=25).propose(p).image for s in (0.1, 0.4))
+    weak, strong = (Dvce(scales=(s,), copies=2, steps=25).propose(p).image for s in (0.1, 0.4))
     assert (p.judge.margin(strong, p.target) > p.judge.margin(weak, p.target)).all()
-    other = Dvce(scales=(0.4,), copies=2, steps=50, depth=25, robust=Fragile((8, 8))).propose(p).image
+    other = Dvce(scales=(0.4,), copies=2, steps=25, robust=Fragile((8, 8))).propose(p).image
     assert (other - strong).abs().max() > 1e-3

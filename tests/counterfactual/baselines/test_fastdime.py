@@ -7,10 +7,11 @@ import torch
 
 from cfx.core.errors import InputError
 from cfx.counterfactual.baselines.fastdime import FastDime, FastDime2
+from cfx.counterfactual.baselines.respaced import Reverse
 from tests.counterfactual.baselines.problems import Indifferent, Still, assert_names_nan, laws, part, problem, spent
 
-SHORT = FastDime(steps=40, depth=12, warmup=6)
-SHORT2 = FastDime2(steps=40, depth=12)
+SHORT = FastDime(steps=12, warmup=6)
+SHORT2 = FastDime2(steps=12)
 
 
 @pytest.mark.parametrize(("method", "passes"), [(FastDime(scales=(8.0,)), 1), (FastDime2(scales=(8.0,)), 2)])
@@ -39,7 +40,7 @@ def test_rows_that_convince_leave(method):
 
 
 @pytest.mark.parametrize("space", [(8, 8), (6, 6, 6)])
-@pytest.mark.parametrize("method", [SHORT, SHORT2])
+@pytest.mark.parametrize("method", [SHORT, SHORT2, replace(SHORT, medical=True)])
 def test_laws(space, method):
     laws(method, space)
 
@@ -86,8 +87,40 @@ def test_nothing_changes_outside_the_mask(method):
     torch.testing.assert_close(image[better][:, 0, 3, 4], edited[better][:, 0, 3, 4], atol=0.1, rtol=0)
 
 
+def test_the_medical_program_descends_its_own_loss():
+    p = problem(margin=100.0)
+    method = FastDime(scales=(2.0,), l1=0.3, steps=1, warmup=1, medical=True)
+    reverse = Reverse(p, 0.5, 1)
+    z = reverse.noised(p.everyone, 0)
+    x0 = reverse.estimate(p.everyone, z, 0)
+    g = 2.0 * (0.3 * (x0 - p.x).sign() - p.log_gradient(p.everyone, x0))
+    walked = method._walk(reverse, p.everyone, z, 2.0, 1, None)
+    assert g.abs().max() > 0
+    torch.testing.assert_close(walked, reverse.mean(x0, z, 0, g))
+
+
+def test_outside_the_mask_the_walk_keeps_the_level_of_the_step():
+    """Where nothing is inside, every state is a draw of q(x, t) and the end is x itself."""
+    p = problem(margin=100.0, classifier=Indifferent())
+    seen = []
+
+    class Watched(Still):
+        def __call__(self, x_t, t, label=None):
+            seen.append((t, x_t))
+            return super().__call__(x_t, t, label)
+
+    p = replace(p, generator=Watched(p.x))
+    reverse = Reverse(p, 0.774, 4)
+    end = replace(SHORT, warmup=0)._walk(reverse, p.everyone, reverse.noised(p.everyone, 0), 8.0, 0, None)
+    assert torch.equal(end, p.x)
+    for i, (_, x_t) in list(enumerate(seen))[1:]:
+        before = reverse.times[i - 1]
+        eps = (x_t - reverse.schedule.alpha(before, x_t) * p.x) / reverse.schedule.sigma(before, x_t)
+        assert float(eps.std()) == pytest.approx(1.0, abs=0.15)
+
+
 @pytest.mark.parametrize("kind", [FastDime, FastDime2])
 def test_reaches_the_margin(kind):
     p = problem(margin=3.0)
-    found = kind(steps=100, depth=30, warmup=15).propose(p)
+    found = kind(steps=30, warmup=15).propose(p)
     assert (p.judge.margin(found.image, p.target) >= 3).all()

@@ -12,6 +12,7 @@ from tests.counterfactual.baselines.problems import part, problem, spent
 from tests.counterfactual.toys import Bounded, Cliff, Linear
 
 SPACES = [(8, 8), (8, 8, 8)]
+FREE = LatentShift(bound=1e6)
 
 
 class Halves:
@@ -63,31 +64,44 @@ def reconstruction(p):
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("margin", [1e-3, 1.0, 4.0])
-def test_on_linear_parts_the_least_shift_is_known(space, margin):
+def test_on_linear_parts_the_first_step_that_convinces_is_known(space, margin):
     p = with_vae(space, margin=margin)
-    found = LatentShift(trials=30, tolerance=0.01).propose(p)
-    reached = p.judge.margin(found.image, p.target)
-    assert (reached >= margin - 1e-5).all()
-    assert ((found.smaller < margin) | found.smaller.isnan()).all()
+    found = FREE.propose(p)
+    assert (p.judge.margin(found.image, p.target) >= margin - 1e-5).all()
     # dy/dz sums the weights of the voxels that an entry is repeated to
     weight = 8 * Linear(space).weight[None]
     g = (F.avg_pool2d if len(space) == 2 else F.avg_pool3d)(weight, 2) * 2 ** len(space)
     direction = g / g.square().mean().sqrt()
     gain = (g * direction).sum()
     least = (margin - p.judge.margin(reconstruction(p), p.target)) / gain
-    assert (least * (1 - 1e-4) <= found.strength).all()
-    # near enough by the margin, or by the strength (the search closes its brackets to 2 %)
-    near = torch.maximum(0.01 / gain, 0.02 * found.strength.clamp_min(0.1))
-    assert (found.strength <= least + near * (1 + 1e-4)).all()
+    lengths = [0.0]
+    while len(lengths) <= FREE.steps:
+        lengths.append(1.1 * lengths[-1] + 0.1)
+    first = torch.tensor([next(v for v in lengths if v >= float(least[k]) - 1e-6) for k in range(4)])
+    torch.testing.assert_close(found.strength, first, atol=1e-5, rtol=0)
+    assert ((found.smaller < margin) | (found.strength == 0)).all()
     sign = (2 * p.target - 1).view(4, *[1] * (len(space) + 1))
     moved = found.strength.view(4, *[1] * (len(space) + 1)) * sign * Halves().decode(direction)
     torch.testing.assert_close(found.image, (reconstruction(p) + moved).clamp(-1, 1), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("bound", [0.05, 0.5])
+def test_a_row_ends_at_the_bound(bound):
+    """The last image may be beyond it, the one before is not."""
+    p = with_vae(margin=100.0)
+    found = LatentShift(bound=bound).propose(p)
+    start = reconstruction(p)
+    moved = (found.image - start).abs().flatten(1).sum(1) / start.abs().flatten(1).sum(1)
+    before = moved * (found.strength - 0.1) / 1.1 / found.strength
+    assert (moved > bound).all()
+    assert (before <= bound + 1e-5).all()
+    assert (p.judge.margin(found.image, p.target) < 100).all()
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_counts_are_exact(space):
     p = with_vae(space)
-    LatentShift().propose(p)
+    FREE.propose(p)
     cost = spent(p)
     trials = [n - 2 for n in cost["unet_forward"]]  # one encoder pass, one decoder pass for the gradient
     assert min(trials) >= 1
@@ -100,10 +114,10 @@ def test_counts_are_exact(space):
 @pytest.mark.parametrize("space", SPACES)
 def test_the_batch_does_not_matter(space):
     whole = with_vae(space)
-    found = LatentShift().propose(whole)
+    found = FREE.propose(whole)
     for rows in ([2], [3, 0]):
         alone = part(whole, rows)
-        got = LatentShift().propose(alone)
+        got = FREE.propose(alone)
         torch.testing.assert_close(got.image, found.image[rows], atol=1e-5, rtol=0)
         torch.testing.assert_close(got.strength, found.strength[rows], atol=1e-5, rtol=0)
         assert torch.equal(alone.meter.unet_forward, whole.meter.unet_forward[rows])
@@ -113,14 +127,14 @@ def test_what_may_not_change_does_not():
     allowed = torch.zeros(4, 1, 8, 8, dtype=torch.bool)
     allowed[..., :5] = True
     p = with_vae(allowed=allowed)
-    found = LatentShift().propose(p)
+    found = FREE.propose(p)
     assert torch.equal(found.image[..., 5:], p.x[..., 5:])
     assert (p.judge.margin(found.image, p.target) >= 1 - 1e-5).all()
 
 
 def test_a_reconstruction_that_convinces_is_the_answer():
     p = with_vae(vae=Far())
-    found = LatentShift().propose(p)
+    found = FREE.propose(p)
     there = p.target == 1
     assert torch.equal(found.strength == 0, there)
     assert torch.equal(p.meter.unet_forward == 2, there)
@@ -129,26 +143,32 @@ def test_a_reconstruction_that_convinces_is_the_answer():
 
 def test_out_of_reach_the_closest_is_returned():
     p = with_vae(classifier=Bounded((8, 8)), margin=3.0)
-    found = LatentShift(trials=5).propose(p)
+    found = LatentShift(steps=2, bound=1e6).propose(p)
     assert found.finite.all()
-    assert spent(p)["unet_forward"] == [2 + 5] * 4
+    assert spent(p)["unet_forward"] == [2 + 2] * 4
     assert (p.judge.margin(found.image, p.target) > p.before).all()
+
+
+def test_a_row_ends_where_the_margin_stops_rising():
+    p = with_vae(classifier=Bounded((8, 8)), margin=3.0)  # its logits have a ceiling
+    FREE.propose(p)
+    assert max(spent(p)["unet_forward"]) < 2 + FREE.steps
 
 
 def test_nan_is_named():
     p = with_vae(classifier=Cliff((8, 8)))
-    found = LatentShift().propose(p)
+    found = FREE.propose(p)
     assert not found.finite.any()
     assert found.image.isfinite().all()
     assert spent(p)["unet_forward"] == [3] * 4  # the first trial was the last
     p = with_vae(vae=Tears(), margin=100.0)
-    found = LatentShift().propose(p)
+    found = FREE.propose(p)
     assert not found.finite.any()
     assert found.image.isfinite().all()
 
 
 def test_refuses_what_it_cannot_use():
     with pytest.raises(InputError, match="expected an autoencoder, got Counted"):
-        LatentShift().propose(problem())
+        FREE.propose(problem())
     with pytest.raises(InputError, match="expected a decoder with a gradient to its latent"):
-        LatentShift().propose(with_vae(vae=Detached()))
+        FREE.propose(with_vae(vae=Detached()))

@@ -1,30 +1,53 @@
 """The reverse diffusion the baselines share: its grid, its steps, its noise, and which voxels are strongest."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 
 from cfx.core.errors import InputError
+from cfx.core.schedule import Schedule
 from cfx.core.solvers import ancestral_mean, ancestral_std
 from cfx.counterfactual.baselines.respaced import Reverse, dilate, ladder, strongest
 from tests.counterfactual.baselines.problems import part, problem
 
+COSINE = Schedule.from_diffusers({"beta_schedule": "squaredcos_cap_v2"})
 
-def test_walks_the_last_steps_of_the_respaced_grid():
+
+@pytest.mark.parametrize(("schedule", "t"), [(None, 298), (COSINE, 560)])
+def test_starts_at_a_noise_level_whatever_the_schedule(schedule, t):
     p = problem()
-    reverse = Reverse(p, steps=200, depth=60)
-    assert reverse.times == list(range(300, -1, -5))
+    if schedule is not None:
+        p = replace(p, generator=replace(p.generator.generator, schedule=schedule))
+    reverse = Reverse(p, start_sigma=0.774, steps=60)
+    assert reverse.times[0] == t
+    assert float(reverse.schedule.sigma(t, p.x)) == pytest.approx(0.774, abs=2e-3)
     assert len(reverse) == 60
+    assert reverse.times[-1] == 0
+    assert max(a - b for a, b in pairwise(reverse.times)) - min(a - b for a, b in pairwise(reverse.times)) <= 1
 
 
-@pytest.mark.parametrize(("steps", "depth"), [(200, 201), (200, 0), (1001, 60)])
-def test_refuses_grids_that_do_not_exist(steps, depth):
+def test_the_same_level_has_about_the_same_guidance_on_every_schedule():
+    """What a step number does not: of 200 steps the last 60 have a quarter of it on a cosine schedule."""
+    p = problem()
+    budget = []
+    for schedule in (p.generator.schedule, COSINE):
+        reverse = Reverse(replace(p, generator=replace(p.generator.generator, schedule=schedule)), 0.774, 60)
+        alpha = [float(schedule.alpha(t, p.x)) for t in reverse.times]
+        budget.append(sum(v / a for v, a in zip(reverse._variance, alpha, strict=False)))
+    assert budget[1] == pytest.approx(budget[0], rel=0.15)
+
+
+@pytest.mark.parametrize(("start_sigma", "steps"), [(0.774, 0), (0.0, 10), (1.1, 10), (0.1, 60)])
+def test_refuses_grids_that_do_not_exist(start_sigma, steps):
     with pytest.raises(InputError, match=r"expected"):
-        Reverse(problem(), steps, depth)
+        Reverse(problem(), start_sigma, steps)
 
 
 def test_noise_is_the_row_s_own_and_new_at_every_draw():
     p = problem()
-    whole, alone = Reverse(p, 20, 6), Reverse(part(p, [2]), 20, 6)
+    whole, alone = Reverse(p, 0.8, 6), Reverse(part(p, [2]), 0.8, 6)
     a, b = whole.noised(p.everyone, 0), whole.noised(p.everyone, 0)
     assert (a - b).abs().amax((1, 2, 3)).min() > 0.1
     assert torch.equal(alone.noised(torch.tensor([0]), 0), a[2:3])
@@ -36,7 +59,7 @@ def test_a_step_is_ddpm_moved_against_the_gradient_by_the_variance():
     rows, z, g = p.everyone, torch.randn(p.x.shape, generator=torch.Generator().manual_seed(0)), p.x
     schedule = p.diffusion.schedule
     for i in range(6):
-        one, other = Reverse(p, 20, 6), Reverse(p, 20, 6)
+        one, other = Reverse(p, 0.8, 6), Reverse(p, 0.8, 6)
         t, s = one.times[i : i + 2]
         # the last step has no variance of its own: it takes that of the step before
         variance = ancestral_std(schedule, t, s) ** 2 if s else ancestral_std(schedule, *one.times[-3:-1]) ** 2
