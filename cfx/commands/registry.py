@@ -56,6 +56,10 @@ BENCHES: dict[str, Verb] = {
         "cfx.commands.bench.counterfactual",
         "Compare methods of explanation; writes results.json, table.md, figure.png (--out DIR: where).",
     ),
+    "tuning": Verb(
+        "cfx.commands.bench.tuning",
+        "Tune methods on other images with the same budget and one rule; writes tuning.json for the comparison.",
+    ),
     "planted": Verb(
         "cfx.commands.bench.planted", "Explain classifiers of planted factors: does the edit show the factor?"
     ),

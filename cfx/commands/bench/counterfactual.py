@@ -19,6 +19,7 @@ from cfx.atlas.store import Exists
 from cfx.commands.alike import alike, network_classes
 from cfx.commands.bench import cost
 from cfx.commands.bench.cells import Cell, begun, finish, kept
+from cfx.commands.bench.contender import Choices, Contender, start_sigma, unlabelled
 from cfx.commands.bench.figure import draw
 from cfx.commands.bench.rows import REFERENCES, Measures, table_rows
 from cfx.commands.bench.table import markdown
@@ -26,7 +27,7 @@ from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort
 from cfx.core.denoiser import Generative
 from cfx.core.errors import CfxError, InputError
-from cfx.counterfactual import Depth, Judge, Method, build_method, explain
+from cfx.counterfactual import Depth, Judge, Method, explain
 from cfx.counterfactual.explain import in_turn
 from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, reversibility
 from cfx.counterfactual.metrics.measure import source_class
@@ -37,7 +38,7 @@ from cfx.models.autoencoder import Vae
 from cfx.models.opening import Network, Role, open_network, spec_of
 from cfx.models.perceptual import Lpips
 from cfx.models.running import at_rest
-from cfx.runtime.config import Frozen, RunConfig
+from cfx.runtime.config import RunConfig, UserPath
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
@@ -46,34 +47,6 @@ from cfx.runtime.shares import dealt, joined, together, total
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-class Contender(Frozen):
-    """One method of the comparison."""
-
-    method: str
-    """Name in `cfx.counterfactual.registry.METHODS`."""
-    label: str = Field(default="", pattern=r"^[\w.+-]*$")
-    """What its rows are called; the method's name by default. For one method with several settings."""
-    generator: Network | None = None
-    """What to generate with instead of the bench's own."""
-    settings: Mapping[str, Any] = Field(default_factory=dict)
-    """Settings of the method that differ from its defaults."""
-    rows: int | None = Field(default=None, ge=1)
-    """Explain this many of the first images only, where a method is too slow for all of them."""
-    reversible: bool = False
-    """Also measure `reversibility`, for which every counterfactual is explained back, and `composition`."""
-
-    @property
-    def name(self) -> str:
-        """The label, or the method's name."""
-        return self.label or self.method
-
-    def build(self) -> Method:
-        """The method with these settings; lists, which is all that YAML has, become the tuples that methods take."""
-        return build_method(
-            self.method, **{k: tuple(v) if isinstance(v, list) else v for k, v in self.settings.items()}
-        )
 
 
 class CounterfactualBench(RunConfig):
@@ -97,6 +70,8 @@ class CounterfactualBench(RunConfig):
     """Depths to run."""
     methods: tuple[Contender, ...] = Field(min_length=1)
     """What to compare; the first is compared with each of the others, row by row."""
+    tuning: UserPath | None = None
+    """File that `cfx bench tuning` wrote, for methods that are `tuned`."""
     seed: int = Field(default=0, ge=0)
     """Seed of all randomness."""
     batch_size: int = Field(default=32, ge=1)
@@ -107,6 +82,8 @@ class CounterfactualBench(RunConfig):
         names = [m.name for m in self.methods] + list(REFERENCES)
         if double := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"methods: expected distinct labels other than {list(REFERENCES)}, got {double} twice")
+        if self.tuning is None and (tuned := [m.key for m in self.methods if m.tuned]):
+            raise ValueError(f"tuning: expected the file that `cfx bench tuning` wrote, for {tuned}; got none")
         return self
 
 
@@ -129,7 +106,7 @@ def run_bench(config: CounterfactualBench, command: str | None = None) -> list[d
             settings of a method, is not usable.
     """
     accelerator = make_accelerator()
-    bench = _Bench(config, accelerator)
+    bench = Bench(config, accelerator)
     folder = RunFolder(config.folder)
     folder.config(config)
     found: dict[str, dict[str, Cell | str]]
@@ -137,7 +114,7 @@ def run_bench(config: CounterfactualBench, command: str | None = None) -> list[d
     rows: list[dict[str, Any]] = []
     if accelerator.is_main_process:
         for depth, cells in found.items():
-            rows += table_rows(depth, cells, bench.cohort, bench.measures)
+            rows += table_rows(depth, cells, bench.cohort, bench.measures, bench.about)
         folder.results(rows)
         command = command or f"cfx bench counterfactual {folder / 'config.yaml'}"
         folder.table(markdown(config.name, rows, command, _machines(found), bench.notes))
@@ -150,12 +127,13 @@ def _machines(found: Mapping[str, Mapping[str, Cell | str]]) -> list[str]:
     return sorted({cell.hardware for cells in found.values() for cell in cells.values() if isinstance(cell, Cell)})
 
 
-class _Bench:
+class Bench:
     """What all methods share, loaded once."""
 
     def __init__(self, config: CounterfactualBench, accelerator: "Accelerator") -> None:
         self.config, self.accelerator = config, accelerator
-        self.methods = {m.name: m.build() for m in config.methods}
+        self.choices = None if config.tuning is None else Choices.read(config.tuning)
+        self.methods = {m.name: self.build(m) for m in config.methods}
         classes = network_classes({"classifier": config.classifier, "oracle": config.oracle})
         reference = None if config.reference is None else load_cohort(config.reference)
         self.cohort, self.reference = alike(
@@ -173,6 +151,22 @@ class _Bench:
         self.prints = {"images": source_print(self.cohort), "reference": source_print(self.reference)}
         self.warm = False
 
+    def build(self, contender: Contender) -> Method:
+        """A method with its own settings, or those that tuning chose."""
+        assert self.choices is not None or not contender.tuned
+        return contender.build(self.choices.settings(contender.key) if self.choices and contender.tuned else None)
+
+    @property
+    def about(self) -> dict[str, dict[str, Any]]:
+        """What is said of each method beside its measurements."""
+        return {m.name: {"tuned": m.tuned, "start_sigma": self._start(m)} for m in self.config.methods}
+
+    def _start(self, contender: Contender) -> float | None:
+        try:
+            return start_sigma(self.methods[contender.name], self.generator(contender))
+        except CfxError:  # the row says why the method cannot run
+            return None
+
     @cached_property
     def measures(self) -> Measures:
         """What the results are measured with."""
@@ -184,7 +178,17 @@ class _Bench:
         config = self.config
         given = {name: getattr(config, name) for name in ("classifier", "generator", "oracle", "autoencoder")}
         names = [f"{name} `{spec_of(network).path}`" for name, network in given.items() if network]
-        return [f"{len(self.cohort)} images; {', '.join(names)}; seed {config.seed}, batches of {config.batch_size}."]
+        notes = [f"{len(self.cohort)} images; {', '.join(names)}; seed {config.seed}, batches of {config.batch_size}."]
+        return notes if self.choices is None else [*notes, *self._tuning(self.choices)]
+
+    def _tuning(self, choices: Choices) -> list[str]:
+        """On what the tuned methods were tuned, and the hash that holds them to it."""
+        of = {key: choices.chosen[key]["n"] for key in (m.key for m in self.config.methods if m.tuned)}
+        every = ", ".join(f"{key} {n}" for key, n in of.items())
+        return [
+            f"Tuned rows: `{self.config.tuning}`, hash `{choices.hash:.16}`. {choices.rule} Images: "
+            f"{'; '.join(choices.images)}; as many as: {every}."
+        ]
 
     def network(self, network: Network, role: Role) -> nn.Module:
         """A network for its role on this process's device, opened once."""
@@ -228,7 +232,7 @@ class _Bench:
         found = self.prints | prints
         found |= {"version": cfx.__version__, "settings": repr(self.methods[contender.name])}
         found |= {"batch_size": str(config.batch_size), "rows": str(contender.rows)}
-        found |= {"reversible": str(contender.reversible)}
+        found |= {"reversible": str(contender.reversible), "labels": str(contender.labels)}
         return found | {"first": str(contender == config.methods[0])}  # timed beside a plain reconstruction
 
     def generating(self, contender: Contender) -> tuple[Network | None, Role]:
@@ -281,7 +285,8 @@ class _Bench:
     def generator(self, contender: Contender) -> Generative | Vae | None:
         """What a method generates with."""
         network, role = self.generating(contender)
-        return cast(Generative | Vae | None, None if network is None else self.network(network, role))
+        found = cast(Generative | Vae | None, None if network is None else self.network(network, role))
+        return found if contender.labels or not isinstance(found, Generative) else unlabelled(found)
 
     def laws(self, contender: Contender, there: Counterfactuals) -> dict[str, torch.Tensor]:
         """How far a method's results are from the laws of counterfactuals, one number a row for each."""

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cfx.commands.bench.cells import Cell
 from cfx.core.cohort import Cohort, subjects
@@ -24,7 +25,7 @@ from cfx.counterfactual.metrics import (
 )
 from cfx.counterfactual.metrics.evaluate import truth_ratio
 from cfx.counterfactual.metrics.realism import FeatureSpace
-from cfx.counterfactual.result import Counterfactuals
+from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.models.autoencoder import Vae
 from cfx.models.classifiers import Staged
 from cfx.models.perceptual import FeatureDistance, Lpips
@@ -105,7 +106,13 @@ class Measures:
         return out
 
 
-def table_rows(depth: str, cells: Mapping[str, Cell | str], cohort: Cohort, measures: Measures) -> list[Row]:
+def table_rows(
+    depth: str,
+    cells: Mapping[str, Cell | str],
+    cohort: Cohort,
+    measures: Measures,
+    about: Mapping[str, Row] | None = None,
+) -> list[Row]:
     """The rows of one depth: the methods in order, failed ones with an `error`, then the reference rows.
 
     Args:
@@ -113,17 +120,19 @@ def table_rows(depth: str, cells: Mapping[str, Cell | str], cohort: Cohort, meas
         cells: What was measured, or what went wrong, by method; the first is compared with the others.
         cohort: The images the methods worked on; a method with fewer rows worked on the first of them.
         measures: What to measure with.
+        about: What else is said of each method: whether it was `tuned`, its `start_sigma`.
     """
     first = next(iter(cells))
     against = cells[first]
     rows: list[Row] = []
     for name, cell in cells.items():
-        base: Row = {"method": name, "depth": depth}
+        base: Row = {"method": name, "depth": depth} | dict((about or {}).get(name, {}))
         if isinstance(cell, str):
             rows.append(base | {"n": 0, "error": cell, "comparisons": {}, "directions": {}})
             continue
         images = cohort[: len(cell.result)]
         row = base | measures.row(cell.result, images) | means(cell.laws, subjects(images)) | {"comparisons": {}}
+        row |= efforts(cell.result)
         row["peak_memory_mb"] = cell.cost["peak_memory_mb"]
         if name != first and isinstance(against, Cell):
             row["comparisons"] = {first: compare(against.result, cell.result, cohort, measures)}
@@ -137,6 +146,28 @@ def table_rows(depth: str, cells: Mapping[str, Cell | str], cohort: Cohort, meas
         ]
         rows += [{"depth": depth} | _reconstruction(cell) for cell in done if "ddim_seconds" in cell.cost]
     return [_plain(row) for row in rows]
+
+
+def efforts(result: Counterfactuals) -> Row:
+    """What rows cost (generator evaluations and back-propagations) by how far they came; None where none did.
+
+    Returns:
+        `flip_rate`, the share of rows that an attempt flipped; `nfe_to_flip`, mean over these until the first one did;
+        `nfe_to_margin`, mean over the rows that reached the margin; `nfe_failing`, mean over those that did not.
+    """
+    spent, reached = (result.nfe_unet_forward + result.nfe_unet_backward).double(), result.reached
+    until = spent * torch.nan if result.nfe_to_flip is None else result.nfe_to_flip.double()
+    until = until.where(result.verdict != Verdict.ALREADY, 0.0)
+    return {
+        "flip_rate": float((~until.isnan()).double().mean()),
+        "nfe_to_flip": _mean(until[~until.isnan()]),
+        "nfe_to_margin": _mean(spent[reached]),
+        "nfe_failing": _mean(spent[~reached]),
+    }
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def compare(a: Counterfactuals, b: Counterfactuals, cohort: Cohort, measures: Measures) -> Row:
