@@ -1,7 +1,7 @@
 """`figure.png` of a bench: what methods cost and are worth and what their edits look like; or the power of a test."""
 
 import io
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,13 +21,15 @@ from cfx.display.catalogue import metric
 Row = Mapping[str, Any]
 Picture = NDArray[np.floating[Any]]
 Point = tuple[float, float, str, Any]
-"""Cost, worth, name and colour; a reference row has no cost and stands at infinity."""
+"""Cost, worth, name and colour."""
 
 WORTH = (("error_to_truth_ratio", "oracle_validity", "validity"), ("localisation_auprc", "feature_distance", "l1"))
 """The two panels: each shows the first of these metrics that the bench knows."""
 EXAMPLES = 2
 """Images shown at each depth, of different target classes where there are several."""
 _PANEL, _PICTURE, _WIDTH = 4.4, 1.7, 15.0  # inches; pictures are smaller where many stand side by side
+_TYPE = 8  # size of a name
+_TUNED = "-tuned"
 _REFERENCES = {"identity": ("#777777", "--"), "random-real": ("#bb7700", ":")}
 
 
@@ -46,99 +48,160 @@ def draw(
         depth: {name: cell.result for name, cell in cells.items() if isinstance(cell, Cell)}
         for depth, cells in found.items()
     }
-    results = {depth: by_method for depth, by_method in results.items() if by_method}
+    results = {depth: _best_known(by_method) for depth, by_method in results.items() if by_method}
     shown = {depth: _examples(by_method) for depth, by_method in results.items()}
     columns = 1 + (cohort.x_true is not None) + max(map(len, results.values()), default=0)
     high = min(_PICTURE, _WIDTH / columns)
-    heights = [h for examples in shown.values() for h in (_PANEL, 2 * len(examples) * high + 0.3)]
+    heights = [h for examples in shown.values() for h in (2 * _PANEL, 2 * len(examples) * high + 0.4)]
     fig = Figure(figsize=(_WIDTH, sum(heights) or 1), layout="constrained")
     FigureCanvasAgg(fig)
     parts = iter(fig.subfigures(len(heights) or 1, 1, height_ratios=heights or [1], squeeze=False)[:, 0])
+    panels: list[tuple[Axes, list[Point]]] = []
     for depth, by_method in results.items():
-        _panels(next(parts), [row for row in rows if row["depth"] == depth and "error" not in row], depth)
+        panels += _panels(next(parts), [row for row in rows if row["depth"] == depth and "error" not in row], depth)
         _gallery(next(parts), by_method, shown[depth], cohort)
+    fig.draw_without_rendering()  # so that it is known where in the picture a point is
+    for ax, points in panels:
+        _names(ax, points)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
 
 
-def _panels(fig: SubFigure, rows: Sequence[Row], depth: str) -> None:
-    """Cost against worth, twice."""
+def _best_known(results: Mapping[str, Counterfactuals]) -> dict[str, Counterfactuals]:
+    """The results without those of methods that are there with tuned settings too."""
+    return {name: result for name, result in results.items() if f"{name}{_TUNED}" not in results}
+
+
+def _panels(fig: SubFigure, rows: Sequence[Row], depth: str) -> list[tuple[Axes, list[Point]]]:
+    """Cost against worth, twice, and what has to be named in each."""
     fig.suptitle(f"Depth {depth}", fontsize=12, weight="bold")
-    for ax, metrics in zip(fig.subplots(1, 2), WORTH, strict=True):
+    panels: list[tuple[Axes, list[Point]]] = []
+    for ax, metrics in zip(fig.subplots(2, 1), WORTH, strict=True):
         shown = next(m for m in metrics if any(m in row for row in rows))
-        _scatter(ax, [row for row in rows if shown in row], shown)
+        panels.append((ax, _scatter(ax, [row for row in rows if shown in row], shown)))
         ax.set_ylabel(metric(shown).axis, fontsize=9)
+    return panels
 
 
-def _scatter(ax: Axes, rows: Sequence[Row], name: str) -> None:
-    """One point a method with its interval and its name; the reference rows as lines."""
+def _scatter(ax: Axes, rows: Sequence[Row], name: str) -> list[Point]:
+    """One point a method with its interval, filled where it is tuned; the reference rows as lines. What to name."""
     methods = [row for row in rows if row["method"] not in _REFERENCES]
     spans = [row[f"{name}_{end}"] for row in methods for end in ("low", "high")]
     spans += [row[name] for row in rows if row["method"] == "identity"]
     room = 0.08 * (max(spans) - min(spans)) or 0.1
     ax.set_ylim(min(spans) - room, max(spans) + room)
+    keys = list(dict.fromkeys(row["method"].removesuffix(_TUNED) for row in methods))
+    most = Counter(row["n"] for row in methods).most_common(1)[0][0] if methods else 0
     points: list[Point] = []
-    for i, row in enumerate(methods):
+    for row in methods:
         x, y = row["nfe_unet_forward"] + row["nfe_unet_backward"], row[name]
+        i = keys.index(row["method"].removesuffix(_TUNED))
         colour = colormaps["tab20"](2 * i % 20 + i // 10 % 2)
         away = [[y - row[f"{name}_low"]], [row[f"{name}_high"] - y]]
-        ax.errorbar(x, y, away, fmt="o", color=colour, ms=6, capsize=2.5, elinewidth=1)
-        points.append((x, y, f"{row['method']} (n={row['n']})", colour))
-    points += [_reference(ax, row["method"], row[name]) for row in rows if row["method"] in _REFERENCES]
-    if all(x > 0 for x, *_ in points[: len(methods)]):
+        face = colour if row.get("tuned") else "white"
+        ax.errorbar(x, y, away, fmt="o", color=colour, mfc=face, mew=1.5, ms=7, capsize=2.5, elinewidth=0.8)
+        points.append((x, y, row["method"] if row["n"] == most else f"{row['method']} (n={row['n']})", colour))
+    for row in rows:
+        if row["method"] in _REFERENCES:
+            _reference(ax, row["method"], row[name])
+    if all(x > 0 for x, *_ in points):
         ax.set_xscale("log")
     else:
         ax.set_xscale("symlog", linthresh=1)  # methods without a generator cost none
         ax.set_xlim(left=-0.4)
-    ax.set_xlim(right=1.6 * max([1.0, *(x for x, *_ in points[: len(methods)])]))
-    ax.set_xlabel("generator evaluations and back-propagations an image (log)", fontsize=9)
+    ax.set_xlim(right=2.5 * max([1.0, *(x for x, *_ in points)]))
+    filled = "; filled: tuned, open: as published" if any(row.get("tuned") for row in methods) else ""
+    ax.set_xlabel(f"generator evaluations and back-propagations an image (log); n = {most}{filled}", fontsize=9)
     ax.tick_params(labelsize=8)
     ax.grid(alpha=0.25)
-    _names(ax, points)
+    return points
 
 
-def _reference(ax: Axes, name: str, y: float) -> Point:
-    """A line across the panel; where it would lie outside, only its name and value at the edge."""
+def _reference(ax: Axes, name: str, y: float) -> None:
+    """A line across the panel with its name at the right edge; where it would lie outside, its name and value."""
     colour, style = _REFERENCES[name]
     bottom, top = ax.get_ylim()
     inside = bottom <= y <= top
     if inside:
         ax.axhline(y, color=colour, linestyle=style, linewidth=1)
-    return math.inf, min(max(y, bottom), top), name if inside else f"{name}: {y:.2f}, outside", colour
+    ax.annotate(
+        name if inside else f"{name}: {y:.2f}, outside",
+        xy=(1.0, min(max(y, bottom), top)),
+        xycoords=ax.get_yaxis_transform(),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=8,
+        va="center",
+        color=colour,
+        annotation_clip=False,
+    )
 
 
 def _names(ax: Axes, points: Sequence[Point]) -> None:
-    """Names in the right margin, in the order of their heights, a line to each point: none covers another."""
-    bottom, top = ax.get_ylim()
-    order = sorted(points, key=lambda p: p[1])
-    heights = _apart([(p[1] - bottom) / (top - bottom) for p in order], 0.062)
-    for (x, y, name, colour), height in zip(order, heights, strict=True):
-        reference = math.isinf(x)
-        ax.annotate(
+    """Names beside their points, so that none covers another name or point; needs a figure that has been laid out."""
+    here = ax.transData.transform([point[:2] for point in points]) if points else np.zeros((0, 2))
+    unit = ax.figure.dpi / 72  # dots a point of type
+    sizes = [(unit * 0.58 * _TYPE * len(name), unit * 1.05 * _TYPE) for _, _, name, _ in points]
+    corners = beside(here, sizes, gap=unit * 5, box=np.array(ax.get_window_extent().extents))
+    for (x, y, name, colour), at, corner in zip(points, here, corners, strict=True):
+        note = ax.annotate(
             name,
-            xy=(1.0, y) if reference else (x, y),
-            xycoords=ax.get_yaxis_transform() if reference else "data",
-            xytext=(1.03, height),
-            textcoords="axes fraction",
-            fontsize=8,
-            va="center",
-            color=colour,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7},
-            annotation_clip=False,
+            xy=(x, y),
+            xytext=tuple((corner - at) / unit),
+            textcoords="offset points",
+            fontsize=_TYPE,
+            va="bottom",
+            color=tuple(0.7 * np.array(colour[:3])),
         )
+        note.set_in_layout(False)
 
 
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Increasing heights, moved up until they are `gap` apart, and down again where that leads beyond 1."""
-    out: list[float] = []
-    for h in heights:
-        out.append(max(h, out[-1] + gap) if out else h)
-    limit = 1.0
-    for i in range(len(out) - 1, -1, -1):
-        out[i] = min(out[i], limit)
-        limit = out[i] - gap
-    return out
+def beside(
+    points: NDArray[np.floating[Any]],
+    sizes: Sequence[tuple[float, float]],
+    *,
+    gap: float,
+    box: NDArray[np.floating[Any]],
+) -> list[NDArray[np.floating[Any]]]:
+    """Lower left corners of names beside their points: each the first place around its point that covers least.
+
+    Args:
+        points: Where the points are, `(n, 2)`.
+        sizes: Width and height of each name.
+        gap: Between a point and its name, and around a point.
+        box: x0, y0, x1, y1 that the names should stay within.
+
+    Returns:
+        A corner for each.
+    """
+    taken = [np.concatenate([p - gap, p + gap]) for p in points]
+    corners: list[NDArray[np.floating[Any]]] = [np.zeros(2)] * len(points)
+    for k in np.argsort([p[0] for p in points], kind="stable")[::-1]:  # those at the right edge have least choice
+        (w, h), others = sizes[k], taken[:k] + taken[k + 1 :]
+        offsets = [
+            (side, level * (h + gap / 2) - h / 2)
+            for far in range(4)
+            for level in ((0,) if far == 0 else (far, -far))
+            for side in (gap * 1.3, -w - gap * 1.3, -w / 2)
+            if level or side != -w / 2
+        ]
+        places = [np.concatenate([points[k] + o, points[k] + o + (w, h)]) for o in offsets]
+        best = min(places, key=lambda place: _covered(place, others, box))
+        corners[k] = best[:2]
+        taken.append(best)
+    return corners
+
+
+def _covered(
+    place: NDArray[np.floating[Any]], others: Sequence[NDArray[np.floating[Any]]], box: NDArray[np.floating[Any]]
+) -> float:
+    """Area of a rectangle that others cover, and ten times what is outside the box."""
+
+    def shared(other: NDArray[np.floating[Any]]) -> float:
+        return float(np.clip(np.minimum(place[2:], other[2:]) - np.maximum(place[:2], other[:2]), 0, None).prod())
+
+    return sum(map(shared, others)) + 10 * (float((place[2:] - place[:2]).prod()) - shared(box))
 
 
 def _examples(results: Mapping[str, Counterfactuals]) -> list[int]:
@@ -168,7 +231,7 @@ def _gallery(fig: SubFigure, results: Mapping[str, Counterfactuals], shown: Sequ
         note = axes[2 * line + 1, 0]
         note.text(0.5, 0.5, f"minus x,\n±{limit:.2g}", ha="center", va="center", fontsize=8, transform=note.transAxes)
     for ax, name in zip(axes[0], ["x", *columns], strict=True):
-        ax.set_title(name, fontsize=8)
+        ax.set_title(name.replace(_TUNED, "\ntuned"), fontsize=7)
 
 
 def _picture(image: Tensor) -> Picture:

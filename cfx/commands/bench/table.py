@@ -9,23 +9,35 @@ from cfx.display.catalogue import Metric, metric, register
 Row = Mapping[str, Any]
 
 SHOWN = (
-    "validity", "oracle_validity", "stable", "l1", "lpips", "feature_distance", "error_to_truth",
+    "flip_rate", "validity", "oracle_validity", "stable", "l1", "lpips", "feature_distance", "error_to_truth",
     "error_to_truth_ratio", "cosine_to_truth", "localisation_auprc", "cout", "kernel", "composition", "reversibility",
 )  # fmt: skip
 """Metrics of the table, in the order of its columns."""
 COSTS = (
-    "nfe_unet_forward", "nfe_unet_backward", "nfe_classifier", "nfe_classifier_backward", "seconds_per_image",
-    "peak_memory_mb",
+    "nfe_to_flip", "nfe_to_margin", "nfe_failing", "nfe_unet_forward", "nfe_unet_backward", "nfe_classifier",
+    "nfe_classifier_backward", "seconds_per_image", "peak_memory_mb",
 )  # fmt: skip
 """What the methods spent."""
-register(Metric("peak_memory_mb", "peak MB", "Peak memory in units of 2^20 bytes.", "lower", ".3g"))
+register(
+    Metric("peak_memory_mb", "peak MB", "Peak memory in units of 2^20 bytes.", "lower", ".3g"),
+    Metric("start_sigma", "start sigma", "Noise level that the method starts from; none adds no noise.", "", ".3f"),
+    Metric("flip_rate", "ever flipped", "Share of images that an attempt flipped, at whatever margin.", "higher"),
+    Metric(
+        "nfe_to_flip", "spent to a flip",
+        "Generator evaluations and back-propagations until the first flip, over the images that were flipped.",
+        "lower", ".3g",
+    ),
+    Metric("nfe_to_margin", "spent to the margin", "As many, of images that reached the margin.", "lower", ".3g"),
+    Metric("nfe_failing", "spent failing", "As many, of images that did not reach the margin.", "lower", ".3g"),
+)  # fmt: skip
 _NOTES = " ".join((
     "Square brackets are 95 % bootstrap intervals over images. All images count, failures included; methods with a",
-    "smaller n were given the first n images only. `identity` is the image unchanged, `random-real` a real image of",
-    "the target class of another subject, `ddim-reconstruction` a plain DDIM inversion and its way back with as many",
-    "generator evaluations as the first method spent. Kernel distance: squared MMD, in the oracle's features, between",
-    "edited images and real images of the target class of other subjects; without bias, so comparable across n. Peak",
-    "memory: on a GPU all that is allocated at the peak; on a CPU the growth of the process's resident memory.",
+    "smaller n were given the first n images only. Spent: generator evaluations and back-propagations, by how far an",
+    "image came. `identity` is the image unchanged, `random-real` a real image of the target class of another",
+    "subject, `ddim-reconstruction` a plain DDIM inversion and its way back with as many generator evaluations as the",
+    "first method spent. Kernel distance: squared MMD, in the oracle's features, between edited images and real",
+    "images of the target class of other subjects; without bias, so comparable across n. Peak memory: on a GPU all",
+    "that is allocated at the peak; on a CPU the growth of the process's resident memory.",
 ))  # fmt: skip
 
 _LAWS = " ".join((
@@ -56,11 +68,17 @@ def markdown(title: str, rows: Sequence[Row], command: str, hardware: Sequence[s
 def _metrics(rows: Sequence[Row]) -> str:
     done = [row for row in rows if "error" not in row]
     known = [m for m in SHOWN if any(m in row for row in done)]
-    head = ["method", "n", *(heading(m) for m in known), *map(heading, COSTS)]
+    head = ["method", "n", heading("start_sigma"), *(heading(m) for m in known), *map(heading, COSTS)]
     return _table(
         head,
         [
-            [row["method"], str(row["n"]), *(_spread(row, m) for m in known), *(_cost(row, c) for c in COSTS)]
+            [
+                row["method"],
+                str(row["n"]),
+                _cost(row, "start_sigma"),
+                *(_spread(row, m) for m in known),
+                *(_cost(row, c) for c in COSTS),
+            ]
             for row in done
         ],
     )

@@ -1,7 +1,6 @@
 """The figure of a bench: which rows it shows, where names stand, and that it can be drawn from what a bench leaves."""
 
 import io
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,10 +8,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cfx.commands.bench.cells import Cell
-from cfx.commands.bench.figure import _apart, _examples, _gallery, _picture, _scatter, draw, power_figure
+from cfx.commands.bench.figure import (
+    _best_known,
+    _examples,
+    _gallery,
+    _names,
+    _picture,
+    _scatter,
+    beside,
+    draw,
+    power_figure,
+)  # fmt: skip
 from cfx.core.cohort import Cohort
 from cfx.counterfactual.result import Verdict
 from tests.counterfactual.metrics.hand_made import result_of
@@ -30,18 +40,39 @@ def row(method, nfe, **more):
     return {"method": method, "depth": "typical", "n": 6} | worth | spent | more
 
 
-class TestNames:
-    @given(st.lists(st.floats(0, 1), min_size=1, max_size=12).map(sorted))
-    @settings(deadline=None)
-    def test_they_keep_their_order_and_their_distance_below_the_top(self, heights):
-        found = _apart(heights, 0.062)
-        assert all(b - a >= 0.062 - 1e-9 for a, b in pairwise(found))
-        assert found[-1] <= 1
+BOX = np.array([0.0, 0.0, 1000.0, 400.0])
 
-    def test_they_stay_where_there_is_room(self):
-        assert _apart([0.1, 0.4, 0.9], 0.1) == [0.1, 0.4, 0.9]
-        assert _apart([0.1, 0.1, 0.9], 0.2) == pytest.approx([0.1, 0.3, 0.9])
-        assert _apart([0.9, 1.0, 1.0], 0.2) == pytest.approx([0.6, 0.8, 1.0])
+
+def overlap(a, b):
+    return bool((np.minimum(a[2:], b[2:]) > np.maximum(a[:2], b[:2])).all())
+
+
+class TestNames:
+    @given(st.lists(st.tuples(st.floats(0, 1000), st.floats(20, 380)), min_size=1, max_size=8))
+    @settings(deadline=None)
+    def test_they_stand_beside_their_points_and_inside(self, points):
+        points = np.array(points)
+        sizes = [(90.0, 12.0)] * len(points)
+        for point, corner in zip(points, beside(points, sizes, gap=5.0, box=BOX), strict=True):
+            assert np.abs(corner + (45.0, 6.0) - point).max() <= 45 + 5 * 1.3 + 1e-6
+            assert -1e-6 <= corner[0] <= 910 + 1e-6
+            assert corner[1] >= -60
+
+    def test_where_there_is_room_none_covers_another_or_a_point(self):
+        points = np.array(
+            [[100.0, 200.0], [105.0, 200.0], [102.0, 206.0], [990.0, 200.0], [500.0, 5.0], [110.0, 190.0]]
+        )
+        sizes = [(80.0, 12.0)] * len(points)
+        corners = beside(points, sizes, gap=5.0, box=BOX)
+        places = [np.concatenate([c, c + s]) for c, s in zip(corners, sizes, strict=True)]
+        assert not any(overlap(a, b) for k, a in enumerate(places) for b in places[:k])
+        near = [np.concatenate([p - 4, p + 4]) for p in points]
+        assert not any(overlap(a, b) for a in places for b in near)
+        assert all(place[2] <= 1000 for place in places)
+
+    def test_a_point_alone_has_its_name_to_the_right(self):
+        (corner,) = beside(np.array([[10.0, 50.0]]), [(40.0, 12.0)], gap=5.0, box=BOX)
+        assert corner.tolist() == pytest.approx([16.5, 44.0])
 
 
 class TestExamples:
@@ -55,10 +86,23 @@ class TestExamples:
         assert _examples({"a": make(3, verdict=torch.full((3,), int(Verdict.ALREADY)))}) == [0, 1]
 
 
+def test_the_gallery_has_one_row_of_a_method_that_was_tuned():
+    result = make(2)
+    assert list(_best_known({"a": result, "b": result, "a-tuned": result, "c-tuned": result})) == [
+        "b",
+        "a-tuned",
+        "c-tuned",
+    ]
+
+
 class TestPanels:
     def axes(self, *rows):
-        ax = Figure().subplots()
-        _scatter(ax, rows, "l1")
+        figure = Figure()
+        FigureCanvasAgg(figure)
+        ax = figure.subplots()
+        points = _scatter(ax, rows, "l1")
+        figure.draw_without_rendering()
+        _names(ax, points)
         return ax
 
     def test_a_method_stands_at_its_cost_and_worth_with_its_interval(self):
@@ -68,7 +112,20 @@ class TestPanels:
         (interval,) = ax.containers[0].lines[2][0].get_segments()
         assert interval[:, 1].tolist() == pytest.approx([0.1, 0.3])
         assert ax.get_xscale() == "log"
-        assert {t.get_text() for t in ax.texts} == {"a (n=6)", "b (n=6)"}
+        assert {t.get_text() for t in ax.texts} == {"a", "b"}
+        assert "n = 6" in ax.get_xlabel()
+
+    def test_another_number_of_images_is_said(self):
+        ax = self.axes(row("a", 10.0), row("b", 20.0), row("c", 30.0, n=3))
+        assert {t.get_text() for t in ax.texts} == {"a", "b", "c (n=3)"}
+
+    def test_what_is_tuned_is_filled_in_the_colour_of_its_method(self):
+        ax = self.axes(row("a", 10.0, tuned=False), row("a-tuned", 20.0, tuned=True), row("b", 30.0))
+        published, tuned, other = (container.lines[0] for container in ax.containers)
+        assert published.get_color() == tuned.get_color() == tuned.get_markerfacecolor() != other.get_color()
+        assert published.get_markerfacecolor() == other.get_markerfacecolor() == "white"
+        assert "filled: tuned" in ax.get_xlabel()
+        assert "filled" not in self.axes(row("a", 10.0)).get_xlabel()
 
     def test_methods_that_cost_nothing_have_a_place(self):
         ax = self.axes(row("free", 0.0), row("b", 100.0))
@@ -78,7 +135,7 @@ class TestPanels:
     def test_references_are_lines_or_named_at_the_edge(self):
         near, far = row("identity", 0.0, l1=0.2), row("random-real", 0.0, l1=9.0)
         ax = self.axes(row("a", 10.0), near, far)
-        assert {t.get_text() for t in ax.texts} == {"a (n=6)", "identity", "random-real: 9.00, outside"}
+        assert {t.get_text() for t in ax.texts} == {"a", "identity", "random-real: 9.00, outside"}
         assert [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [0.2]
         assert ax.get_ylim()[1] < 1  # the far one does not squeeze the others
 

@@ -31,11 +31,11 @@ def cells(line):
 
 def test_every_number_stands_below_its_heading():
     first = row("minimal", validity=0.5, validity_low=0.25, validity_high=0.751, l1=0.0123, l1_low=0.0, l1_high=0.02,
-                nfe_unet_forward=1234.4, seconds_per_image=0.12345, peak_memory_mb=None)  # fmt: skip
+                nfe_unet_forward=1234.4, seconds_per_image=0.12345, peak_memory_mb=None, start_sigma=0.774)  # fmt: skip
     second = row("additive", validity=1.0, lpips=None)
     (found,) = tables(page(first, second))
     assert found[0] == {
-        "method": "minimal", "n": "12", heading("validity"): "0.500 [0.250, 0.751]",
+        "method": "minimal", "n": "12", heading("start_sigma"): "0.774", heading("validity"): "0.500 [0.250, 0.751]",
         heading("l1"): "0.012 [0.000, 0.02]", heading("lpips"): "-",
         **{heading(cost): "-" for cost in COSTS}, heading("nfe_unet_forward"): "1234",
         heading("seconds_per_image"): "0.123",
