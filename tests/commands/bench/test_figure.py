@@ -54,7 +54,7 @@ class TestNames:
         points = np.array(points)
         sizes = [(90.0, 12.0)] * len(points)
         for point, corner in zip(points, beside(points, sizes, gap=5.0, box=BOX), strict=True):
-            assert np.abs(corner + (45.0, 6.0) - point).max() <= 45 + 5 * 1.3 + 1e-6
+            assert np.abs(corner + np.array([45.0, 6.0]) - point).max() <= 45 + 5 * 1.3 + 1e-6
             assert -1e-6 <= corner[0] <= 910 + 1e-6
             assert corner[1] >= -60
 
