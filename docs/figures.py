@@ -4,7 +4,9 @@ On a page each table stands between two comments, `<!-- figures: NAME -->` and `
 what is committed here:
 
 - `demo`: docs/demo.json, the `summary.json` of `cfx demo` without what depends on the machine;
-- `bench typical` and `bench boundary`: docs/bench/results.json, of `cfx bench counterfactual`;
+- `bench typical`: docs/bench/results.json, of `cfx bench counterfactual configs/bench/brain64-counterfactual.yaml`;
+- `bench boundary`: docs/bench/boundary.json, of `cfx bench counterfactual configs/bench/brain64-boundary.yaml`;
+- `tuning`: docs/bench/tuning.json, of `cfx bench tuning`;
 - `planted`: docs/bench/planted.md, of `cfx bench planted`;
 - `audit`: docs/audit/*.json, each the `summary.json` of one `cfx audit`.
 """
@@ -21,8 +23,7 @@ PAGES = ("README.md", "docs/methods.md", "docs/audit.md")
 ROWS = [0, 1, 2, 3]  # the first rows, not the best ones
 
 FREE = ("gradient-attack", "additive-map", "identity", "random-real")  # one evaluation, of the stability test
-WITHDRAWN = ("fastdime", "fastdime-2", "maskdime", "ddim-guidance", "ace", "dvce", "dime")
-"""Ran at other noise levels than published: their step numbers were meant for linear schedules."""
+OURS = ("minimal", "minimal-unlabelled", "morph")
 SHOWN = {
     "typical": {
         "valid": "validity",
@@ -64,21 +65,43 @@ def _spans(values: Mapping[str, float]) -> dict[str, str]:
 
 
 def bench(depth: str) -> Cells:
-    """The comparison of methods at a depth; of those that were withdrawn, the name."""
-    rows = [r for r in json.loads((ROOT / "docs/bench/results.json").read_text()) if r["depth"] == depth]
-    head = ["method", "n", *SHOWN[depth], "U-Net evaluations + gradients", "s / image"]
+    """The comparison of methods at a depth."""
+    file = "results" if depth == "typical" else "boundary"
+    rows = [r for r in json.loads((ROOT / f"docs/bench/{file}.json").read_text()) if r["depth"] == depth]
+    cost = ["spent to a flip", "to the margin", "failing"] if depth == "typical" else ["U-Net evaluations + gradients"]
+    head = ["method", "n", *(["start sigma"] if depth == "typical" else []), *SHOWN[depth], *cost]
     return [head, *(_method(row, depth) for row in rows if row["method"] != "ddim-reconstruction")]
 
 
 def _method(row: Mapping[str, Any], depth: str) -> list[str]:
     """One method's cells."""
-    name, keys = row["method"], SHOWN[depth].values()
-    if name in WITHDRAWN:
-        return [name, "-", "withdrawn", *["-"] * (len(keys) + 1)]
-    spent = "0" if name in FREE else f"{row['nfe_unet_forward']:.0f} + {row['nfe_unet_backward']:.0f}"
-    seconds = f"{row['seconds_per_image']:.2f}" if row["seconds_per_image"] else "-"
-    figures = [f"{row[k]:.{4 if k in ('l1', 'lpips') else 3}f}" for k in keys]
-    return [f"**{name}** (ours)" if name in ("minimal", "morph") else name, str(row["n"]), *figures, spent, seconds]
+    name = row["method"]
+    figures = [f"{row[k]:.{4 if k in ('l1', 'lpips') else 3}f}" for k in SHOWN[depth].values()]
+    if name.removesuffix("-tuned") in FREE:
+        cost = ["0"] * (3 if depth == "typical" else 1)
+    elif depth == "typical":
+        cost = [_said(row.get(k), ".0f") for k in ("nfe_to_flip", "nfe_to_margin", "nfe_failing")]
+    else:
+        cost = [f"{row['nfe_unet_forward']:.0f} + {row['nfe_unet_backward']:.0f}"]
+    start = [_said(row.get("start_sigma"), ".3f")] if depth == "typical" else []
+    said = f"**{name}** (ours)" if name.removesuffix("-tuned") in OURS else name
+    return [said, str(row["n"]), *start, *figures, *cost]
+
+
+def _said(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def tuning() -> Cells:
+    """What was chosen for every method, and what it reached on the development images."""
+    found = json.loads((ROOT / "docs/bench/tuning.json").read_text())["chosen"]
+    head = ["method", "images", "chosen", "valid", "error to truth / no edit", "evaluations + gradients"]
+    rows = [
+        [key, str(f["n"]), ", ".join(f"{k} {v}" for k, v in f["settings"].items()) or "as published",
+         f"{f['validity']:.2f}", f"{f['error_to_truth_ratio']:.3f}", f"{f['nfe']:.0f}"]
+        for key, f in found.items()
+    ]  # fmt: skip
+    return [head, *rows]
 
 
 def planted() -> Cells:
@@ -107,6 +130,7 @@ TABLES: dict[str, Callable[[], Cells]] = {
     "demo": demo,
     "bench typical": partial(bench, "typical"),
     "bench boundary": partial(bench, "boundary"),
+    "tuning": tuning,
     "planted": planted,
     "audit": audit,
 }
