@@ -129,8 +129,8 @@ class Run:
     def _read(self, problem: Problem, image: Tensor) -> tuple[Tensor, Parts, Tensor]:
         """The images that are returned, what the classifier reads of their edits, and their margins.
 
-        Where the margin was missed, or where only the read part is asked for, the rest of the edit is taken back: no
-        picture is returned of what the classifier does not look at.
+        Where the margin was missed (unless the attempt itself is asked for), or where only the read part is, the rest
+        of the edit is taken back: no picture is returned of what the classifier does not look at.
         """
 
         def margin(rows: Tensor, images: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class Run:
         parts = parts_of(
             problem.x, image, problem.before, after, margin, problem.gradient, wanted=problem.margin if only else None
         )
-        cut = ~problem.goal.reached(after) | only
+        cut = (~problem.goal.reached(after) & (self.part != "attempt")) | only
         image = torch.where(each(cut, image) & ~parts.read, problem.x, image)
         left = problem.before + (after - problem.before) * parts.alone.nan_to_num(0)
         return image, parts, torch.where(cut, left, after)

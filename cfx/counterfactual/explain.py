@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Depth = Literal["typical", "boundary"]
 DEPTHS = get_args(Depth)
 """The depths by name."""
-Part = Literal["whole", "read"]
-"""Which part of an edit is returned: all of it, or what the classifier reads."""
+Part = Literal["whole", "read", "attempt"]
+"""Which part of an edit is returned: all of it, or what the classifier reads; or the attempt, whatever it reached."""
 
 
 def explain(
@@ -83,7 +83,8 @@ def explain(
             tolerance. `boundary`: the least change that flips.
         part: `whole`: the edit as the generator makes it, with what the classifier reads of it beside
             (`cfx.counterfactual.reading`). `read`: only that part, as much of it as reaches the margin, judged as an
-            edit of its own.
+            edit of its own. `attempt`: as `whole`, but what misses the margin is not cut down to what is read: for
+            comparing methods by their own images.
         reference: Labelled validation cohort that sets the typical margins; not for `Near`.
         oracle: Independent classifier that judges the result; the search never sees it.
         method: Name of a method (`cfx.counterfactual.METHODS`), or one with settings of its own.
@@ -200,7 +201,7 @@ def explain_batches(
     if depth not in DEPTHS:
         raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
     if part not in get_args(Part):
-        raise InputError(f"part: expected 'whole' or 'read', got {part!r}")
+        raise InputError(f"part: expected one of {list(get_args(Part))}, got {part!r}")
     _check_networks(classifier=classifier, oracle=oracle, generator=generator, reviewer=reviewer)
     seed, reference = _whole("seed", seed, least=0), _reference(reference)
     images = Images.of(x, None, row, edit, keep)

@@ -190,3 +190,8 @@ def test_a_miss_returns_only_what_is_read():
     assert result.edited.any()
     assert torch.equal(result.x_read, result.x_cf)
     assert (result.margin_after > -1).all()
+    # the attempt itself, where it is asked for: the same row by row, and more of it
+    attempt = explain(data, Short((8, 8)), ClassGaussian(means), 1 - data.y, part="attempt")
+    assert set(attempt.verdicts) == {"budget"}
+    assert attempt.edited[..., 4:].any()
+    assert torch.equal(attempt.x_read, result.x_cf)

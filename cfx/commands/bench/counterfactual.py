@@ -279,7 +279,7 @@ class Bench:
         reviewer = None if isinstance(generator, Generative) else self.diffusion
         return Task(
             source, self.classifier, generator, self.methods[contender.name], depth, None, self.reference, self.oracle,
-            reviewer, config.seed, config.batch_size,
+            reviewer, config.seed, config.batch_size, "attempt",  # methods are compared by their own images
         )  # fmt: skip
 
     def generator(self, contender: Contender) -> Generative | Vae | None:
@@ -293,7 +293,7 @@ class Bench:
         generator, config, method = self.generator(contender), self.config, self.methods[contender.name]
         back = explain(
             there.x_cf, self.classifier, generator, source_class(there), row=there.row, depth=cast(Depth, there.depth),
-            reference=self.reference, method=method, seed=config.seed, batch_size=config.batch_size,
+            part="attempt", reference=self.reference, method=method, seed=config.seed, batch_size=config.batch_size,
             reviewer=None if isinstance(generator, Generative) else self.diffusion, accelerator=self.accelerator,
         )  # fmt: skip
         found = {"reversibility": reversibility(there, back)}

@@ -31,13 +31,13 @@ register(
     Metric("nfe_failing", "spent failing", "As many, of images that did not reach the margin.", "lower", ".3g"),
 )  # fmt: skip
 _NOTES = " ".join((
-    "Square brackets are 95 % bootstrap intervals over images. All images count, failures included; methods with a",
-    "smaller n were given the first n images only. Spent: generator evaluations and back-propagations, by how far an",
-    "image came. `identity` is the image unchanged, `random-real` a real image of the target class of another",
-    "subject, `ddim-reconstruction` a plain DDIM inversion and its way back with as many generator evaluations as the",
-    "first method spent. Kernel distance: squared MMD, in the oracle's features, between edited images and real",
-    "images of the target class of other subjects; without bias, so comparable across n. Peak memory: on a GPU all",
-    "that is allocated at the peak; on a CPU the growth of the process's resident memory.",
+    "Square brackets are 95 % bootstrap intervals over images. All images count, failures included, as the method",
+    "made them; methods with a smaller n were given the first n images only. Spent: generator evaluations and back-",
+    "propagations, by how far an image came. `identity` is the image unchanged, `random-real` a real image of the",
+    "target class of another subject, `ddim-reconstruction` a plain DDIM inversion and its way back with as many",
+    "generator evaluations as the first method spent. Kernel distance: squared MMD, in the oracle's features, between",
+    "edited images and real images of the target class of other subjects; without bias, so comparable across n. Peak",
+    "memory: on a GPU all that is allocated at the peak; on a CPU the growth of the process's resident memory.",
 ))  # fmt: skip
 
 _LAWS = " ".join((
