@@ -66,7 +66,8 @@ class ExplainConfig(RunConfig):
     depths: tuple[Depth, ...] = Field(default=("typical",), min_length=1)
     """Depths to run; the first is the one in the atlas and the report, others are printed beside it."""
     part: Part = "whole"
-    """Which part of an edit to keep: all of it, or only what the classifier reads (`read`), judged by itself."""
+    """Which part of an edit to keep: all of it, or only what the classifier reads (`read`), judged by itself; `attempt`
+    is all of it, also where the margin was missed."""
     method: str = "minimal"
     """Name of the method (`cfx.counterfactual.METHODS`)."""
     target: int | str | None = None
