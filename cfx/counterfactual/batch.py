@@ -137,9 +137,7 @@ class Run:
             return problem.excess(rows, images) + problem.margin[rows]
 
         only, after = self.part == "read", margin(problem.everyone, image)
-        parts = parts_of(
-            problem.x, image, problem.before, after, margin, problem.gradient, wanted=problem.margin if only else None
-        )
+        parts = parts_of(problem.x, image, problem.before, after, margin, problem.gradient, problem.margin, reach=only)
         cut = (~problem.goal.reached(after) & (self.part != "attempt")) | only
         image = torch.where(each(cut, image) & ~parts.read, problem.x, image)
         left = problem.before + (after - problem.before) * parts.alone.nan_to_num(0)

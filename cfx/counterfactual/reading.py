@@ -40,6 +40,7 @@ MOSTLY = 2 / 3
 """Share of the edit's energy from which on the classifier reads it whole."""
 IDLE = 0.2
 """Share of the change of margin up to which the rest does next to nothing by itself; a sum of parts leaves it 0.05."""
+_LITTLE = 0.1  # of the way to the margin asked for
 _WIDTH = 1.0  # voxels, standard deviation
 _SEEN = 1e-3  # of the largest attribution: below, a voxel is not seen
 
@@ -76,10 +77,10 @@ class Reading(StrEnum):
 
 @dataclass(frozen=True)
 class Parts:
-    """The read part of every edit, and what either part does alone; NaN in rows whose margin did not rise.
+    """The read part of every edit, and what either part does alone; NaN in rows whose margin hardly rose.
 
     Attributes:
-        read: Voxels of the edit that the classifier reads; none where the margin did not rise.
+        read: Voxels of the edit that the classifier reads; none where the margin hardly rose.
         share: Share of the edit's energy, sum e^2, that they hold.
         alone: Share of the change of margin that they bring by themselves, at least `SHARE`.
         rest: The share that the rest of the edit brings by itself.
@@ -101,10 +102,14 @@ def parts_of(
     after: Float[Tensor, " b"],
     margin: Margins,
     gradient: Gradients,
+    asked: Float[Tensor, " b"],
     *,
-    wanted: Float[Tensor, " b"] | None = None,
+    reach: bool = False,
 ) -> Parts:
     """Divide edits into what the classifier reads and the rest.
+
+    An edit that brings less than a tenth of the way to the margin asked for has no reading: its parts would be compared
+    with next to nothing.
 
     Args:
         x: Images before.
@@ -113,17 +118,18 @@ def parts_of(
         after: Their margins after.
         margin: The margin of other images of these rows.
         gradient: Its gradient.
-        wanted: Margin that the read part has to reach by itself, if `SHARE` of the change is not enough.
+        asked: The margins asked for.
+        reach: Whether the read part has to reach the margin asked for where the edit does, be it more than `SHARE`.
     """
     e, change = x_cf - x, after - before
-    known = (change > 0) & change.isfinite() & (e != 0).flatten(1).any(1)
+    known = (change > _LITTLE * (asked - before)) & (change > 0) & change.isfinite() & (e != 0).flatten(1).any(1)
     rows = known.nonzero().flatten()
     read = torch.zeros_like(x[:, :1], dtype=torch.bool)
     figures = torch.full((4, len(x)), torch.nan, device=x.device)
     if len(rows):
         enough = before + SHARE * change
-        if wanted is not None:
-            enough = torch.maximum(enough, torch.minimum(wanted, after))
+        if reach:
+            enough = torch.maximum(enough, torch.minimum(asked, after))
         a = attribution(rows, x[rows], e[rows], gradient)
         read[rows], brought = _least(rows, a, x[rows], x_cf[rows], margin, enough[rows], after[rows])
         rest = margin(rows, torch.where(read[rows], x[rows], x_cf[rows]))

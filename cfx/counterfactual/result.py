@@ -76,7 +76,7 @@ class Counterfactuals(Rows):
             does not ask.
         read: Part of the edit that the classifier reads (`cfx.counterfactual.reading`), `(n, 1, *space)`.
         read_share: Share of the edit's energy (sum of squares) in that part; as the next three NaN in rows where the
-            edit did not move the classifier towards the target. Where the rest was taken back (verdict `budget`, or
+            edit brought less than a tenth of the way to `margin`. Where the rest was taken back (verdict `budget`, or
             `part="read"`), the figures are those of the edit before.
         read_alone: Share of the edit's change of margin that the read part brings by itself.
         rest_alone: Share that the rest of the edit brings by itself.

@@ -33,7 +33,8 @@ def divided(classifier, x, x_cf, **more):
         return judge.margin(images, target[rows])
 
     before, after = judge.margin(x, target), judge.margin(x_cf, target)
-    parts = parts_of(x, x_cf, before, after, margin, lambda r, v: judge.gradient(v, target[r]), **more)
+    asked = more.pop("asked", after)
+    parts = parts_of(x, x_cf, before, after, margin, lambda r, v: judge.gradient(v, target[r]), asked, **more)
     return parts, sum(seen) / len(x)
 
 
@@ -119,7 +120,7 @@ def test_the_read_part_reaches_what_is_wanted():
     judge = Judge(classifier)
     before, after = judge.margin(x, target), judge.margin(x_cf, target)
     wanted = before + 0.97 * (after - before)
-    parts, _ = divided(classifier, x, x_cf, wanted=wanted)
+    parts, _ = divided(classifier, x, x_cf, asked=wanted, reach=True)
     assert (judge.margin(torch.where(parts.read, x_cf, x), target) >= wanted - 1e-5).all()
 
 
@@ -129,6 +130,8 @@ def test_edits_that_move_nothing_have_no_reading():
     parts, _ = divided(Seen(-torch.ones(1, 8, 8)), x, still)
     assert not parts.read.any()
     assert parts.share.isnan().all()
+    little, _ = divided(Seen(torch.ones(1, 8, 8)), x, x_cf, asked=torch.tensor([1e4, 20, 1e4, 20, 20, 20.0]))
+    assert little.share.isnan().tolist() == [True, False, True, False, False, False]
     assert Reading.of(float("nan"), float("nan")) == Reading.NONE == ""
 
 
