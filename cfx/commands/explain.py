@@ -18,7 +18,7 @@ from cfx.core.cohort import Cohort, Source, part, subjects
 from cfx.core.errors import InputError, heard
 from cfx.counterfactual import Depth, build_method
 from cfx.counterfactual.explain import DEPTHS, Part
-from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_row, summarise
+from cfx.counterfactual.metrics import Measurements, Neighbours, Nullable, null_drift, per_row, summarise
 from cfx.counterfactual.result import Counterfactuals
 from cfx.counterfactual.standing import Standing, completed, look
 from cfx.data import DataConfig, load_cohort, open_cohort
@@ -193,7 +193,14 @@ class _Run:
         distances = [] if self.distance is None else [self.distance]
         outside = ((result.x_cf - result.x).abs() * ~result.edited).flatten(1).amax(1)
         rows = per_row(result, cohort, distances=distances) | {"outside_mask_error": outside.double()}
+        if self.neighbours is not None:
+            rows["nearest_real"] = self.neighbours.nearest(result.x_cf)
         return Measurements(result.row, rows)
+
+    @cached_property
+    def neighbours(self) -> Neighbours | None:
+        """The real images that edits are compared with."""
+        return None if self.reference is None else Neighbours.of(self.reference)
 
     @cached_property
     def standing(self) -> Standing:

@@ -172,6 +172,13 @@ register(
         "lower",
     ),
     Metric(
+        "nearest_real",
+        "distance to the nearest real",
+        "Distance of the edited image to the nearest reference image, over that of reference images to each other; "
+        "about 1 where it is as near to real images as they are.",
+        "lower",
+    ),
+    Metric(
         "latent_divergence",
         "latent divergence",
         "How far an autoencoder's code of the edit is from those of real images.",
