@@ -63,6 +63,10 @@ BENCHES: dict[str, Verb] = {
     "planted": Verb(
         "cfx.commands.bench.planted", "Explain classifiers of planted factors: does the edit show the factor?"
     ),
+    "faithful": Verb(
+        "cfx.commands.bench.faithful",
+        "Explain classifiers whose reason is known: who shows it, and who says when there is none?",
+    ),
     "reliance": Verb("cfx.commands.bench.reliance", "Check the reliance test itself: type I error and power."),
     "remedies": Verb(
         "cfx.commands.bench.remedies", "Train classifiers with every remedy against a planted confounder."

@@ -11,7 +11,8 @@ exp(v_disease) o exp(v_anatomy) -> contrast, bias field, blur, noise -> burned-i
 The idea of planted bias on a template with stationary velocity fields follows SimBA (Stanley et al. 2023).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ __all__ = [
     "BrainConfig",
     "Confounder",
     "Factors",
+    "Part",
     "Population",
     "Readers",
     "Rendered",
@@ -44,8 +46,11 @@ __all__ = [
 ]
 
 CLASSES = ["healthy", "diseased"]
+Part = Literal["ventricles", "lesions"]
+"""The parts of the disease: wide ventricles, or lesions with wide sulci."""
 
 _ENLARGEMENT = 5.0  # mm by which the ventricle wall moves at severity 1
+_MODE = 0.8  # mm by which it moves at one standard deviation of the shape mode `ventricles`
 _REACH = 10.0  # mm over which that displacement fades
 _SCALES = ((45.0, 2.4), (20.0, 1.2))  # anatomy: (mm between control points, mm standard deviation)
 _LESIONS = 5
@@ -79,6 +84,17 @@ class Population(Subjects):
         disease = geometry.exponential(self._disease_velocity(factors, maps))
         return geometry.compose(disease, geometry.exponential(self._anatomy_velocity(factors)))
 
+    def partly(self, f: Factors, other: Factors, part: Part) -> Factors:
+        """These subjects with one part of the disease, and nothing else, as in others of the same people.
+
+        Severity moves the ventricles and makes lesions and sulci. The shape mode of the ventricles moves them alone,
+        and can take back what severity does to them.
+        """
+        moved = (other.severity - f.severity) * (_ENLARGEMENT / _MODE)
+        shape, k = f.shape.clone(), SHAPE_MODES.index("ventricles")
+        shape[:, k] += moved if part == "ventricles" else -moved
+        return replace(f, severity=f.severity if part == "ventricles" else other.severity, shape=shape)
+
     @property
     def _template(self) -> template.Template:
         return template.template(self.config.size, self.config.dims)
@@ -89,7 +105,7 @@ class Population(Subjects):
         distance = maps[:, 3:4]
         inward = -geometry.gradient(distance) / spacing
         taper = torch.where(distance > 0, torch.exp(-((distance / _REACH) ** 2)), (1 + distance / 6).clamp(0, 1))
-        amount = _ENLARGEMENT * f.severity + 0.8 * f.shape[:, SHAPE_MODES.index("ventricles")]
+        amount = _ENLARGEMENT * f.severity + _MODE * f.shape[:, SHAPE_MODES.index("ventricles")]
         v = inward * taper * each(amount, maps)
         return geometry.smooth(v, 2.5 / spacing) / spacing
 

@@ -173,6 +173,33 @@ class TestShape:
         assert low < volume.min() < volume.max() < high
 
 
+@pytest.mark.parametrize(("size", "dims"), [(64, 2), (32, 3)])
+class TestParts:
+    def test_ventricles_move_as_in_the_other_class_and_with_lesions_not_at_all(self, size, dims):
+        group = people(size, dims)
+        f = group.factors(torch.arange(4))
+        other = group.twins(f)
+        here, there, moved, lesions = (
+            group.deformation(g)
+            for g in (f, other, group.partly(f, other, "ventricles"), group.partly(f, other, "lesions"))
+        )
+        assert (here - there).abs().max() > 0.3
+        torch.testing.assert_close(moved, there, atol=1e-4, rtol=0)
+        torch.testing.assert_close(lesions, here, atol=1e-4, rtol=0)
+
+    def test_severity_is_that_of_the_other_class_for_lesions_only_and_nothing_else_changes(self, size, dims):
+        group = people(size, dims, ALL)
+        f = group.factors(torch.arange(4))
+        other = group.twins(f)
+        assert torch.equal(group.partly(f, other, "ventricles").severity, f.severity)
+        assert torch.equal(group.partly(f, other, "lesions").severity, other.severity)
+        for part in ("ventricles", "lesions"):
+            found = group.partly(f, other, part)
+            assert torch.equal(found.shape[:, :-1], f.shape[:, :-1])
+            assert torch.equal(found.scanner, f.scanner)
+            assert found.planted == f.planted
+
+
 class TestSeverity:
     def test_the_twin_of_the_twin_is_the_subject(self):
         config = BrainConfig(n=8, size=64, confounders=ALL)

@@ -9,6 +9,9 @@ known: that of the planted factor, e_k = x(factor changed) - x, and that of the 
                the change map: at least nine tenths of it
     faithful   share of images whose edit has a larger cosine with e_k than with e_d
     consent    how far the classifier agreed with the generator's classes; 0 is right here
+
+All of these factors were in the generator's training, and none goes with the disease. What no generator has seen, what
+goes with the disease, and what a classifier has not learnt, `cfx.commands.bench.faithful` asks about.
 """
 
 from collections.abc import Mapping
