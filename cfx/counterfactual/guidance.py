@@ -156,6 +156,11 @@ class Guided:
             share = ((response(d) - null) / _FULL).clamp(0, 1).nan_to_num(0)
         return cls(guidance, problem, space, maps, d, share.where(share >= _FAINT, 0.0))
 
+    @property
+    def asked(self) -> Float[Tensor, " b"] | None:
+        """The consent, where there were classes to consent to."""
+        return self.consent if self.problem.labelled else None
+
     def edit(self, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]) -> Float[Tensor, "r c *space"]:
         """The images of these rows replayed at strengths `w`, before pasting."""
         maps, strength = self.maps[rows], each(w, self.space.z)

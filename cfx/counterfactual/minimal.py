@@ -55,7 +55,7 @@ class Minimal(Guidance):
             first=1.0 if problem.goal.whole else 0.5, least=1.0 if whole else 0.0, judge=partial(self.excess, problem),
         )  # fmt: skip
         image, smaller = settled(problem, found, self.threshold)
-        return Proposal(image, found.strength, found.finite, smaller, guided.consent)
+        return Proposal(image, found.strength, found.finite, smaller, guided.asked)
 
     def trial(
         self, guided: Guided, rows: Int[Tensor, " r"], w: Float[Tensor, " r"]

@@ -61,7 +61,8 @@ class Morph:
     def propose(self, problem: Problem) -> Proposal:
         """Deform and correct every image as little as convinces the classifier."""
         everyone = problem.everyone
-        e = Guided.of(self.guide, problem).edit(everyone, torch.ones(len(problem), device=problem.x.device))
+        guided = Guided.of(self.guide, problem)
+        e = guided.edit(everyone, torch.ones(len(problem), device=problem.x.device))
         finite = e.isfinite().flatten(1).all(1)
         e = torch.where(each(finite, e), e, problem.x).clamp(-1, 1)
         v, r = self.decompose(problem.x, e)
@@ -77,7 +78,7 @@ class Morph:
             first=1.0, least=1.0 if whole else 0.0,
         )  # fmt: skip
         image, smaller = settled(problem, found, self.threshold)
-        return Proposal(image, found.strength, found.finite & finite, smaller)
+        return Proposal(image, found.strength, found.finite & finite, smaller, guided.asked)
 
     def decompose(
         self, x: Float[Tensor, "b c *space"], e: Float[Tensor, "b c *space"]

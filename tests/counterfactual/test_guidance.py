@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cfx.counterfactual import explain
 from cfx.counterfactual.guidance import Guidance, Guided
 from cfx.counterfactual.method import Meter, Problem
 from cfx.counterfactual.shrink import paste
@@ -102,6 +103,7 @@ def test_the_classifier_consents_to_the_classes_it_looks_at_and_to_no_others():
     _, without = guided((8, 8), True, classifier=Corner((8, 8)))
     edited = without.edit(rows, w)
     assert torch.equal(without.consent, torch.zeros(4))
+    assert torch.equal(with_.asked, with_.consent)
     steps = without.guidance.boundary_steps
     assert without.problem.meter.unet_forward.tolist() == [2 * steps] * 4  # the difference was asked for once
     change = (edited - without.problem.x).abs()
@@ -135,3 +137,12 @@ def test_the_grid_begins_at_the_start_asked_for():
 def test_the_null_edit_is_the_image(space, conditional):
     x, guide = guided(space, conditional)
     assert (Guidance().null(guide.problem) - x).abs().max() <= 1e-6
+
+
+def test_nobody_is_asked_for_consent_without_classes():
+    """A generator that knows no classes has nothing to consent to: no number, not 0."""
+    means = class_means((8, 8))
+    data = cohort(means, 4)
+    for conditional in (True, False):
+        result = explain(data, Linear((8, 8)), ClassGaussian(means, conditional=conditional), 1 - data.y)
+        assert (~result.consent.isnan()).all() == conditional
