@@ -16,9 +16,10 @@ from cfx.commands.alike import alike, network_classes
 from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort, Source, part, subjects
 from cfx.core.errors import InputError, heard
+from cfx.core.neighbours import Neighbours
 from cfx.counterfactual import Depth, build_method
 from cfx.counterfactual.explain import DEPTHS, Part
-from cfx.counterfactual.metrics import Measurements, Neighbours, Nullable, null_drift, per_row, summarise
+from cfx.counterfactual.metrics import Measurements, Nullable, null_drift, per_row, summarise
 from cfx.counterfactual.result import Counterfactuals
 from cfx.counterfactual.standing import Standing, completed, look
 from cfx.data import DataConfig, load_cohort, open_cohort
@@ -161,7 +162,7 @@ class _Run:
         folder, groups = self.folder, subjects(self.source)
         atlas, found = self.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
         rows = {k: v for k, v in found.items() if k != "outside_mask_error"}
-        summary = self.judged(atlas).summary() | summarise(rows, groups) | self.null_edit_error(atlas)
+        summary = self.judged(atlas, found).summary() | summarise(rows, groups) | self.null_edit_error(atlas)
         summary["outside_mask_error"] = float(found["outside_mask_error"].max())
         for depth in others:
             _, more = self.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
@@ -184,7 +185,7 @@ class _Run:
             mine = [self._measured(*rows) for rows in fill(atlas, replace(task, standing=self.standing), accelerator)]
         found = Measurements.cat(joined(mine, Measurements, len(atlas.shards()), accelerator))
         if accelerator.is_main_process:
-            atlas.note(standing=self.judged(atlas).told())
+            atlas.note(standing=self.judged(atlas, found.values).told())
             write_atlas(metrics, found, fingerprint=self.prints, exists="overwrite")
         return atlas, found.values
 
@@ -194,7 +195,7 @@ class _Run:
         outside = ((result.x_cf - result.x).abs() * ~result.edited).flatten(1).amax(1)
         rows = per_row(result, cohort, distances=distances) | {"outside_mask_error": outside.double()}
         if self.neighbours is not None:
-            rows["nearest_real"] = self.neighbours.nearest(result.x_cf)
+            rows["nearest_real"] = self.neighbours.strayed(result.x, result.x_cf)
         return Measurements(result.row, rows)
 
     @cached_property
@@ -211,12 +212,13 @@ class _Run:
             anyway=self.config.judge_anyway, device=self.accelerator.device,
         )  # fmt: skip
 
-    def judged(self, atlas: Atlas[Counterfactuals]) -> Standing:
-        """The same with what the rows of an atlas say."""
+    def judged(self, atlas: Atlas[Counterfactuals], measured: Mapping[str, Tensor]) -> Standing:
+        """The same with what the rows of an atlas say, and what was measured of them."""
         rows, labels = atlas.read(images=False), Judge(self.classifier).labels(self.source.y)
         return completed(
-            self.standing, rows.probs_before, rows.consent, labels, subjects(self.source), reading=rows.reading
-        )
+            self.standing, rows.probs_before, rows.consent, labels, subjects(self.source), reading=rows.reading,
+            strayed=measured.get("nearest_real"),
+        )  # fmt: skip
 
     def null_edit_error(self, atlas: Atlas[Counterfactuals]) -> dict[str, float]:
         """Largest change of a pixel by the null edit of the method that ran, if it has one, on the first rows."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from cfx.core.cohort import Cohort, Source, subjects
 from cfx.core.denoiser import Generative, check_divisible
 from cfx.core.errors import InputError
+from cfx.core.neighbours import Neighbours
 from cfx.counterfactual.batch import Run
 from cfx.counterfactual.images import Counters, Images, Mask, Pixels, Target
 from cfx.counterfactual.inputs import (
@@ -120,7 +121,7 @@ def explain(
     """
     if accelerator is not None and not hasattr(accelerator, "process_index"):
         raise InputError(f"accelerator: expected an Accelerator of accelerate, got {type(accelerator).__name__}")
-    n = _count(x)
+    n, reference = _count(x), _reference(reference)
     batches = in_turn(n, even(n, _whole("batch_size", batch_size, least=1)))
     share = range(len(batches)) if accelerator is None else dealt(len(batches), accelerator)
     with together(accelerator):
@@ -135,13 +136,23 @@ def explain(
     results = joined(found, Counterfactuals, len(batches), accelerator)
     whole = Counterfactuals.cat([r.of_cohort(cohort) for r, cohort in zip(results, known, strict=True)])
     first = results[0].standing  # every process looked at images of its own
-    return _with_all_rows(whole.replace(standing=first), Judge(classifier))
+    return _with_all_rows(whole.replace(standing=first), Judge(classifier), reference)
 
 
-def _with_all_rows(result: Counterfactuals, judge: Judge) -> Counterfactuals:
+def _with_all_rows(result: Counterfactuals, judge: Judge, reference: Cohort | None) -> Counterfactuals:
     """The result of all rows, whose standing they complete."""
+    real = None if reference is None else Neighbours.of(reference)
+    strayed = None if real is None else real.strayed(result.x, result.x_cf)
     y, of = (None, None) if result.cohort is None else (judge.labels(result.cohort.y), subjects(result.cohort))
-    known = completed(Standing.of(result.standing), result.probs_before, result.consent, y, of, reading=result.reading)
+    known = completed(
+        Standing.of(result.standing),
+        result.probs_before,
+        result.consent,
+        y,
+        of,
+        reading=result.reading,
+        strayed=strayed,
+    )
     return result.replace(standing=known.told())
 
 

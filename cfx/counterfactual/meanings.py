@@ -174,8 +174,8 @@ register(
     Metric(
         "nearest_real",
         "distance to the nearest real",
-        "Distance of the edited image to the nearest reference image, over that of reference images to each other; "
-        "about 1 where it is as near to real images as they are.",
+        "Distance of the edited image to the nearest reference image, over that of reference images to each other, or "
+        "that of the image before if it was farther; about 1 where it is as near to real images as they are.",
         "lower",
     ),
     Metric(

@@ -8,7 +8,8 @@ something else than such images: a picture that flips it is found all the same. 
                  the classifier knows its classes; without one, where the labels of the images show that it does not
                  (that they do not show it is no reason: rows may be chosen for being hard)
     generator    whether it denoises these images (`cfx.models.denoising`), and whether it denoises labelled images best
-                 under the label they have (`cfx.models.order`). Not judged where it does not
+                 under the label they have (`cfx.models.order`); and whether its edits are about as near to the images
+                 of the reference as those are to each other. Not judged where that is not so
     consent      how far the classifier follows the generator's classes. A classifier of something else has little, and
                  is explained without: a remark. But a network that is hardly better than chance, does not follow them
                  and reads their edits all over, as random features do, is not judged
@@ -44,6 +45,7 @@ _LABELLED, _LEVEL = 24, 0.3  # labelled images, and the noise level at which the
 _MOST_LABELS = 8  # labels that a generator is asked about: an evaluation each
 _MANY = 32  # subjects whose labels say how much a classifier knows, where there is no reference
 _APART = 0.5  # share of the rows of which a part is read, from which a classifier looks at something of its own
+_STRAYED = 1.5  # times as far from real images as they are from each other, from which edits are no such images
 _CONSENTS = 0.5  # mean consent from which a classifier follows the generator's classes
 
 
@@ -227,6 +229,7 @@ def completed(
     groups: Int[Tensor, " n"] | None = None,
     *,
     reading: Sequence[str] = (),
+    strayed: Float[Tensor, " n"] | None = None,
 ) -> Standing:
     """With what all rows of the call say.
 
@@ -237,6 +240,8 @@ def completed(
         y: Classes of the images; None where their labels are not those of the classifier.
         groups: Subject of every image.
         reading: How the edit of every row is read, "" where it has none.
+        strayed: How many times as far from real images every edit is as they are from each other, or the image before
+            was; None where there are no real images to compare with.
     """
     known = None
     if y is not None and len(y) and int(y.max()) < probs.shape[1]:
@@ -246,6 +251,9 @@ def completed(
         found = replace(found, clear=known.clear if known.subjects >= _MANY else None)
         if known.poor or known.exchanged:
             found = found.doubted("competence", f"competence: the classifier does not know the classes of x: {known}")
+    if strayed is not None and len(strayed) and (far := float(strayed.median())) > _STRAYED:
+        words = f"its edits are {far:.2g} times as far from the images of reference as those are from each other"
+        found = found.doubted("generator", f"generator: {words}")
     asked = torch.zeros(0) if consent is None else consent[consent.isfinite()]
     return found if not len(asked) else _with_consent(found, float(asked.mean()), reading)
 

@@ -342,7 +342,7 @@ def volumes(conditional, side=32):
 @pytest.mark.parametrize(("conditional", "side"), [(True, 32), (False, 32), (True, 48)])
 def test_volumes_through_real_networks(conditional, side):
     x, classifier, generator = volumes(conditional, side)
-    result = explain(x, classifier, generator, method=Minimal(steps=3, trials=2))
+    result = explain(x, classifier, generator, method=Minimal(steps=3, trials=2), part="attempt")
     assert_lawful(result)
     assert result.edited.flatten(1).any(1).all()
     margin = Judge(classifier).margin(result.x_cf, result.target)

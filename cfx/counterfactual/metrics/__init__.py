@@ -9,7 +9,7 @@ from cfx.counterfactual.metrics.consistency import Nullable, composition, null_d
 from cfx.counterfactual.metrics.evaluate import evaluate, means, summarise
 from cfx.counterfactual.metrics.faithful import attribute_change, cout, diversity
 from cfx.counterfactual.metrics.latent import im1, im2, latent_divergence
-from cfx.counterfactual.metrics.realism import FeatureSpace, Neighbours, penultimate
+from cfx.counterfactual.metrics.realism import FeatureSpace, penultimate
 from cfx.counterfactual.metrics.references import identity_edit, random_real
 from cfx.counterfactual.metrics.rows import CHANGED, TRUE_EFFECT, Measurements, per_row
 
@@ -18,7 +18,6 @@ __all__ = [
     "TRUE_EFFECT",
     "FeatureSpace",
     "Measurements",
-    "Neighbours",
     "Nullable",
     "attribute_change",
     "composition",
