@@ -159,6 +159,8 @@ def run_faithful(config: FaithfulBench) -> list[dict[str, Any]]:
         for candidate in config.methods[: 1 if len(case.networks) > 1 else None]:
             answers = [bench.ask(case, network, candidate) for network in case.networks]
             rows.append({"classifier": case.name, "method": candidate.key} | figures(case, answers))
+            if all(answer.result is None for answer in answers):
+                break  # it is the classifier that is refused, whatever the method
             if answers[0].result is not None:
                 shown[candidate.key] = answers[0].result
         examples += [Example(case, shown)] if shown else []
@@ -280,15 +282,37 @@ def share(weight: Float[Tensor, "n c *space"], where: Float[Tensor, "n 1 *space"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as markdown; `results.json` has the intervals of all figures."""
-    lines = ["| classifier | method | n | " + " | ".join(metric(k).heading for k in _SHOWN) + " |"]
-    lines.append("|---|---|" + "---:|" * (1 + len(_SHOWN)))
-    for row in rows:
-        cells = [_cell(row, k) for k in _SHOWN]
-        lines.append(f"| {row['classifier']} | {row['method']} | {row['n']} | " + " | ".join(cells) + " |")
-    said = {row["classifier"]: row["why"] for row in reversed(rows) if "why" in row}
-    told = [f"- `{name}`: {why}" for name, why in reversed(said.items())]
-    return "\n".join([*lines, "", *(["Not judged, or refused, in their own words:", "", *told] if told else [])]) + "\n"
+    """The rows as markdown: all figures of the first method, then the others beside it; intervals are in the results."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    first = [row for row in rows if row["method"] == methods[0]]
+    whole = [[row["classifier"], str(row["n"]), *(_cell(row, k) for k in _SHOWN)] for row in first]
+    every = {(row["classifier"], row["method"]): row for row in rows}
+    beside = [
+        [c, *(_three(every.get((c, m), {})) for m in methods)] for c in dict.fromkeys(r["classifier"] for r in rows)
+    ]
+    parts = [
+        f"Explained by `{methods[0]}`:",
+        _markdown(["classifier", "n", *(metric(k).heading for k in _SHOWN)], whole),
+        "Every method: how much of the disease it shows, the share of rows in which that is said to be carried, and the "
+        "share of stable rows among those that reach the margin:",
+        _markdown(["classifier", *methods], beside),
+    ]
+    said = {row["classifier"]: row["why"] for row in reversed(first) if "why" in row}
+    if said:
+        told = [f"- `{name}`: {why}" for name, why in reversed(said.items())]
+        parts += ["Not judged, or refused, in their own words:", "\n".join(told)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _three(row: Mapping[str, Any]) -> str:
+    """What a method shows, says and holds."""
+    found = [f"{row[k]:.2f}" if k in row else "-" for k in ("shows_disease", "carried", "stable")]
+    return " / ".join(found) if "shows_disease" in row else "-"
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:

@@ -75,9 +75,16 @@ def test_most_rows_have_to_flip_for_a_run_to_be_trusted_and_a_family_is_counted_
     assert found["validity"] == pytest.approx(2 / 3)
 
 
-def test_the_table_says_why():
-    text = table([{"classifier": "a", "method": "m", "n": 0, "judged": 0.0, "why": "near chance"}])
-    assert "| a | m | 0 | 0.00 |" in text
+def test_the_table_has_all_of_the_first_method_the_others_beside_it_and_says_why():
+    known = {"shows_disease": 0.5, "carried": 1.0}
+    text = table([
+        {"classifier": "a", "method": "m", "n": 0, "judged": 0.0, "why": "near chance"},
+        {"classifier": "b", "method": "m", "n": 4, "judged": 1.0, **known, "stable": 0.25},
+        {"classifier": "b", "method": "other", "n": 2, "judged": 1.0, **known},
+    ])  # fmt: skip
+    assert "| a | 0 | 0.00 |" in text
+    assert "| a | - | - |" in text
+    assert "| b | 0.50 / 1.00 / 0.25 | 0.50 / 1.00 / - |" in text
     assert "- `a`: near chance" in text
 
 
