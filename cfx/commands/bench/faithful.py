@@ -282,7 +282,7 @@ def share(weight: Float[Tensor, "n c *space"], where: Float[Tensor, "n 1 *space"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as markdown: all figures of the first method, then the others beside it; intervals are in the results."""
+    """The rows as markdown: all figures of the first method, then the others beside it."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     first = [row for row in rows if row["method"] == methods[0]]
     whole = [[row["classifier"], str(row["n"]), *(_cell(row, k) for k in _SHOWN)] for row in first]
@@ -293,8 +293,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = [
         f"Explained by `{methods[0]}`:",
         _markdown(["classifier", "n", *(metric(k).heading for k in _SHOWN)], whole),
-        "Every method: how much of the disease it shows, the share of rows in which that is said to be carried, and the "
-        "share of stable rows among those that reach the margin:",
+        "Every method: how much of the disease it shows / share of rows whose rest is called carried / share of rows "
+        "that are stable, of those that reach the margin:",
         _markdown(["classifier", *methods], beside),
     ]
     said = {row["classifier"]: row["why"] for row in reversed(first) if "why" in row}

@@ -41,7 +41,7 @@ def draw(examples: Sequence[Example]) -> bytes:
     for ax, name in zip(axes[0], ["x, what can be read", "the disease", *methods], strict=True):
         ax.set_title(name, fontsize=8)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()
 
 
