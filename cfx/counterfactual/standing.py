@@ -8,8 +8,9 @@ something else than such images: a picture that flips it is found all the same. 
                  the classifier knows its classes; without one, where the labels of the images show that it does not
                  (that they do not show it is no reason: rows may be chosen for being hard)
     generator    whether it denoises these images (`cfx.models.denoising`), and whether it denoises labelled images best
-                 under the label they have (`cfx.models.order`); and whether its edits are about as near to the images
-                 of the reference as those are to each other. Not judged where that is not so
+                 under the label they have (`cfx.models.order`). Not judged where it does not
+    edits        whether they are about as near to the images of the reference as those are to each other
+                 (`cfx.core.neighbours`). Not judged where they are much farther
     consent      how far the classifier follows the generator's classes. A classifier of something else has little, and
                  is explained without: a remark. But a network that is hardly better than chance, does not follow them
                  and reads their edits all over, as random features do, is not judged
@@ -55,7 +56,8 @@ class Standing:
 
     Attributes:
         figures: Numbers by the key they have in `summary.json`, all finite.
-        reasons: Why the run is not judged, by what is at fault: `competence`, `generator`, `classes`, `consent`.
+        reasons: Why the run is not judged, by what is at fault: `competence`, `generator`, `classes`, `edits`,
+            `consent`.
         remarks: What else a reader should know, likewise.
         clear: Whether the classifier is shown to know a good deal (`Competence.clear`); None where that is not known.
         anyway: Whether the run is judged in spite of the reasons.
@@ -252,8 +254,8 @@ def completed(
         if known.poor or known.exchanged:
             found = found.doubted("competence", f"competence: the classifier does not know the classes of x: {known}")
     if strayed is not None and len(strayed) and (far := float(strayed.median())) > _STRAYED:
-        words = f"its edits are {far:.2g} times as far from the images of reference as those are from each other"
-        found = found.doubted("generator", f"generator: {words}")
+        words = f"they are {far:.2g} times as far from the images of reference as those are from each other"
+        found = found.doubted("edits", f"edits: {words}")
     asked = torch.zeros(0) if consent is None else consent[consent.isfinite()]
     return found if not len(asked) else _with_consent(found, float(asked.mean()), reading)
 

@@ -148,7 +148,7 @@ class TestRows:
         all_over = completed(Standing(clear=clear), probs, none, reading=("carried", "", "whole", "whole"))
         assert all_over.judged is judged
         far = completed(Standing(clear=clear), probs, some, strayed=torch.tensor([0.9, 1.8, 2.0, 2.2]))
-        assert "generator: its edits are 1.8 times as far from the images of reference" in far.why
+        assert "edits: they are 1.8 times as far from the images of reference" in far.why
         assert completed(Standing(clear=clear), probs, some, strayed=torch.tensor([0.9, 1.1, 2.0, 1.0])).judged
         asked = completed(Standing(clear=clear), probs, torch.full((4,), torch.nan))
         assert asked.judged
