@@ -141,12 +141,8 @@ class _Run:
         config, names = self.config, ("classifier", "generator", "oracle")
         networks = {name: network_print(getattr(config, name), getattr(self, name)) for name in names}
         images = {"images": source_print(self.source), "reference": source_print(self.reference)}
-        return (
-            networks
-            | images
-            | {"settings": repr(self.method), "target": str(config.target)}
-            | ({} if config.part == "whole" else {"part": config.part})
-        )
+        settings = {"settings": repr(self.method), "target": str(config.target), "part": config.part}
+        return networks | images | settings
 
     @cached_property
     def made(self) -> dict[str, Any]:
@@ -160,18 +156,20 @@ class _Run:
         """The atlas of the first depth, and the figures of all depths."""
         first, *others = self.config.depths
         folder, groups = self.folder, subjects(self.source)
-        atlas, found = self.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
+        atlas, found, standing = self.explained(first, folder / "atlas.zarr", folder / "metrics.zarr")
         rows = {k: v for k, v in found.items() if k != "outside_mask_error"}
-        summary = self.judged(atlas, found).summary() | summarise(rows, groups) | self.null_edit_error(atlas)
+        summary = standing.summary() | summarise(rows, groups) | self.null_edit_error(atlas)
         summary["outside_mask_error"] = float(found["outside_mask_error"].max())
         for depth in others:
-            _, more = self.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
+            _, more, _ = self.explained(depth, folder / f"atlas-{depth}.zarr", folder / f"metrics-{depth}.zarr")
             figures = summarise(more, groups)
             summary |= {f"{depth}_{k}": v for k, v in figures.items() if not k.startswith("outside_mask_error")}
         return atlas, summary
 
-    def explained(self, depth: Depth, path: Path, metrics: Path) -> tuple[Atlas[Counterfactuals], Mapping[str, Tensor]]:
-        """All rows at one depth, in an atlas, and what was measured of each, in another and here."""
+    def explained(
+        self, depth: Depth, path: Path, metrics: Path
+    ) -> tuple[Atlas[Counterfactuals], Mapping[str, Tensor], Standing]:
+        """All rows at one depth, in an atlas; what was measured of each, in another and here; may they be believed?"""
         config, accelerator = self.config, self.accelerator
         networks = {"classifier": self.classifier, "generator": self.generator, "oracle": self.oracle}
         task = task_of(config, depth, self.source, self.reference, networks)
@@ -184,10 +182,11 @@ class _Run:
             self.folder.begin(config)
             mine = [self._measured(*rows) for rows in fill(atlas, replace(task, standing=self.standing), accelerator)]
         found = Measurements.cat(joined(mine, Measurements, len(atlas.shards()), accelerator))
+        standing = self.judged(atlas, found.values)
         if accelerator.is_main_process:
-            atlas.note(standing=self.judged(atlas, found.values).told())
+            atlas.note(standing=standing.told())
             write_atlas(metrics, found, fingerprint=self.prints, exists="overwrite")
-        return atlas, found.values
+        return atlas, found.values, standing
 
     def _measured(self, result: Counterfactuals, cohort: Cohort) -> Measurements:
         """What there is to measure of a part."""

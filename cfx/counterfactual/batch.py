@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,63 +47,55 @@ class Run:
         """Explain one batch and verify it; everything in and out lives on the CPU."""
         began = time.perf_counter()
         n, goal = len(x), self.goals[target]
-        before = margin_of(logits, target)
-        todo = (before < goal.margin).nonzero().flatten()
-        x_cf, verdict = x.clone(), torch.full((n,), int(Verdict.ALREADY))
-        nothing = torch.full((n,), torch.nan)
-        strength, smaller, consent = torch.zeros(n), nothing.clone(), nothing.clone()
-        read, figures = torch.zeros_like(x[:, :1], dtype=torch.bool), nothing.repeat(4, 1)
-        meter = Meter(n)
+        todo = (margin_of(logits, target) < goal.margin).nonzero().flatten()
+        rows = _untouched(x)
         if len(todo):
-            problem = self._problem(x, logits, target, row, allowed, todo)
-            found = self.method.propose(problem)
-            image = problem.restrict(problem.everyone, torch.where(each(found.finite, x), found.image, problem.x))
-            image, parts, margin = self._read(problem, image)
-            x_cf[todo], verdict[todo] = image.cpu(), self._review(problem, found, image, margin).cpu()
-            strength[todo] = found.strength.masked_fill(~found.finite, 0).cpu()
-            smaller[todo] = found.smaller.cpu()
-            read[todo] = parts.read.cpu()
-            figures[:, todo] = torch.stack([parts.share, parts.alone, parts.rest, parts.error]).cpu()
-            if found.consent is not None:
-                consent[todo] = found.consent.cpu()
-            for kind, counts in vars(problem.meter).items():
-                getattr(meter, kind)[todo] = counts.cpu()
-        after = self.judge.answers(x_cf)
-        margin_after = margin_of(after, target)
+            for name, values in self._changed(self._problem(x, logits, target, row, allowed, todo)).items():
+                rows[name][todo] = values.cpu()
+        after = self.judge.answers(rows["x_cf"])
+        margin_after, verdict = margin_of(after, target), rows.pop("verdict")
         reached = (verdict == Verdict.FLIPPED) | (verdict == Verdict.UNSTABLE)
         missed = reached & ~goal.reached(margin_after)  # the final image has the last word
+        rows["nfe_classifier"] += 2
         seconds = time.perf_counter() - began
         return Counterfactuals(
             x=x,
-            x_cf=x_cf,
             target=target,
             probs_before=logits.softmax(1),
             probs_after=after.softmax(1),
-            edited=(x_cf != x).any(1, keepdim=True),
+            edited=(rows["x_cf"] != x).any(1, keepdim=True),
             margin=goal.margin,
             margin_after=margin_after,
-            strength=strength,
             verdict=verdict.masked_fill(missed, int(Verdict.BUDGET)),
             row=row,
-            nfe_unet_forward=meter.unet_forward,
-            nfe_unet_backward=meter.unet_backward,
-            nfe_classifier=meter.classifier + 2,
-            nfe_classifier_backward=meter.classifier_backward,
-            smaller=smaller,
-            consent=consent,
-            read=read,
-            read_share=figures[0],
-            read_alone=figures[1],
-            rest_alone=figures[2],
-            read_error=figures[3],
-            nfe_to_flip=meter.to_flip,
             depth=self.depth,
             method=self.method.name,
             seed=self.seed,
             seconds=torch.full((n,), seconds / n),
             oracle_probs_before=None if self.oracle is None else self.oracle.probabilities(x),
-            oracle_probs_after=None if self.oracle is None else self.oracle.probabilities(x_cf),
+            oracle_probs_after=None if self.oracle is None else self.oracle.probabilities(rows["x_cf"]),
+            **rows,
         )
+
+    def _changed(self, problem: Problem) -> dict[str, Tensor]:
+        """What became of the rows that must change, by the names of the result's fields."""
+        found = self.method.propose(problem)
+        x = problem.x
+        image = problem.restrict(problem.everyone, torch.where(each(found.finite, x), found.image, x))
+        image, parts, margin = self._read(problem, image)
+        rows = {
+            "x_cf": image,
+            "verdict": self._review(problem, found, image, margin),
+            "strength": found.strength.masked_fill(~found.finite, 0),
+            "smaller": found.smaller,
+            "read": parts.read,
+            "read_share": parts.share,
+            "read_alone": parts.alone,
+            "rest_alone": parts.rest,
+            "read_error": parts.error,
+        }
+        rows |= {} if found.consent is None else {"consent": found.consent}
+        return rows | {f"nfe_{kind}": counts for kind, counts in vars(problem.meter).items()}
 
     def _problem(
         self, x: Tensor, logits: Tensor, target: Tensor, row: Tensor, allowed: Tensor | None, todo: Tensor
@@ -173,3 +166,12 @@ class Run:
         problem.meter.count("classifier", rows)
         after = self.judge.margin(again.clamp(-1, 1), problem.target[rows], problem.source[rows])
         return after > ((problem.before + problem.margin)[rows] / 2 if problem.goal.two_sided else 0)
+
+
+def _untouched(x: Float[Tensor, "n c *space"]) -> dict[str, Any]:
+    """What a row that needs no change has in the fields that `Run` fills in for the others."""
+    names = ("smaller", "consent", "read_share", "read_alone", "rest_alone", "read_error")
+    rows: dict[str, Any] = {name: torch.full((len(x),), torch.nan) for name in names}
+    rows |= {f"nfe_{kind}": counts for kind, counts in vars(Meter(len(x))).items()}
+    rows |= {"x_cf": x.clone(), "read": torch.zeros_like(x[:, :1], dtype=torch.bool), "strength": torch.zeros(len(x))}
+    return rows | {"verdict": torch.full((len(x),), int(Verdict.ALREADY))}

@@ -128,8 +128,8 @@ def explain(
         parts = explain_batches(
             x, classifier, generator, target, batches=[batches[k] for k in share], depth=depth, part=part,
             reference=reference, oracle=oracle, method=method, edit=edit, keep=keep, reviewer=reviewer,
-            judge_anyway=judge_anyway, seed=seed,
-            row=row, progress=progress and is_main(), device=None if accelerator is None else accelerator.device,
+            judge_anyway=judge_anyway, seed=seed, row=row, progress=progress and is_main(),
+            device=None if accelerator is None else accelerator.device,
         )  # fmt: skip
         found = list(parts)
     known = joined([part.cohort for part in found if part.cohort is not None], Cohort, len(batches), accelerator)
@@ -144,15 +144,8 @@ def _with_all_rows(result: Counterfactuals, judge: Judge, reference: Cohort | No
     real = None if reference is None else Neighbours.of(reference)
     strayed = None if real is None else real.strayed(result.x, result.x_cf)
     y, of = (None, None) if result.cohort is None else (judge.labels(result.cohort.y), subjects(result.cohort))
-    known = completed(
-        Standing.of(result.standing),
-        result.probs_before,
-        result.consent,
-        y,
-        of,
-        reading=result.reading,
-        strayed=strayed,
-    )
+    found = Standing.of(result.standing)
+    known = completed(found, result.probs_before, result.consent, y, of, reading=result.reading, strayed=strayed)
     return result.replace(standing=known.told())
 
 
@@ -209,10 +202,7 @@ def explain_batches(
     Raises:
         InputError: as `explain`; what only an image or an answer of the classifier can show, when its batch comes.
     """
-    if depth not in DEPTHS:
-        raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
-    if part not in get_args(Part):
-        raise InputError(f"part: expected one of {list(get_args(Part))}, got {part!r}")
+    _check_words(depth, part)
     _check_networks(classifier=classifier, oracle=oracle, generator=generator, reviewer=reviewer)
     seed, reference = _whole("seed", seed, least=0), _reference(reference)
     images = Images.of(x, None, row, edit, keep)
@@ -248,6 +238,14 @@ def explain_batches(
     doubts = Doubts(judge, generator, n, y, subjects(source), place)
     known = standing or partial(look, judge, generator, source, reference, answers, anyway=judge_anyway, device=place)
     return _results(images, run, batches, progress, doubts, known)
+
+
+def _check_words(depth: object, part: object) -> None:
+    """Refuse another depth or part than there are."""
+    if depth not in DEPTHS:
+        raise InputError(f"depth: expected 'typical' or 'boundary', got {depth!r}")
+    if part not in get_args(Part):
+        raise InputError(f"part: expected one of {list(get_args(Part))}, got {part!r}")
 
 
 def in_turn(n: int, batch_size: int) -> list[range]:
