@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfx.core import meter
 from cfx.core.denoiser import Generative, Posterior
 from cfx.core.errors import InputError
 from cfx.core.schedule import Time
@@ -20,27 +21,17 @@ from cfx.models.goal import Goal
 from cfx.models.judge import Judge
 
 
-class Meter:
-    """Evaluations spent on each of `n` rows.
+class Meter(meter.Meter):
+    """Evaluations spent on each of `n` rows; an encoder or decoder pass of an autoencoder counts as the generator's.
 
     Attributes:
-        unet_forward: Generator evaluations (an encoder or decoder pass of an autoencoder counts as one).
-        unet_backward: Back-propagations through the generator.
-        classifier: Classifier evaluations, those of gradients included.
-        classifier_backward: Classifier gradients.
         to_flip: Generator evaluations and back-propagations until an attempt first flipped the row; NaN before.
     """
 
     def __init__(self, n: int, device: torch.device | None = None) -> None:
         """Start at zero."""
-        zero = torch.zeros(n, dtype=torch.long, device=device)
-        self.unet_forward, self.unet_backward = zero.clone(), zero.clone()
-        self.classifier, self.classifier_backward = zero.clone(), zero.clone()
+        super().__init__(n, device)
         self.to_flip = torch.full((n,), torch.nan, device=device)
-
-    def count(self, kind: str, rows: Int[Tensor, " m"]) -> None:
-        """Add one evaluation of a kind for every entry of `rows` (a row may occur several times)."""
-        getattr(self, kind).index_add_(0, rows, torch.ones_like(rows))
 
     def flip(self, rows: Int[Tensor, " m"]) -> None:
         """Note that an attempt flipped each of these rows."""

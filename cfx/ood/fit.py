@@ -1,0 +1,232 @@
+"""Fit a detector to in-distribution images, calibrate it on others of them, and score anything.
+
+The score of a fitted detector is a fixed function of an image. So the scores of calibration images and of a new image
+of the same distribution are exchangeable, and the conformal p-value of the new one is valid in finite samples, whatever
+the detector and however bad it is (`cfx.core.conformal`); that holds for images as a whole, not for every kind of them.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cfx.core.cohort import Cohort, Source, check_images, subject_names
+from cfx.core.conformal import conformal_p_values
+from cfx.core.denoiser import Generative
+from cfx.core.errors import InputError
+from cfx.core.random import permutation
+from cfx.models.autoencoder import as_vae
+from cfx.models.judge import Classifier, Judge
+from cfx.models.running import at_rest, device_of
+from cfx.ood.detector import Ask, Detector, Features, Learn, Scored, Scorer, Spent, Tools
+from cfx.ood.registry import build_detector
+from cfx.ood.result import Membership, OodScores
+
+_SPLIT = 0x00D  # stream
+_MISSING = {
+    "generator": "a diffusion model: generator=...",
+    "autoencoder": "a variational autoencoder: autoencoder=...",
+    "classifier": "a classifier: classifier=...",
+    "ensemble": "two or more classifiers: ensemble=(...)",
+    "features": "a function of images to features: features=...",
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A detector fitted and calibrated; called with images it is a gate (`cfx.core.gates`).
+
+    Attributes:
+        detector: The detector and its settings.
+        scorer: What it became.
+        tools: The networks it asks.
+        calibration: Scores of the calibration images, ascending, float64.
+        shape: Shape `(c, *space)` of the images it was fitted to.
+        level: Share of in-distribution images that may be called out.
+        batch_size: Images worked on together.
+    """
+
+    detector: Detector
+    scorer: Scorer
+    tools: Tools
+    calibration: Float[Tensor, " m"]
+    shape: tuple[int, ...]
+    level: float = 0.05
+    batch_size: int = 64
+
+    def __call__(self, x: Float[Tensor, "n c *space"]) -> Float[Tensor, " n"]:
+        """The p-value of every image, where the images are; errors as `score`."""
+        return self.score(x).p.to(x.device)
+
+    def score(self, x: Float[Tensor, "n c *space"] | Source) -> OodScores:
+        """Score images.
+
+        Args:
+            x: Images in [-1, 1], or a cohort or source of such.
+
+        Raises:
+            InputError: images that are not finite, not in [-1, 1] or not of the shape it was fitted to.
+        """
+        source = Cohort(x) if isinstance(x, Tensor) else x
+        if tuple(source.shape) != self.shape:
+            wanted, came = (" x ".join(map(str, of)) for of in (self.shape, source.shape))
+            raise InputError(f"x: expected images of the shape it was fitted to, {wanted}, got {came}")
+        rows = torch.arange(len(source))
+        parts = [self._scored(source[at].x, at) for at in rows.split(self.batch_size) if len(at)]
+        return OodScores.cat(parts) if parts else self.blank()
+
+    def blank(self) -> OodScores:
+        """A result of no rows."""
+        return OodScores.blank(
+            0, {}, detector=self.detector.name, level=self.level, calibrated=len(self.calibration), statistics={}
+        )
+
+    def _scored(self, x: Float[Tensor, "b c *space"], row: Tensor) -> OodScores:
+        """The result of one batch."""
+        start = time.perf_counter()
+        found, spent = _asked(self.scorer, x, self.tools)
+        p = conformal_p_values(self.calibration, found.score.double().cpu())
+        return OodScores(
+            score=found.score.float().cpu(), p=p, row=row, detector=self.detector.name, level=self.level,
+            verdict=torch.where(p <= self.level, int(Membership.OUT), int(Membership.IN)),
+            seconds=torch.full((len(x),), (time.perf_counter() - start) / len(x)), calibrated=len(self.calibration),
+            map=None if found.map is None else found.map.float().cpu(),
+            statistics={name: value.float().cpu() for name, value in found.statistics.items()},
+            **{f"nfe_{kind}": getattr(spent, kind).cpu() for kind in Spent.KINDS},
+        )  # fmt: skip
+
+
+def fit(
+    cohort: Source,
+    detector: Detector | str = "denoising",
+    *,
+    generator: Generative | None = None,
+    autoencoder: nn.Module | None = None,
+    classifier: Classifier | None = None,
+    ensemble: Sequence[Classifier] = (),
+    features: Features | None = None,
+    calibration: Source | float = 0.5,
+    level: float = 0.05,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: torch.device | None = None,
+) -> Fitted:
+    """Fit a detector to in-distribution images and calibrate it on others.
+
+    Args:
+        cohort: In-distribution images, none of them in the training of the networks; labels where the detector asks
+            for classes.
+        detector: Name of a detector (`cfx.ood.DETECTORS`), or one with settings of its own.
+        generator: Diffusion model, for detectors that denoise.
+        autoencoder: Variational autoencoder, for detectors that reconstruct.
+        classifier: Classifier, for detectors of confidence.
+        ensemble: Classifiers trained alike, for an ensemble.
+        features: From images to a vector each, or to several maps, for detectors of distance.
+        calibration: In-distribution images of other subjects, whose scores the p-values are made of; or the share of
+            the subjects of `cohort` that is set aside for it.
+        level: Share of in-distribution images that may be called out.
+        seed: Seed of all randomness.
+        batch_size: Images worked on together; does not change a score.
+        device: Where to work; by default where the networks are.
+
+    Raises:
+        InputError: fewer than two images to fit to or none to calibrate on, images of which no two differ, a subject in
+            both, a network that the detector needs and that is not there, a share or level outside (0, 1), or images
+            that are not finite, not in [-1, 1], or of other shapes.
+    """
+    made = build_detector(detector) if isinstance(detector, str) else detector
+    _check_level("level", level)
+    place = device or device_of(generator, autoencoder, classifier, *ensemble, features) or torch.device("cpu")
+    tools = Tools(
+        generator, None if autoencoder is None else as_vae(autoencoder),
+        None if classifier is None else Judge(classifier, device=place),
+        tuple(Judge(member, f"ensemble[{k}]", place) for k, member in enumerate(ensemble)), features, place,
+    )  # fmt: skip
+    if lacking := [name for name in made.needs if not getattr(tools, name)]:
+        raise InputError(f"{made.name}: expected {_MISSING[lacking[0]]}, got none")
+    learn, held = _parts(cohort, calibration, seed)
+    scorer = made.fit(Learn(learn, tools, seed, batch_size))
+    scores = [_asked(scorer, x, tools)[0].score.double().cpu() for x in held.x.split(batch_size)]
+    return Fitted(made, scorer, tools, _finite(torch.cat(scores)).sort().values, learn.shape, level, batch_size)
+
+
+def score(
+    x: Float[Tensor, "n c *space"] | Source,
+    cohort: Source,
+    detector: Detector | str = "denoising",
+    **networks: object,
+) -> OodScores:
+    """Score images against in-distribution ones in one call: `fit(cohort, detector, **networks).score(x)`.
+
+    Args:
+        x: Images to score.
+        cohort: In-distribution images; half of their subjects calibrate.
+        detector: As in `fit`.
+        networks: The other arguments of `fit`.
+
+    Raises:
+        InputError: as `fit` and `Fitted.score`.
+    """
+    return fit(cohort, detector, **networks).score(x)  # type: ignore[arg-type]
+
+
+def _asked(scorer: Scorer, x: Float[Tensor, "b c *space"], tools: Tools) -> tuple[Scored, Spent]:
+    """What a scorer says of a batch, and what it spent."""
+    check_images(x, "x")
+    ask = Ask(x, tools)
+    with at_rest(*tools.networks), torch.no_grad():
+        found = scorer(ask)
+    return found, ask.spent
+
+
+def _parts(cohort: Source, calibration: Source | float, seed: int) -> tuple[Cohort, Cohort]:
+    """Images to fit to and images to calibrate on, of different subjects, in memory."""
+    if isinstance(calibration, float | int):
+        _check_level("calibration", calibration)
+        names = list(dict.fromkeys(subject_names(cohort)))
+        order = permutation(len(names), seed=seed, stream=_SPLIT).tolist()
+        held = {names[k] for k in order[: round(calibration * len(names))]}
+        out = torch.tensor([name in held for name in subject_names(cohort)], dtype=torch.bool)
+        learn, other = cohort[~out], cohort[out]
+    else:
+        if both := sorted(set(subject_names(cohort)) & set(subject_names(calibration))):
+            raise InputError(f"calibration: expected other subjects than those of cohort, got both in {both[:4]}")
+        learn, other = _whole(cohort), _whole(calibration)
+    if other.shape != learn.shape:
+        raise InputError(f"calibration: expected images of the shape of cohort, {learn.shape}, got {other.shape}")
+    _check_rows(learn, other)
+    return learn, other
+
+
+def _whole(source: Source) -> Cohort:
+    """All images of a source, in memory."""
+    return source if isinstance(source, Cohort) else source[torch.arange(len(source))]
+
+
+def _check_rows(learn: Cohort, held: Cohort) -> None:
+    """Refuse too few images, or the same one over and over."""
+    if len(learn) < 2:
+        raise InputError(f"cohort: expected at least two images to fit to, got {len(learn)}")
+    if not len(held):
+        raise InputError("calibration: expected at least one image to calibrate on, got none")
+    if bool((learn.x == learn.x[:1]).all()):
+        raise InputError("cohort: expected images that differ, got the same image in every row")
+
+
+def _check_level(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise InputError(f"{name}: expected a number in (0, 1), got {value}")
+
+
+def _finite(scores: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Calibration scores.
+
+    Raises:
+        InputError: some are not finite, so that no p-value can be made of them.
+    """
+    if odd := int((~scores.isfinite()).sum()):
+        raise InputError(f"calibration: expected finite scores, got {odd} of {len(scores)} that are not")
+    return scores

@@ -1,0 +1,30 @@
+"""Detectors by name; a detector's module is imported when it is first asked for."""
+
+from dataclasses import fields
+from importlib import import_module
+
+from cfx.core.errors import InputError
+from cfx.ood.detector import Detector
+
+DETECTORS = {
+    "denoising": "denoising:Denoising",
+}
+"""Name of each detector, and where under `cfx.ood` it is."""
+
+
+def build_detector(name: str, **settings: object) -> Detector:
+    """A detector with its usual settings, or these.
+
+    Raises:
+        InputError: an unknown name or setting.
+    """
+    if name not in DETECTORS:
+        raise InputError(f"detector: expected one of {list(DETECTORS)}, got {name!r}")
+    module, kind = DETECTORS[name].split(":")
+    detector = getattr(import_module(f"cfx.ood.{module}"), kind)
+    known = [f.name for f in fields(detector)]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise InputError(f"{name}: expected settings among {known}, got {unknown}")
+    made: Detector = detector(**settings)
+    return made

@@ -1,0 +1,92 @@
+"""Fitting, calibrating and scoring: p-values that hold, rows that do not depend on their batch, clear refusals."""
+
+import pytest
+import torch
+from scipy import stats
+
+from cfx.core.cohort import Cohort
+from cfx.core.conformal import conformal_p_values
+from cfx.core.errors import InputError
+from cfx.core.gates import Gate
+from cfx.ood import Membership, fit, score
+from tests.ood.detectors import GaussianGenerator, MeanDetector, cohort, images
+
+SCALAR = MeanDetector()
+
+
+def test_p_values_are_the_conformal_ones_of_other_rows():
+    fitted = fit(cohort(20), SCALAR, calibration=cohort(40, seed=1), level=0.1)
+    found = fitted.score(images(30, seed=2))
+    assert torch.equal(found.p, conformal_p_values(fitted.calibration, found.score.double()))
+    assert torch.equal(found.verdict == int(Membership.OUT), found.p <= 0.1)
+    assert found.calibrated == 40
+    assert float(found.p.min()) >= 1 / 41
+
+
+def test_p_values_of_new_images_of_the_distribution_are_uniform():
+    pooled, shares = [], []
+    for repeat in range(200):
+        fitted = fit(cohort(4, seed=3 * repeat), SCALAR, calibration=cohort(99, seed=3 * repeat + 1))
+        p = fitted(images(20, seed=3 * repeat + 2))
+        pooled.append(p[0])
+        shares.append((p <= 0.1).double().mean())
+    assert stats.kstest(torch.stack(pooled).numpy(), stats.uniform.cdf).pvalue > 0.01
+    assert float(torch.stack(shares).mean()) == pytest.approx(0.1, abs=0.015)
+
+
+def test_a_fitted_detector_is_a_gate():
+    fitted = fit(cohort(20), SCALAR)
+    assert isinstance(fitted, Gate)
+    assert fitted(images(3)).shape == (3,)
+
+
+def test_the_calibration_is_of_other_subjects():
+    x = images(12)
+    same = Cohort(x, ids=tuple(str(i // 3) for i in range(12)))  # four subjects of three images
+    fitted = fit(same, SCALAR, calibration=0.5)
+    assert len(fitted.calibration) == 6
+    with pytest.raises(InputError, match="calibration: expected other subjects"):
+        fit(same[:6], SCALAR, calibration=same[3:])
+
+
+def test_scores_do_not_depend_on_the_batch_and_evaluations_are_counted():
+    generator = GaussianGenerator()
+    found = [fit(cohort(40), generator=generator, batch_size=b).score(images(9, seed=5)) for b in (64, 2)]
+    assert torch.allclose(found[0].score, found[1].score, atol=1e-4)
+    assert found[0].nfe_unet_forward.tolist() == [5] * 9
+    assert int(found[0].nfe_autoencoder.sum() + found[0].nfe_classifier.sum()) == 0
+
+
+def test_in_one_call():
+    assert torch.equal(score(images(4), cohort(20), SCALAR).p, fit(cohort(20), SCALAR)(images(4)))
+
+
+def test_nothing_to_score_is_a_result_of_no_rows():
+    assert len(fit(cohort(20), SCALAR).score(images(0))) == 0
+
+
+def test_discoveries_keep_their_share():
+    far = torch.cat([images(20, seed=9), images(20, seed=8) + 0.5]).clamp(-1, 1)
+    found = fit(cohort(20), SCALAR, calibration=cohort(200, seed=1)).score(far)
+    assert bool(found.discoveries(0.1)[20:].all())
+    assert int(found.discoveries(0.1)[:20].sum()) <= 6
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: fit(cohort(20)), "denoising: expected a diffusion model: generator=..., got none"),
+        (lambda: fit(cohort(20), "denoisng"), "detector: expected one of"),
+        (lambda: fit(cohort(20), SCALAR, level=0.0), r"level: expected a number in \(0, 1\), got 0.0"),
+        (lambda: fit(cohort(20), SCALAR, calibration=1.0), "calibration: expected a number"),
+        (lambda: fit(cohort(1), SCALAR, calibration=cohort(4, seed=1)), "at least two images to fit to, got 1"),
+        (lambda: fit(cohort(4), SCALAR, calibration=cohort(4, seed=1)[:0]), "at least one image to calibrate on"),
+        (lambda: fit(cohort(4), SCALAR, calibration=cohort(4, 1, (4, 4))), "calibration: expected images of the shape"),
+        (lambda: fit(Cohort(torch.zeros(8, 1, 4, 4)), SCALAR), "the same image in every row"),
+        (lambda: fit(cohort(20), SCALAR).score(images(2, space=(4, 4))), "1 x 8 x 8, got 1 x 4 x 4"),
+        (lambda: fit(cohort(20), SCALAR).score(torch.full((2, 1, 8, 8), torch.nan)), "x"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_by_name(call, said):
+    with pytest.raises(InputError, match=said):
+        call()
