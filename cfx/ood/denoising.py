@@ -1,21 +1,30 @@
-"""Errors of one-step denoising at a few noise levels, all in one batch, and how unusual they are together.
+"""Errors of one-step denoising at a few noise levels, in one batch, each judged against its place and its complexity.
 
 An image x is noised to x_k = alpha_k x + sigma_k eps_k at K levels, each with one draw eps_k that is the same for every
-image, and denoised once: r_k = E[x | x_k] - x. Per level and image
+image, and denoised once: q_k = E[x | x_k]. What a generator knows it restores. But edges are harder than plains, and
+some places harder than others, so that the errors of a busy image that it knows exceed those of a plain one that it
+does not. They are compared with what is usual at their place and for the picture there:
 
-    a_k = log mean r_k^2                    how much is not restored
-    z_k(p) = (l_k(p) - m_k(p)) / s_k(p)     l = log of r_k^2 smoothed by a Gaussian, m and s its mean and deviation at
-                                            pixel p over the images it is fitted to
-    b_k = mean of the largest 1 % of z_k    how much that is in one place
+    l_k(p) = log of (q_k - x)^2, smoothed by a Gaussian of `width` pixels
+    r(p)   = (log |grad q_k|^2, q_k, q_k^2) for all k, smoothed alike
+    z(p)   = mean over k of (l_k - m_k - (r - m_r)' b_k) / s_k
 
-With d^2 the squared Mahalanobis distance of v = (a, b) of 2 K entries and u the mean of its standardised entries, the
-score is d^2 / 2K + max(u, 0)^2: two-sided, as a shift may make errors smaller (blur does), and one-sided, as most make them
-larger, which a two-sided distance alone is slow to see. Cost: K generator evaluations.
+with means m and deviations s at every pixel, and b the least-squares slope over all pixels, of the images it is fitted
+to (whose own z leave themselves out of m and s). z is the map. The vector v of an image has seven entries: the means of
+the largest 0.1, 1, 10 and 100 % of z, and log mean |x(p) - x(p + j)|^2 for j = 1, 2 and 4 pixels, its complexity, for
+which no network is asked. With v standardised, d^2 its squared Mahalanobis distance (shrunk) and u the mean of its
+first four entries, the score is d^2 / 7 + max(u, 0)^2: two-sided, as a shift can make errors smaller (blur does), and
+one-sided, as most make them larger, which a two-sided distance alone is slow to see.
 
-Reference: Mahmood, Oliva, Styner (2021), "Multiscale score matching for out-of-distribution detection" (MSMA).
+Cost: K generator evaluations an image, in parallel.
+
+References: Mahmood, Oliva, Styner (2021), "Multiscale score matching for out-of-distribution detection", for errors at
+several levels as a vector; Serra et al. (2020), "Input complexity and out-of-distribution detection with
+likelihood-based generative models", for what complexity explains. The correction of each pixel is ours.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -24,10 +33,17 @@ from torch import Tensor
 
 from cfx.core import geometry
 from cfx.core.density import Gaussian, gaussian
+from cfx.core.errors import InputError
 from cfx.core.random import normal
 from cfx.ood.detector import Ask, Learn, Scored
 
+SHARES = (0.001, 0.01, 0.1, 1.0)
 _NOISE = 0xD0  # stream
+_DISTANCES = (1, 2, 4)  # pixels between which differences are taken
+_FLOOR = 0.3  # of the mean deviation of all pixels, below which none is taken
+_EDGE = 1e-4  # |grad|^2 that counts as none, in images of [-1, 1]
+_EXACT = 1e-6  # squared error that counts as none
+_RIDGE = 1e-3  # of the mean square of the regressors
 
 
 @dataclass(frozen=True)
@@ -35,44 +51,136 @@ class Denoising:
     """Settings of the detector.
 
     Attributes:
-        levels: Noise levels sigma.
-        width: Deviation, in pixels, of the Gaussian that smooths squared errors.
-        share: Share of pixels that counts as one place.
+        levels: Noise levels sigma in (0, 1), ascending.
+        width: Deviation, in pixels, of the Gaussian that smooths the maps.
+
+    Raises:
+        InputError: no level, levels outside (0, 1) or not ascending, or a width that is not positive.
     """
 
     name: ClassVar[str] = "denoising"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
-    levels: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.85)
-    width: float = 1.0
-    share: float = 0.01
+    levels: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.9)
+    width: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        ends = (0.0, *self.levels, 1.0)
+        if not self.levels or any(not a < b for a, b in pairwise(ends)):
+            raise InputError(f"levels: expected noise levels in (0, 1), ascending, got {self.levels}")
+        if not self.width > 0:
+            raise InputError(f"width: expected a positive number of pixels, got {self.width}")
 
     def fit(self, learn: Learn) -> "DenoisingScorer":
-        """The mean and deviation of the errors at every pixel, and the density of what is made of them."""
-        logs = learn.collect(self.logs)
-        mean, deviation = logs.mean(0), logs.std(0).clamp_min(1e-6)
-        v = torch.cat([self.vector(part, mean, deviation) for part in logs.split(learn.batch_size)])
-        return DenoisingScorer(self, mean, deviation, v.mean(0), v.std(0), gaussian((v - v.mean(0)) / v.std(0)))
+        """What is usual at each place, and the density of what is made of it.
 
-    def logs(self, ask: Ask) -> Float[Tensor, "b k *space"]:
-        """Logarithms of the smoothed squared errors at every level."""
-        generator = ask.tools.generator
+        Raises:
+            InputError: images that are all the same to the generator.
+        """
+        maps = learn.collect(lambda ask: self.maps(ask, learn.seed))
+        usual = Usual.of(maps, len(self.levels))
+        z = torch.cat([usual.within(part) for part in maps.split(learn.batch_size)])
+        v = torch.cat([tails(z), complexity(learn.cohort.x)], 1)
+        centre, scale = v.mean(0), v.std(0).clamp_min(1e-6)
+        return DenoisingScorer(self, learn.seed, usual, centre, scale, gaussian((v - centre) / scale))
+
+    def maps(self, ask: Ask, seed: int) -> Float[Tensor, "b m *space"]:
+        """Of every image: l at every level, then r."""
+        generator, k = ask.tools.generator, len(self.levels)
         assert generator is not None
-        shape, versions = tuple(ask.x.shape[1:]), []
-        for k, level in enumerate(self.levels):
-            eps = normal(shape, seed=0, row=torch.tensor([k]), stream=_NOISE).to(ask.x)
-            versions.append(generator.schedule.noised(ask.x, generator.schedule.time_of(level), eps.expand_as(ask.x)))
-        times = torch.tensor([generator.schedule.time_of(level) for level in self.levels], device=ask.x.device)
-        rows = torch.arange(len(ask), device=ask.x.device)
-        q = ask.posterior(torch.cat(versions), times.repeat_interleave(len(ask)), rows.repeat(len(self.levels)))
-        error = (q.mean - ask.x.repeat(len(self.levels), *[1] * (ask.x.ndim - 1))).square().mean(1, keepdim=True)
-        found = geometry.smooth(error, self.width).clamp_min(1e-12).log()
-        return found.view(len(self.levels), len(ask), *shape[1:]).transpose(0, 1)
+        times = [generator.schedule.time_of(level) for level in self.levels]
+        eps = normal(tuple(ask.x.shape[1:]), seed=seed, row=torch.arange(k), stream=_NOISE).to(ask.x)
+        noised = [generator.schedule.noised(ask.x, t, e.expand_as(ask.x)) for t, e in zip(times, eps, strict=True)]
+        rows = torch.arange(len(ask), device=ask.x.device).repeat(k)
+        t = torch.tensor(times, device=ask.x.device).repeat_interleave(len(ask))
+        q = ask.posterior(torch.cat(noised), t, rows).mean
+        error = (q - ask.x.repeat(k, *[1] * (ask.x.ndim - 1))).square().mean(1, keepdim=True)
+        value = geometry.smooth(q.mean(1, keepdim=True), self.width)
+        found = [
+            geometry.smooth(error, self.width).clamp_min(_EXACT).log(),
+            (geometry.smooth(_edges(q), self.width) + _EDGE).log(), value, value.square(),
+        ]  # fmt: skip
+        return torch.cat([part.view(k, len(ask), *ask.x.shape[2:]).transpose(0, 1) for part in found], 1)
 
-    def vector(self, logs: Tensor, mean: Tensor, deviation: Tensor) -> Float[Tensor, "b v"]:
-        """What is made of the errors of each image: a and b."""
-        z = ((logs - mean) / deviation).flatten(2)
-        most = z.topk(max(1, round(self.share * z.shape[2])), dim=2).values.mean(2)
-        return torch.cat([logs.exp().flatten(2).mean(2).log(), most], 1)
+
+def _edges(x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b 1 *space"]:
+    """|grad x|^2 by central differences (one-sided at the border), mean over channels."""
+    axes = tuple(range(2, x.ndim))
+    slopes = torch.gradient(x, dim=axes)
+    return torch.stack([g.square() for g in slopes]).sum(0).mean(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What errors are usual at each place, given the picture there.
+
+    Attributes:
+        mean: Mean of all maps of `Denoising.maps`.
+        slope: Slopes b, of every regressor (rows) for every level (columns).
+        square: Sum of squares of the corrected errors about their mean.
+        count: Number of images.
+    """
+
+    mean: Float[Tensor, "m *space"]
+    slope: Float[Tensor, "r k"]
+    square: Float[Tensor, "k *space"]
+    count: int
+
+    @classmethod
+    def of(cls, maps: Float[Tensor, "n m *space"], k: int) -> "Usual":
+        """Of the maps of images: `k` of errors, the others regressors."""
+        mean = maps.mean(0)
+        centred = (maps - mean).flatten(2).transpose(1, 2).flatten(0, 1)  # one line a pixel of an image
+        y, r = centred[:, :k], centred[:, k:]
+        gram = (r.T @ r).double() / len(r)
+        ridge = _RIDGE * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram)).to(gram)
+        slope = torch.linalg.solve(gram + ridge, (r.T @ y).double() / len(r)).to(y)
+        rest = (y - r @ slope).view(len(maps), -1, k).square().sum(0).T
+        return cls(mean, slope, rest.reshape(k, *maps.shape[2:]), len(maps))
+
+    @property
+    def deviation(self) -> Float[Tensor, "k *space"]:
+        """Deviation of the corrected errors at every pixel."""
+        return (self.square / max(self.count - 1, 1)).sqrt()
+
+    @property
+    def least(self) -> float:
+        """The least deviation that is believed."""
+        return max(_FLOOR * float(self.deviation.mean()), 1e-6)
+
+    def corrected(self, maps: Float[Tensor, "n m *space"]) -> Float[Tensor, "n k *space"]:
+        """The errors less what is usual at its place for the picture there."""
+        k = len(self.square)
+        centred = maps - self.mean
+        return centred[:, :k] - torch.einsum("nr...,rk->nk...", centred[:, k:], self.slope)
+
+    def of_others(self, maps: Float[Tensor, "n m *space"]) -> Float[Tensor, "n 1 *space"]:
+        """Maps z of images that it was not made of."""
+        return (self.corrected(maps) / self.deviation.clamp_min(self.least)).mean(1, keepdim=True)
+
+    def within(self, maps: Float[Tensor, "n m *space"]) -> Float[Tensor, "n 1 *space"]:
+        """Maps z of images that it was made of, each left out of the mean and deviation it is compared with."""
+        d, n = self.corrected(maps), self.count
+        others = (self.square - d.square() * n / (n - 1)).clamp_min(0) / max(n - 2, 1)
+        return (d * n / (n - 1) / others.sqrt().clamp_min(self.least)).mean(1, keepdim=True)
+
+
+def tails(z: Float[Tensor, "n 1 *space"]) -> Float[Tensor, "n share"]:
+    """Means of the largest `SHARES` of each map."""
+    falling = z.flatten(1).sort(dim=1, descending=True).values
+    counts = [max(1, round(share * falling.shape[1])) for share in SHARES]
+    return torch.stack([falling[:, :m].mean(1) for m in counts], 1)
+
+
+def complexity(x: Float[Tensor, "n c *space"]) -> Float[Tensor, "n distance"]:
+    """Logarithms of the mean squared difference of pixels at each of a few distances along the axes."""
+    found = []
+    for j in _DISTANCES:
+        axes = [axis for axis in range(2, x.ndim) if x.shape[axis] > j]
+        square = [(x.narrow(a, j, x.shape[a] - j) - x.narrow(a, 0, x.shape[a] - j)).square().flatten(1) for a in axes]
+        total = torch.stack([s.mean(1) for s in square]).mean(0) if square else x.new_zeros(len(x))
+        found.append(total.clamp_min(1e-8).log())
+    return torch.stack(found, 1)
 
 
 @dataclass(frozen=True)
@@ -81,25 +189,25 @@ class DenoisingScorer:
 
     Attributes:
         settings: The detector.
-        mean: Mean of the errors at every level and pixel.
-        deviation: Their deviation.
+        seed: Seed of its noise.
+        usual: What is usual at each place.
         centre: Mean of the vectors.
         scale: Their deviation.
         density: Normal distribution of the standardised vectors.
     """
 
     settings: Denoising
-    mean: Float[Tensor, "k *space"]
-    deviation: Float[Tensor, "k *space"]
+    seed: int
+    usual: Usual
     centre: Float[Tensor, " v"]
     scale: Float[Tensor, " v"]
     density: Gaussian
 
     def __call__(self, ask: Ask) -> Scored:
-        """Score a batch."""
-        logs = self.settings.logs(ask).cpu()
-        v = (self.settings.vector(logs, self.mean, self.deviation) - self.centre) / self.scale
-        u = v.mean(1)
-        score = self.density.distance2(v) / v.shape[1] + u.clamp_min(0).square().double()
-        z = ((logs - self.mean) / self.deviation).mean(1, keepdim=True)
-        return Scored(score, z, {"two_sided": self.density.distance2(v), "one_sided": u.double()})
+        """Score a batch: K generator evaluations an image."""
+        z = self.usual.of_others(self.settings.maps(ask, self.seed).cpu())
+        v = (torch.cat([tails(z), complexity(ask.x.cpu())], 1) - self.centre) / self.scale
+        two_sided = self.density.distance2(v) / v.shape[1]
+        one_sided = v[:, : len(SHARES)].mean(1).double()
+        score = two_sided + one_sided.clamp_min(0).square()
+        return Scored(score, z, {"two_sided": two_sided, "one_sided": one_sided})

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from cfx.core.errors import InputError
 from cfx.core.scores import auroc
 from cfx.ood import build_detector, fit
+from cfx.ood.denoising import Usual, complexity
 from tests.ood.detectors import GaussianGenerator, cohort, images
 
 FITTED = {}
@@ -23,11 +25,14 @@ def test_both_smaller_and_larger_errors_are_unusual(deviation):
 
 
 def test_a_place_that_is_not_restored_is_found_and_shown():
-    x = images(40, seed=7)
-    x[20:, 0, 2:4, 2:4] = 1.0
-    found = fitted().score(x)
-    assert float(auroc(found.score[None], torch.arange(40)[None] >= 20)) > 0.99
-    assert bool((found.map[20:, 0].flatten(1).argmax(1)[:, None] == torch.tensor([18, 19, 26, 27])).any(1).all())
+    large = fit(cohort(80, space=(24, 24)), generator=GaussianGenerator())
+    x = images(40, seed=7, space=(24, 24))
+    x[20:, 0, 6:9, 14:17] = 1.0
+    found = large.score(x)
+    assert float(auroc(found.score[None], torch.arange(40)[None] >= 20)) > 0.95
+    place = torch.stack(torch.unravel_index(found.map[20:, 0].flatten(1).argmax(1), (24, 24)), 1)
+    near = (place - torch.tensor([7, 15])).abs().amax(1) <= 2
+    assert float(near.double().mean()) >= 0.9
 
 
 def test_in_three_dimensions():
@@ -35,3 +40,40 @@ def test_in_three_dimensions():
     found = fit(x, build_detector("denoising", levels=(0.2, 0.6)), generator=GaussianGenerator()).score(x.x[:3])
     assert found.map.shape == (3, 1, 6, 6, 6)
     assert found.nfe_unet_forward.tolist() == [2, 2, 2]
+
+
+def test_the_score_of_an_image_is_two_sided_plus_one_sided():
+    found = fitted().score(images(9, seed=3))
+    two, one = found.statistics["two_sided"], found.statistics["one_sided"]
+    assert torch.allclose(found.score, two + one.clamp_min(0) ** 2, atol=1e-5)
+
+
+def test_maps_of_fitted_images_leave_themselves_out():
+    maps = torch.randn(9, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    maps[:, 1:] = 0  # no picture to explain them
+    usual = Usual.of(maps, 1)
+    out = [Usual.of(maps[torch.arange(9) != i], 1) for i in range(9)]
+    alone = torch.cat([(maps[i : i + 1, :1] - u.mean[:1]) / u.deviation for i, u in enumerate(out)])
+    mine = usual.corrected(maps) * 9 / 8
+    assert torch.allclose(mine, maps[:, :1] - torch.stack([u.mean[:1] for u in out]), atol=1e-5)
+    believed = torch.stack([u.deviation for u in out]) > usual.least
+    assert torch.allclose(usual.within(maps)[believed], alone[believed], atol=1e-4)
+
+
+def test_what_the_picture_explains_is_taken_out():
+    regressor = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    usual = Usual.of(torch.cat([3 * regressor + 1, regressor], 1), 1)
+    assert float(usual.corrected(torch.cat([3 * regressor + 1, regressor], 1)).abs().max()) < 0.02
+    assert usual.slope.tolist()[0][0] == pytest.approx(3, rel=0.01)
+
+
+def test_complexity_is_the_log_of_squared_differences():
+    ramp = torch.linspace(-1, 1, 9).view(1, 1, 1, 9).expand(1, 1, 9, 9)
+    expected = torch.log(torch.tensor([(0.25 * j) ** 2 / 2 for j in (1, 2, 4)]))
+    assert torch.allclose(complexity(ramp)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"levels": ()}, {"levels": (0.5, 0.2)}, {"levels": (0.0, 0.5)}, {"width": 0.0}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(InputError, match="expected"):
+        build_detector("denoising", **settings)
