@@ -103,6 +103,14 @@ class Denoising:
         return torch.cat([part.view(k, len(ask), *ask.x.shape[2:]).transpose(0, 1) for part in found], 1)
 
 
+@dataclass(frozen=True)
+class DenoisingOnce(Denoising):
+    """The same with one level and one evaluation."""
+
+    name: ClassVar[str] = "denoising-once"
+    levels: tuple[float, ...] = (0.2,)
+
+
 def _edges(x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b 1 *space"]:
     """|grad x|^2 by central differences (one-sided at the border), mean over channels."""
     axes = tuple(range(2, x.ndim))

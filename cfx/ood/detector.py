@@ -6,8 +6,9 @@ in a batch: noise, masks and patterns are drawn once, from the seed, and are the
 p-values are not its business: `cfx.ood.fit` makes them of other images for every detector alike.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -140,6 +141,14 @@ class Ask:
         assert self.tools.classifier is not None
         return self.tools.classifier
 
+    @contextmanager
+    def some(self, rows: Int[Tensor, " m"]) -> Iterator["Ask"]:
+        """Some (distinct) rows as a batch of their own, whose evaluations are counted here as well."""
+        part = Ask(self.x[rows], self.tools)
+        yield part
+        for kind in Spent.KINDS:
+            getattr(self.spent, kind).index_add_(0, rows, getattr(part.spent, kind))
+
     def _count(self, kinds: Sequence[str], rows: Int[Tensor, " m"] | None) -> None:
         every = torch.arange(len(self), device=self.x.device) if rows is None else rows
         for kind in kinds:
@@ -161,6 +170,10 @@ class Learn:
     tools: Tools
     seed: int = 0
     batch_size: int = 64
+
+    def of(self, rows: Int[Tensor, " m"]) -> "Learn":
+        """The same with some of the images."""
+        return replace(self, cohort=self.cohort[rows])
 
     def collect(self, of: Callable[[Ask], Float[Tensor, "b ..."]]) -> Float[Tensor, "n ..."]:
         """What is found of every image, some images at a time, networks at rest; on the CPU."""

@@ -8,6 +8,8 @@ from cfx.ood.detector import Detector
 
 DETECTORS = {
     "denoising": "denoising:Denoising",
+    "denoising-once": "denoising:DenoisingOnce",
+    "cascade": "cascade:Cascade",
 }
 """Name of each detector, and where under `cfx.ood` it is."""
 
