@@ -3,7 +3,7 @@
 Each also gives its feature maps (`stages`), coarse to fine meaning early to late, for feature distances.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -12,20 +12,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cfx.models import layers
+from cfx.models.heads import head as make_head
 from cfx.models.kinds import Kind
 from cfx.models.layers import Residual, convolution, normalisation
 
 
 class Staged(nn.Module):
-    """A classifier that is a list of stages followed by pooling and one linear layer.
+    """A classifier that is a list of stages followed by pooling and one last layer.
 
     Attributes:
         blocks: The stages, each from one feature map to the next.
-        head: Linear layer from pooled features to logits.
+        head: From pooled features to logits, see `cfx.models.heads`.
     """
 
     blocks: nn.ModuleList
-    head: nn.Linear
+    head: nn.Module
 
     def stages(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
         """The feature map `(b, c_i, *space_i)` after every stage."""
@@ -52,6 +53,7 @@ class Cnn(Staged):
         norm: str = "group",
         activation: str = "silu",
         dropout: float = 0.0,
+        head: str | Mapping[str, Any] = "linear",
     ) -> None:
         """Build the network.
 
@@ -63,6 +65,7 @@ class Cnn(Staged):
             norm: `batch`, `group` (at most 8 groups), `instance` or `none`.
             activation: One of `cfx.models.layers.ACTIVATIONS`.
             dropout: Probability that a value between the two convolutions of a block is left out in training.
+            head: The last layer, a name of `cfx.models.heads` or a mapping of its name and keywords.
         """
         super().__init__()
         self.blocks = nn.ModuleList([convolution(spatial_dims)(in_channels, channels[0], 5, stride=2, padding=2)])
@@ -70,7 +73,7 @@ class Cnn(Staged):
             self.blocks.append(Residual(spatial_dims, c_in, c_out, 2, norm, activation, dropout))
         last = normalisation(norm, spatial_dims, channels[-1])
         self.blocks.append(nn.Sequential(last, layers.activation(activation)))
-        self.head = nn.Linear(channels[-1], out_channels)
+        self.head = make_head(head, channels[-1], out_channels)
 
 
 class _Depthwise(nn.Module):
@@ -103,6 +106,7 @@ class ConvNext(Staged):
         norm: str = "group",
         activation: str = "gelu",
         dropout: float = 0.0,
+        head: str | Mapping[str, Any] = "linear",
     ) -> None:
         """Build the network.
 
@@ -116,6 +120,7 @@ class ConvNext(Staged):
             norm: `batch`, `group` (one group: all channels of a row), `instance` or `none`.
             activation: One of `cfx.models.layers.ACTIVATIONS`.
             dropout: Probability that a value between the two layers of a perceptron is left out in training.
+            head: The last layer, a name of `cfx.models.heads` or a mapping of its name and keywords.
         """
         super().__init__()
         self.blocks, options = nn.ModuleList(), (norm, activation, dropout)
@@ -125,7 +130,7 @@ class ConvNext(Staged):
             before = nn.Identity() if first else normalisation(norm, spatial_dims, c_in, most=1)
             blocks = [_Depthwise(spatial_dims, c_out, kernel, *options) for _ in range(depth)]
             self.blocks.append(nn.Sequential(before, down, *blocks))
-        self.head = nn.Linear(channels[-1], out_channels)
+        self.head = make_head(head, channels[-1], out_channels)
 
 
 _MONAI_NORMS: dict[str, Any] = {
@@ -149,6 +154,7 @@ class DenseNet(Staged):
         norm: str | Sequence[Any] = "group",
         activation: str = "relu",
         dropout: float = 0.0,
+        head: str | Mapping[str, Any] = "linear",
     ) -> None:
         """Build the network.
 
@@ -162,6 +168,7 @@ class DenseNet(Staged):
             norm: `batch`, `group` (one group: all channels of a row), `instance` or `none`; or what MONAI calls it.
             activation: One of `cfx.models.layers.ACTIVATIONS`.
             dropout: Probability that a value that a layer adds is left out in training.
+            head: The last layer, a name of `cfx.models.heads` or a mapping of its name and keywords.
         """
         from monai.networks.nets import DenseNet as MonaiDenseNet
 
@@ -178,7 +185,8 @@ class DenseNet(Staged):
                 self.blocks.append(nn.Sequential())
         self.blocks[-1].append(nn.ReLU())  # type: ignore[operator]
         _exchange(self.blocks, activation)
-        self.head = cast(nn.Linear, net.class_layers.get_submodule("out"))
+        linear = cast(nn.Linear, net.class_layers.get_submodule("out"))
+        self.head = linear if head == "linear" else make_head(head, linear.in_features, out_channels)
         del net
 
 

@@ -24,10 +24,9 @@ from torch.nn import functional
 
 from cfx.core.cohort import Source
 from cfx.core.errors import InputError
-from cfx.core.random import uniform
 from cfx.models.classifiers import Staged
-from cfx.training.objectives import REMEDY, Batch, Scores
-from cfx.training.order import Classes, at
+from cfx.training.objectives import Batch, Scores
+from cfx.training.order import Classes, at, drawn
 
 REFERENCE = 32
 """Rows of each class that tell the present correlation."""
@@ -124,13 +123,7 @@ class Decorrelation:
 
     def reference(self, batch: Batch) -> Batch:
         """The rows of this step that tell the correlation, the classes in turn; the same for every part and process."""
-        m, device = REFERENCE * len(self.classes.count), batch.x.device
-        slot, seed = torch.arange(batch.step * m, (batch.step + 1) * m), batch.seed ^ _REFERENCE_SEED
-        u = uniform((), seed=seed, row=slot, stream=REMEDY)
-        row = self.classes.draw(slot % len(self.classes.count), u)
-        read = self.cohort[row]
-        y = None if read.y is None else read.y.to(device)
-        return Batch(read.x.to(device), y, slot.to(device), seed, batch.step, row.to(device))
+        return drawn(self.cohort, self.classes, REFERENCE, batch, _REFERENCE_SEED)
 
     def _predicted(self, network: nn.Module, features: Tensor, batch: Batch) -> Float[Tensor, " b"]:
         p: Tensor = network(features).float().gather(1, at(self.place, batch.row)[:, None])

@@ -3,7 +3,7 @@
 A remedy (`cfx.training.remedies`) may weigh rows, reshape images, or add an adversary as second player.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from cfx.core.cohort import Source, subject_names
 from cfx.core.errors import InputError
 from cfx.core.scores import auroc
 from cfx.models import build
+from cfx.models.heads import Rbf
 from cfx.training.adversaries import pooled, staged
 from cfx.training.augment import AugmentConfig, augment
 from cfx.training.losses import binary_cross_entropy, cross_entropy
@@ -29,21 +30,10 @@ from cfx.training.objectives import (
 from cfx.training.remedies import RemedyConfig, make_remedy
 
 
-class ClassifierConfig(AugmentConfig):
-    """Classification, with one logit, K logits or K independent labels."""
+class LabelledConfig(AugmentConfig):
+    """An objective that learns the labels of a cohort."""
 
     trains: ClassVar[str] = "classifier"
-
-    kind: Literal["classifier"]
-    """Which objective this is."""
-    multilabel: bool = False
-    """Whether every row has K independent 0/1 labels."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the target spread evenly over classes."""
-    one_logit: bool = False
-    """Whether two classes are told apart by one logit instead of two."""
-    remedy: RemedyConfig | None = None
-    """What keeps it from using a confounder; None for plain training."""
 
     def check_sides(self, cohort: Source, held_out: Source, split: bool) -> None:
         """Refuse held-out rows of a class that is not trained, and a split that holds out none of some class.
@@ -62,6 +52,21 @@ class ClassifierConfig(AugmentConfig):
             raise InputError(
                 f"validation: {given}{advice}. Training: {_counted(cohort)}. Held out: {_counted(held_out)}"
             )
+
+
+class ClassifierConfig(LabelledConfig):
+    """Classification, with one logit, K logits or K independent labels."""
+
+    kind: Literal["classifier"]
+    """Which objective this is."""
+    multilabel: bool = False
+    """Whether every row has K independent 0/1 labels."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target spread evenly over classes."""
+    one_logit: bool = False
+    """Whether two classes are told apart by one logit instead of two."""
+    remedy: RemedyConfig | None = None
+    """What keeps it from using a confounder; None for plain training."""
 
     def make(self, network: NetworkConfig, cohort: Source, steps: int) -> "ClassifierObjective":
         """Classification of the cohort's images.
@@ -93,9 +98,12 @@ class ClassifierObjective:
     def players(self) -> dict[str, nn.Module]:
         """The classifier, and the adversary if the remedy has one."""
         main = build(self.name, **self.network_config)
+        if any(isinstance(m, Rbf) for m in main.modules()):
+            raise InputError("network.head: the centroids of rbf are learnt by objective duq, not by a classifier's")
         if self.remedy.adversary is None:
             return {"main": main}
-        return {"main": main, "adversary": self.remedy.adversary.network(staged(main).head.in_features)}
+        width = cast(int, staged(main).head.in_features)
+        return {"main": main, "adversary": self.remedy.adversary.network(width)}
 
     def loss(self, player: str, networks: Networks, batch: Batch) -> tuple[Tensor, Scores]:
         """Mean cross-entropy (nats) of augmented images with what the remedy adds, or the adversary's loss."""
@@ -177,17 +185,28 @@ def _width(config: ClassifierConfig, cohort: Source) -> int:
         if constant:
             raise InputError(f"cohort.y: expected both values of every label, labels {constant} never change")
         return cohort.y.shape[1]
+    classes = classes_of(cohort)
+    if config.one_logit and classes != 2:
+        raise InputError(f"one_logit: expected two classes, got {classes}")
+    return 1 if config.one_logit else classes
+
+
+def classes_of(cohort: Source) -> int:
+    """Number of exclusive classes that a cohort is labelled with.
+
+    Raises:
+        InputError: no labels, several a row, one class alone, or numbers with gaps that no names explain.
+    """
     check_labels(cohort, int(1e9))
+    assert cohort.y is not None
     present = cohort.y.unique().tolist()
     if len(present) < 2:
         raise InputError(f"cohort.y: expected at least two classes to train a classifier, got only {present}")
-    classes = max(len(cohort.classes), max(present) + 1)
+    classes: int = max(len(cohort.classes), max(present) + 1)
     if not cohort.classes and len(present) < classes:
         absent = [k for k in range(min(classes, len(present) + 8)) if k not in present]
         raise InputError(
             f"cohort.y: no image of classes {absent[:8]} ({classes - len(present)} in all), labels are {present[:8]}; "
             "number them from 0 without gaps, or name them by `classes` of the data (numbers in quotes are names too)"
         )
-    if config.one_logit and classes != 2:
-        raise InputError(f"one_logit: expected two classes, got {classes}")
-    return 1 if config.one_logit else classes
+    return classes

@@ -2,7 +2,7 @@
 
 References: Hang et al. (2023), arXiv 2303.09556 (min-SNR); Kingma and Welling (2014) (the KL term); Milletari et al.
 (2016), arXiv 1606.04797 (Dice); van den Oord et al. (2018), arXiv 1807.03748, and Chen et al. (2020), arXiv 2002.05709
-(NT-Xent); Lim and Ye (2017), arXiv 1705.02894 (hinge).
+(NT-Xent); Lim and Ye (2017), arXiv 1705.02894 (hinge); van Amersfoort et al. (2020), arXiv 2003.02037 (kernels).
 """
 
 import torch
@@ -68,6 +68,30 @@ def binary_cross_entropy(
     target = y.to(logits.dtype) * (1 - smoothing) + smoothing / 2
     each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return each.flatten(1).mean(1)
+
+
+def kernel_entropy(log_k: Float[Tensor, "b k"], y: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Binary cross-entropy of kernels K in (0, 1], given as logarithms, with 1 for class y and 0 for others; a mean.
+
+    Args:
+        log_k: log K, at most 0; above -1e-6 the gradient of log (1 - K) is zero.
+        y: Classes.
+    """
+    own = functional.one_hot(y, log_k.shape[1]).bool()
+    right = torch.where(own, log_k, torch.log(-torch.expm1(log_k.clamp_max(-1e-6))))
+    return -right.mean(1)
+
+
+def unit_slope(total: Float[Tensor, " b"], x: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
+    """(|d total_i / d x_i| - 1)^2, the two-sided penalty of a gradient, differentiably.
+
+    Args:
+        total: A value a row that depends on that row of x.
+        x: Images with `requires_grad`.
+    """
+    (g,) = torch.autograd.grad(total.sum(), x, create_graph=True)
+    length: Tensor = g.flatten(1).norm(dim=1)
+    return (length - 1).square()
 
 
 def soft_dice(

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cfx.core.random import permutation
+from cfx.core.cohort import Source
+from cfx.core.random import permutation, uniform
+from cfx.training.objectives import REMEDY, Batch
 
 _ORDER_SEED = 0x5EED_0DE5  # sets the order of rows apart from their noise, which is keyed by the plain seed
 
@@ -83,6 +85,24 @@ class Classes:
     def draw(self, k: Int[Tensor, " b"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
         """The row of class number k at the part u in [0, 1) of its rows."""
         return self.order[self.start[k] + (u.double() * self.count[k]).long()]
+
+
+def drawn(cohort: Source, classes: Classes, each: int, batch: Batch, key: int) -> Batch:
+    """Other rows that a step looks at, its classes in turn; the same for every part and process.
+
+    Args:
+        cohort: Training rows.
+        classes: Which of them belong to each class.
+        each: Rows of each class.
+        batch: Rows of the step.
+        key: Sets the draws apart from others of the same step.
+    """
+    m, device = each * len(classes.count), batch.x.device
+    slot, seed = torch.arange(batch.step * m, (batch.step + 1) * m), batch.seed ^ key
+    row = classes.draw(slot % len(classes.count), uniform((), seed=seed, row=slot, stream=REMEDY))
+    read = cohort[row]
+    y = None if read.y is None else read.y.to(device)
+    return Batch(read.x.to(device), y, slot.to(device), seed, batch.step, row.to(device))
 
 
 def at(values: Tensor, row: Int[Tensor, " b"]) -> Tensor:

@@ -9,6 +9,7 @@ OBJECTIVES: dict[str, str] = {
     "diffusion": "cfx.training.diffusion:DiffusionConfig",
     "vae": "cfx.training.autoencode:VaeConfig",
     "classifier": "cfx.training.classify:ClassifierConfig",
+    "duq": "cfx.training.duq:DuqConfig",
     "latent": "cfx.training.latent:LatentConfig",
     "regressor": "cfx.training.regress:RegressorConfig",
     "segmenter": "cfx.training.segment:SegmenterConfig",

@@ -9,11 +9,13 @@ from cfx.training.losses import (
     binary_cross_entropy,
     cross_entropy,
     hinge,
+    kernel_entropy,
     kl_standard,
     min_snr_weight,
     nt_xent,
     soft_dice,
     squared_error,
+    unit_slope,
 )
 
 PREDICTIONS = ["epsilon", "v", "x0"]
@@ -108,6 +110,26 @@ class TestContrast:
         apart = nt_xent(z, 5 * z, torch.tensor([[0.0, 1.0]]).repeat(3, 1), none, 1.0)
         assert same.item() == pytest.approx(torch.tensor(4.0).log().item())
         assert apart.item() == pytest.approx(torch.tensor(1 + 3 / torch.e).log().item())
+
+
+class TestKernels:
+    def test_the_entropy_is_torchs(self):
+        kernels, y = torch.rand(6, 4), torch.randint(0, 4, (6,))
+        theirs = functional.binary_cross_entropy(kernels, functional.one_hot(y, 4).float(), reduction="none").mean(1)
+        assert torch.allclose(kernel_entropy(kernels.log(), y), theirs, atol=1e-5)
+
+    def test_it_and_its_gradient_stay_finite_at_a_centroid_and_far_from_all(self):
+        log_k = torch.tensor([[0.0, 0.0], [-1e4, -1e4]], requires_grad=True)
+        loss = kernel_entropy(log_k, torch.tensor([0, 1]))
+        loss.sum().backward()
+        assert torch.isfinite(loss).all()
+        assert torch.isfinite(log_k.grad).all()
+        assert (log_k.grad[1] <= 0).all()  # a row far from its centroid is drawn to it, however far it is
+
+    def test_the_slope_of_a_linear_function_is_its_weights(self):
+        w, x = torch.randn(1, 3, 3), torch.randn(4, 1, 3, 3).requires_grad_(True)
+        found = unit_slope((w * x).flatten(1).sum(1), x)
+        assert torch.allclose(found, (w.norm() - 1).square().expand(4))
 
 
 def test_hinge_is_free_beyond_one():

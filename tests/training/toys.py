@@ -13,6 +13,7 @@ NETWORKS = {
     "regressor": {"name": "cnn", "channels": [8, 8]},
     "segmenter": {"name": "residual-unet", "channels": [8, 8]},
     "features": {"name": "cnn", "channels": [8, 8]},
+    "duq": {"name": "cnn", "channels": [8, 8], "head": {"name": "rbf", "width": 4, "sigma": 0.3}},
     "latent": {"name": "unet", "channels": [8], "attention": [False]},
 }
 OBJECTIVES = {
@@ -22,6 +23,7 @@ OBJECTIVES = {
     "regressor": {"kind": "regressor", "targets": ["level"], "shift": 1},
     "segmenter": {"kind": "segmenter", "region": "mask", "flip": True, "shift": 1},
     "features": {"kind": "features", "dims": 8, "keys": 16, "shift": 1},
+    "duq": {"kind": "duq", "rows": 3, "shift": 1, "flip": True, "noise": 0.1},
     "latent": {"kind": "latent", "autoencoder": "", "classes": 2},
 }
 
