@@ -72,6 +72,62 @@ class PooledFeatures(nn.Module):
         return last.flatten(2).mean(2) if last.ndim > 2 else last
 
 
+class Penultimate(nn.Module):
+    """A classifier as a function from images to the vectors that its last layer reads, whatever is wrapped round it.
+
+    Args:
+        classifier: A classifier as `last_layer` takes it.
+
+    Raises:
+        InputError: no last layer can be seen in it.
+    """
+
+    def __init__(self, classifier: object) -> None:
+        """See the class."""
+        super().__init__()
+        if not isinstance(classifier, nn.Module) or last_layer(classifier) is None:
+            raise InputError(
+                "features: expected features=... beside a classifier whose last linear layer cannot be seen, got "
+                f"{type(classifier).__name__} alone; cfx.models.features.PooledFeatures(network, layer) makes some"
+            )
+        self.classifier = classifier
+
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b d"]:
+        """The vectors, differentiably.
+
+        Raises:
+            InputError: the layer did not run once, or on something else than one vector an image.
+        """
+        head, seen = last_layer(self.classifier), list[Tensor]()
+        assert head is not None
+        handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.classifier(x)
+        finally:
+            handle.remove()
+        shapes = [tuple(z.shape) for z in seen]
+        if len(shapes) != 1 or len(shapes[0]) != 2 or len(seen[0]) != len(x):
+            raise InputError(
+                f"features: expected the classifier's last linear layer to read a vector an image, got {shapes}; "
+                "give features=..."
+            )
+        return seen[0]
+
+
+def last_layer(classifier: object) -> nn.Module | None:
+    """What makes the logits: the head of a network of this package, or else the last linear layer of a module.
+
+    Args:
+        classifier: What a user handed in; it may be wrapped.
+
+    Returns:
+        None of a function, or of a module in which there is none, such as a script.
+    """
+    parts = list(classifier.modules()) if isinstance(classifier, nn.Module) else []
+    heads = [m.head for m in parts if isinstance(m, Staged)] or [m for m in parts if isinstance(m, nn.Linear)]
+    return heads[-1] if heads else None
+
+
 @contextmanager
 def _watched(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, list[object]]]:
     """Collect what layers return while the network runs."""

@@ -20,7 +20,7 @@ from cfx.core.denoiser import Generative, Posterior
 from cfx.core.meter import Meter
 from cfx.core.schedule import Time
 from cfx.models.judge import Judge
-from cfx.models.running import at_rest
+from cfx.models.running import ask, at_rest
 
 Features = Callable[[Tensor], Tensor | Sequence[Tensor]]
 """Images `(b, c, *space)` to one vector each, or to several maps."""
@@ -128,7 +128,7 @@ class Ask:
         """The maps `(m, d, *space)`, or vectors `(m, d)`, of the feature extractor; one in a list where it has one."""
         self._count(("features",), rows)
         assert self.tools.features is not None
-        found = self.tools.features(x)
+        found = ask(self.tools.features, x, name="features", device=self.tools.device)
         return [found] if isinstance(found, Tensor) else list(found)
 
     @property

@@ -19,6 +19,7 @@ from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
 from cfx.models.autoencoder import as_vae
+from cfx.models.features import Penultimate
 from cfx.models.judge import Classifier, Judge
 from cfx.models.running import at_rest, device_of
 from cfx.ood.detector import Ask, Detector, Features, Learn, Scored, Scorer, Spent, Tools
@@ -31,7 +32,7 @@ _MISSING = {
     "autoencoder": "a variational autoencoder: autoencoder=...",
     "classifier": "a classifier: classifier=...",
     "ensemble": "two or more classifiers: ensemble=(...)",
-    "features": "a function of images to features: features=...",
+    "features": "a function of images to features, or a classifier that has some: features=... or classifier=...",
 }
 
 
@@ -124,7 +125,8 @@ def fit(
         autoencoder: Variational autoencoder, for detectors that reconstruct.
         classifier: Classifier, for detectors of confidence.
         ensemble: Classifiers trained alike, for an ensemble.
-        features: From images to a vector each, or to several maps, for detectors of distance.
+        features: From images to a vector each, or to several maps, for detectors of distance; by default what the last
+            linear layer of `classifier` reads.
         calibration: In-distribution images of other subjects, whose scores the p-values are made of; or the share of
             the subjects of `cohort` that is set aside for it.
         level: Share of in-distribution images that may be called out.
@@ -140,6 +142,8 @@ def fit(
     made = build_detector(detector) if isinstance(detector, str) else detector
     _check_level("level", level)
     place = device or device_of(generator, autoencoder, classifier, *ensemble, features) or torch.device("cpu")
+    if features is None and classifier is not None and "features" in made.needs:
+        features = Penultimate(classifier)
     tools = Tools(
         generator, None if autoencoder is None else as_vae(autoencoder),
         None if classifier is None else Judge(classifier, device=place),

@@ -10,6 +10,16 @@ DETECTORS = {
     "denoising": "denoising:Denoising",
     "denoising-once": "denoising:DenoisingOnce",
     "cascade": "cascade:Cascade",
+    "mcp": "confidence.mcp:Mcp",
+    "mc-dropout": "confidence.mc_dropout:McDropout",
+    "ensemble": "confidence.ensemble:Ensemble",
+    "energy": "confidence.energy:Energy",
+    "odin": "confidence.odin:Odin",
+    "godin": "confidence.godin:Godin",
+    "mahalanobis": "distance.mahalanobis:Mahalanobis",
+    "knn": "distance.knn:Knn",
+    "vim": "distance.vim:Vim",
+    "duq": "distance.duq:Duq",
 }
 """Name of each detector, and where under `cfx.ood` it is."""
 

@@ -1,0 +1,1 @@
+"""Detectors that ask how sure a classifier is."""
