@@ -44,6 +44,7 @@ def dropouts(network: object, name: str = "classifier") -> list[Dropout]:
             f"and compiled scripts cannot be reached), got {type(network).__name__} {idle}; train one with "
             "network.dropout, or use an ensemble"
         )
+    return found
 
 
 @contextmanager

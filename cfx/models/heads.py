@@ -66,11 +66,16 @@ class Rbf(nn.Module):
         width: n, length of a centroid.
         sigma: Length scale, positive, in units of the root mean square of W_k z - e_k.
 
+    Attributes:
+        centroids: e_k of every class.
+        moves: Training steps that have moved them.
+
     Raises:
         InputError: a length scale that is not positive.
     """
 
     centroids: Tensor
+    moves: Tensor
 
     def __init__(self, in_features: int, out_features: int, width: int = 64, sigma: float = 0.1) -> None:
         """See the class."""
@@ -81,6 +86,7 @@ class Rbf(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, width, in_features))
         nn.init.normal_(self.weight, std=(2 / in_features) ** 0.5)
         self.register_buffer("centroids", torch.zeros(out_features, width))
+        self.register_buffer("moves", torch.zeros((), dtype=torch.long))
 
     def embed(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b k n"]:
         """W_k z of every class."""

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from cfx.core.cohort import Cohort
 from cfx.core.denoiser import Generative, Posterior
+from cfx.core.errors import InputError
 from cfx.core.meter import Meter
+from cfx.core.outputs import tensor_of
 from cfx.core.schedule import Time
 from cfx.models.judge import Judge
 from cfx.models.running import ask, at_rest
@@ -125,11 +127,18 @@ class Ask:
         return self.tools.ensemble[k].logits(x)
 
     def features(self, x: Float[Tensor, "m c *space"], rows: Int[Tensor, " m"] | None = None) -> list[Tensor]:
-        """The maps `(m, d, *space)`, or vectors `(m, d)`, of the feature extractor; one in a list where it has one."""
+        """The maps `(m, d, *space)`, or vectors `(m, d)`, of the feature extractor; one in a list where it has one.
+
+        Raises:
+            InputError: it cannot take these images, or returns something else than tensors.
+        """
         self._count(("features",), rows)
         assert self.tools.features is not None
         found = ask(self.tools.features, x, name="features", device=self.tools.device)
-        return [found] if isinstance(found, Tensor) else list(found)
+        layers = found if isinstance(found, list | tuple) else [found]
+        if not layers:
+            raise InputError("features: expected a vector or a map an image, got an empty list")
+        return [tensor_of(layer, "features") for layer in layers]
 
     @property
     def _autoencoder(self) -> Any:  # noqa: ANN401 - a module with encode and decode

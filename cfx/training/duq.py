@@ -108,7 +108,8 @@ class DuqObjective:
         assert isinstance(head, Rbf)
         mean = self._means(head.embed(features[0].to(head.weight)))
         gamma, present = self.config.gamma, self.present.to(mean.device)
-        share = (1 - gamma) / (1 - gamma ** (batch.step + 1))
+        head.moves += 1
+        share = (1 - gamma) / (1 - gamma ** int(head.moves))
         head.centroids[present] = torch.lerp(head.centroids[present], mean, share)
 
     def _means(self, embedded: Float[Tensor, "m k n"]) -> Float[Tensor, "p n"]:

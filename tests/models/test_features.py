@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from cfx.core.errors import InputError
-from cfx.models import build
-from cfx.models.features import FeatureMaps, PooledFeatures
+from cfx.models import adapt, build
+from cfx.models.features import FeatureMaps, Penultimate, PooledFeatures, last_layer
 from cfx.models.perceptual import FeatureDistance
 
 
@@ -91,3 +91,33 @@ def test_the_distance_in_stages_by_name_is_that_in_the_stages():
 def test_what_is_no_map_is_refused(layers, message):
     with pytest.raises(InputError, match=message):
         FeatureMaps(Foreign(), layers)(images())
+
+
+class TestPenultimate:
+    @pytest.mark.parametrize("name", ["cnn", "convnext", "densenet"])
+    def test_of_our_networks_it_is_what_the_head_reads(self, name):
+        net, x = network(name, head="cosine"), images()
+        torch.testing.assert_close(Penultimate(net)(x), PooledFeatures(net)(x))
+
+    def test_of_others_it_is_what_the_last_linear_layer_reads(self):
+        net, x = nn.Sequential(nn.Flatten(), nn.Linear(256, 5), nn.ReLU(), nn.Linear(5, 2)), images()
+        torch.testing.assert_close(Penultimate(net)(x), net[:3](x))
+        assert last_layer(net) is net[3]
+        assert not any(m._forward_pre_hooks for m in net.modules())
+
+    def test_whatever_is_wrapped_round_it(self):
+        net, x = network("cnn"), images()
+        wrapped = adapt(net, pixels={"range": (0, 1)}, output={"activation": "none"})
+        torch.testing.assert_close(Penultimate(wrapped)(x), PooledFeatures(net)((x + 1) / 2))
+
+    @pytest.mark.parametrize("classifier", [nn.Conv2d(1, 2, 3), lambda x: x])
+    def test_without_a_linear_layer_there_are_none(self, classifier):
+        assert last_layer(classifier) is None
+        with pytest.raises(InputError, match=r"features: expected features=... beside a classifier"):
+            Penultimate(classifier)
+
+    def test_a_layer_that_runs_twice_or_on_maps_is_refused(self):
+        with pytest.raises(InputError, match=r"to read a vector an image, got \[\(3, 5\), \(5,\)\]"):
+            Penultimate(Foreign())(images())
+        with pytest.raises(InputError, match=r"to read a vector an image, got \[\(3, 1, 16, 16\)\]"):
+            Penultimate(nn.Linear(16, 2))(images())

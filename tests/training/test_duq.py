@@ -82,6 +82,20 @@ def test_it_learns_and_knows_what_is_far(tmp_path, space):
     assert classifier(checks).max() < own.amax(1).min()
 
 
+def test_a_run_starts_from_a_checkpoint_and_its_centroids_keep_their_weight(tmp_path):
+    cohort, still = toy_cohort(40), {"optimizer": {"lr": 1e-12, "warmup": 0}, "ema": None}
+    first = train(toy_config(tmp_path / "a", "duq", steps=30, **still | {"seed": 1}), cohort)
+    again = train(toy_config(tmp_path / "b", "duq", steps=1, init=str(first.checkpoint), **still), cohort)
+    other = train(toy_config(tmp_path / "c", "duq", steps=1, **still), cohort)
+    a, b, c = (open_network(result.checkpoint) for result in (first, again, other))
+    weights = [torch.nn.utils.parameters_to_vector(net.parameters()) for net in (a, b, c)]
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-8, rtol=0)
+    assert (weights[0] - weights[2]).abs().max() > 1e-2
+    assert [int(net.head.moves) for net in (a, b, c)] == [30, 31, 1]
+    moved = (a.head.centroids - b.head.centroids).norm()
+    assert 0 < moved < 0.1 * (a.head.centroids - c.head.centroids).norm()
+
+
 def test_a_class_that_does_not_occur_has_no_say(tmp_path):
     cohort = toy_cohort(12)
     cohort = Cohort(x=cohort.x, y=2 * cohort.y, classes=["dark", "grey", "bright"])

@@ -350,7 +350,7 @@ def objective_of(kind, folder):
     return OBJECTIVES[kind] | {"autoencoder": str(train(toy_config(folder, "vae", steps=1), toy_cohort()).checkpoint)}
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", [kind for kind in NETWORKS if kind != "duq"])  # whose centroids move at once
 def test_a_run_starts_from_a_checkpoint_of_its_kind(tmp_path, kind):
     still = {"objective": objective_of(kind, tmp_path / "vae"), "optimizer": {"lr": 1e-12, "warmup": 0}, "ema": None}
     first = train(toy_config(tmp_path / "a", kind, steps=1, **still | {"seed": 1}), toy_cohort()).checkpoint

@@ -31,8 +31,8 @@ def collected(learn: Learn) -> list[Float[Tensor, "n _"]]:
 
 def _vector(found: Tensor, n: int, k: int) -> Float[Tensor, "n d"]:
     """The features of one layer, averaged over space."""
-    if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != n:
-        came = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if found.ndim < 2 or len(found) != n:
+        came = tuple(found.shape)
         raise InputError(f"features: expected vectors ({n}, d) or maps ({n}, d, *space) of layer {k}, got {came}")
     v: Tensor = (found.flatten(2).mean(2) if found.ndim > 2 else found).double().cpu()
     if not bool(v.isfinite().all()):
