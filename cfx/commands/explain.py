@@ -43,7 +43,8 @@ _log = logging.getLogger(__name__)
 _NULL_ROWS = 16  # rows on which the null edit is measured
 SHOWN = (
     "n", "competence", "auc", "ece", "data_competence", "denoising_ratio", "validity", "oracle_validity", "stable",
-    "consent", "read_share", "reading_carried", "boundary_validity", "boundary_oracle_validity", "l1",
+    "consent", "read_share", "reading_carried", "gate_p", "gate_out", "gate_out_before",
+    "boundary_validity", "boundary_oracle_validity", "l1",
     "feature_distance", "error_to_truth", "error_to_truth_no_edit", "error_to_truth_ratio", "localisation_auprc",
     "localisation_base_rate", "nfe_unet_forward", "nfe_unet_forward_max", "nfe_unet_backward", "null_edit_error",
     "seconds_per_image",

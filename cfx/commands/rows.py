@@ -90,7 +90,8 @@ class Task:
         sizes: dict[str, int | tuple[int, ...]] = {"c": first.shape[1], "space": tuple(first.shape[2:]), "k": classes}
         if self.oracle is not None:
             sizes["oracle_class"] = Judge(self.oracle, "oracle", device).answers(first).shape[1]
-        return Counterfactuals.blank(0, sizes, depth=self.depth, seed=self.seed, method=self.method.name)
+        ungated = {"gate_p": None, "gate_p_before": None}
+        return Counterfactuals.blank(0, sizes, depth=self.depth, seed=self.seed, method=self.method.name, **ungated)
 
 
 def open_atlas(

@@ -24,7 +24,9 @@ from cfx.confounder.swap import ShapeSwap
 from cfx.confounder.witnesses import Witnesses, hear
 from cfx.core.cohort import Cohort, Source, subjects
 from cfx.core.errors import CfxWarning, InputError
+from cfx.core.gates import Gate
 from cfx.models.doubts import of_outputs
+from cfx.models.gate import check_gate
 from cfx.models.judge import Classifier, Judge
 from cfx.runtime.config import check
 from cfx.runtime.files import digest
@@ -84,6 +86,7 @@ def audit(
     leave_out: Sequence[str] = (),
     permutations: int = 999,
     batch_size: int = 64,
+    gate: Gate | None = None,
     plan_sha256: str | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> Audit:
@@ -102,6 +105,8 @@ def audit(
         leave_out: Covariates that the classes need not share, such as the severity of the disease.
         permutations: Permutations of every test that needs them.
         batch_size: Images worked on together.
+        gate: What says whether the changed images are still in distribution, such as a detector that `cfx.ood.fit`
+            fitted; no verdict depends on it.
         plan_sha256: Digest of what was written down before; that of the plan by default.
         accelerator: Share the images among its processes.
 
@@ -111,7 +116,8 @@ def audit(
     Raises:
         InputError: another number of networks than planned, or one of them several times; images without labels of both
             classes or needed masks; an intervention on other images, or none for a confounder that needs one; a network
-            without these classes or with more, or with non-finite logits; something else than each argument expects.
+            without these classes or with more, or with non-finite logits; a gate that gives no p-values; something
+            else than each argument expects.
         CfxError: another process failed.
 
     Warns:
@@ -120,9 +126,11 @@ def audit(
     checked = ready(classifiers, cohort, plan, donors, intervention, exact)
     networks, images, change, plan = checked.networks, checked.images, checked.change, checked.plan
     how: dict[str, Any] = {"batch_size": batch_size, "accelerator": accelerator}
-    scores = measure(networks, change, **how)
+    if gate is not None:
+        check_gate(gate)
+    scores = measure(networks, change, gate=gate, **how)
     check_answers(scores)
-    exact_scores = None if exact is None else measure(networks, exact, **how)
+    exact_scores = None if exact is None else measure(networks, exact, gate=gate, **how)
     sensitivity = smooth_gradients(networks, images.x, scores.y, seed=plan.seed, **how)
     groups = subjects(images)
     reliance, witnesses = decide(scores, plan, groups=groups), None

@@ -25,7 +25,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from cfx.core.errors import InputError
+from cfx.core.gates import Gate
 from cfx.core.rows import Rows, about
+from cfx.models.gate import p_values
 from cfx.models.judge import Classifier, Judge
 from cfx.models.running import at_rest, device_of
 from cfx.runtime.shares import shared
@@ -102,6 +104,7 @@ class Scores(Rows):
         start: Arm of dose 0.
         other: Whose confounder the arm `opposite` shows, a number of one pool; None where nothing is borrowed.
         own: Whose confounder the arm `same` shows.
+        gate_p: p-value of the image by the gate, by arm: small where it is out of distribution; none without a gate.
     """
 
     row: Int[Tensor, " n"]
@@ -112,6 +115,7 @@ class Scores(Rows):
     start: str
     other: Int[Tensor, " n"] | None = None
     own: Int[Tensor, " n"] | None = None
+    gate_p: Mapping[str, Float[Tensor, " n"]] = field(default_factory=dict)
 
     @property
     def networks(self) -> int:
@@ -129,6 +133,7 @@ def measure(
     intervention: Intervention,
     *,
     batch_size: int = 64,
+    gate: Gate | None = None,
     accelerator: "Accelerator | None" = None,
 ) -> Scores:
     """Show every arm to every network; each image of an arm is made once, on the device of the first network.
@@ -138,15 +143,17 @@ def measure(
             their own mode is restored.
         intervention: The confounder to change.
         batch_size: Rows worked on together; the result does not depend on it.
+        gate: What says of every image of every arm whether it is in distribution; the scores do not depend on it.
         accelerator: Share the batches among its processes; every process returns all rows.
 
     Raises:
-        InputError: no network, a network without the classes asked for, an arm missing, or non-finite logits.
+        InputError: no network, a network without the classes asked for, an arm missing, non-finite logits, or a gate
+            that gives no p-values.
         CfxError: another process failed.
     """
     asked, n = judges(classifiers), len(intervention.y)
     with at_rest(*classifiers):
-        return shared(lambda rows: _measured(asked, intervention, rows), Scores, n, batch_size, accelerator)
+        return shared(lambda rows: _measured(asked, intervention, rows, gate), Scores, n, batch_size, accelerator)
 
 
 def judges(classifiers: Sequence[Classifier]) -> list[Judge]:
@@ -160,7 +167,7 @@ def judges(classifiers: Sequence[Classifier]) -> list[Judge]:
     return [Judge(f, f"classifiers[{k}]") for k, f in enumerate(classifiers)]
 
 
-def _measured(asked: Sequence[Judge], intervention: Intervention, rows: Tensor) -> Scores:
+def _measured(asked: Sequence[Judge], intervention: Intervention, rows: Tensor, gate: Gate | None) -> Scores:
     """The scores of one batch."""
     shown = intervention.show(rows.to(device_of(*(judge.classifier for judge in asked)) or rows.device))
     missing = [name for name in NEEDED if name not in shown.arms]
@@ -170,7 +177,8 @@ def _measured(asked: Sequence[Judge], intervention: Intervention, rows: Tensor) 
     score = {name: torch.stack([_margin(f, x, y, toward) for f in asked], 1) for name, x in shown.arms.items()}
     other, own = (None, None) if intervention.donors is None else (taken(d, rows) for d in intervention.donors)
     quality = {name: value.cpu() for name, value in shown.quality.items()}
-    return Scores(rows, y, shown.ok.cpu(), score, quality, intervention.start, other, own)
+    p = {} if gate is None else {name: p_values(gate, x) for name, x in shown.arms.items()}
+    return Scores(rows, y, shown.ok.cpu(), score, quality, intervention.start, other, own, p)
 
 
 def _margin(judge: Judge, x: Tensor, y: Tensor, toward: Tensor) -> Float[Tensor, " b"]:

@@ -26,7 +26,7 @@ claim away. How often each is said in truth is measured in docs/bench/reliance.m
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -51,7 +51,9 @@ from cfx.core.crossed import Effect, crossed_effect, sign_flip
 from cfx.core.errors import InputError
 from cfx.core.groups import numbered, sums
 from cfx.core.scores import balanced_accuracy
+from cfx.core.statistics import Estimate, wilson_interval
 from cfx.models.competence import Competence, competence_of
+from cfx.models.gate import OUT
 
 _CONTROLS = (IDENTITY, ROUND_TRIP, ROUND_TRIP_SAME)
 
@@ -93,6 +95,9 @@ class Reliance:
         n: Images that took part.
         excluded: Images left out because their change did not come out as it should.
         quality: Mean of every quality number over the images that took part.
+        out: Share of the images of each arm that are out of distribution to the gate (p at most `cfx.models.gate.OUT`);
+            none without a gate. Where more are out in an arm than untouched, the networks were shown what they are not
+            made for, and so much less is known of their reasons.
     """
 
     plan: Plan
@@ -116,6 +121,7 @@ class Reliance:
     n: int
     excluded: int
     quality: Mapping[str, float]
+    out: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def fault(self) -> bool:
@@ -161,6 +167,10 @@ class Reliance:
         values |= {k: getattr(self, k) for k in ("n", "excluded", "flipped", "explained")}
         for name, arm in self.arms.items():
             values |= {f"{name}_arm": arm.value, f"{name}_arm_low": arm.low, f"{name}_arm_high": arm.high}
+        for name, share in self.out.items():
+            values |= {f"gate_out_{name}": share.value} | {
+                f"gate_out_{name}_{k}": getattr(share, k) for k in ("low", "high")
+            }
         return values | {f"ba_{name}": value for name, value in self.accuracy.items()} | dict(self.quality)
 
 
@@ -226,7 +236,14 @@ def decide(scores: Scores, plan: Plan, *, groups: Int[Tensor, " _"] | None = Non
         n=int(ok.sum()),
         excluded=int((~ok).sum()),
         quality={name: float(q[ok].mean()) for name, q in scores.quality.items()},
+        out={name: _share_out(p[ok], sample["groups"]) for name, p in scores.gate_p.items()},
     )
+
+
+def _share_out(p: Float[Tensor, " m"], groups: Int[Tensor, " m"] | None) -> Estimate:
+    """Share of images that are out of distribution, with Wilson's interval of as many units as there are subjects."""
+    share = float((p <= OUT).double().mean())
+    return Estimate(share, *wilson_interval(share, len(p) if groups is None else len(groups.unique())))
 
 
 Parts = tuple[Float[Tensor, "k m"], list[tuple[Tensor, Tensor]]]

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from cfx.core.broadcast import each
 from cfx.core.denoiser import Generative, Latent
+from cfx.core.gates import Gate
 from cfx.core.random import normal
 from cfx.counterfactual.method import Meter, Method, Problem, Proposal
 from cfx.counterfactual.reading import Parts, parts_of
 from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.models.gate import p_values
 from cfx.models.goal import Goal
 from cfx.models.judge import Judge, margin_of
 
@@ -35,6 +37,7 @@ class Run:
     device: torch.device
     oracle: Judge | None
     part: str = "whole"
+    gate: Gate | None = None
 
     def batch(
         self,
@@ -58,12 +61,14 @@ class Run:
         missed = reached & ~goal.reached(margin_after)  # the final image has the last word
         rows["nfe_classifier"] += 2
         seconds = time.perf_counter() - began
+        edited = (rows["x_cf"] != x).any(1, keepdim=True)
+        rows |= self._gated(x, rows["x_cf"], edited)
         return Counterfactuals(
             x=x,
             target=target,
             probs_before=logits.softmax(1),
             probs_after=after.softmax(1),
-            edited=(rows["x_cf"] != x).any(1, keepdim=True),
+            edited=edited,
             margin=goal.margin,
             margin_after=margin_after,
             verdict=verdict.masked_fill(missed, int(Verdict.BUDGET)),
@@ -76,6 +81,18 @@ class Run:
             oracle_probs_after=None if self.oracle is None else self.oracle.probabilities(rows["x_cf"]),
             **rows,
         )
+
+    def _gated(self, x: Tensor, x_cf: Tensor, edited: Tensor) -> dict[str, Tensor]:
+        """What the gate says of the images, and of those that were edited again; nothing without one.
+
+        What it evaluates is no row's cost: it takes no part in the search.
+        """
+        if self.gate is None:
+            return {}
+        before, rows = p_values(self.gate, x, device=self.device), edited.flatten(1).any(1)
+        after = torch.full_like(before, torch.nan)
+        after[rows] = p_values(self.gate, x_cf[rows], device=self.device)
+        return {"gate_p": after, "gate_p_before": before}
 
     def _changed(self, problem: Problem) -> dict[str, Tensor]:
         """What became of the rows that must change, by the names of the result's fields."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from cfx.core.cohort import Cohort, Source, subjects
 from cfx.core.denoiser import Generative, check_divisible
 from cfx.core.errors import InputError
+from cfx.core.gates import Gate
 from cfx.core.neighbours import Neighbours
 from cfx.counterfactual.batch import Run
 from cfx.counterfactual.images import Counters, Images, Mask, Pixels, Target
@@ -30,6 +31,7 @@ from cfx.counterfactual.result import Counterfactuals
 from cfx.counterfactual.standing import Standing, completed, look
 from cfx.models.autoencoder import Vae
 from cfx.models.doubts import Doubts
+from cfx.models.gate import check_gate, p_values
 from cfx.models.goal import goals, recognised
 from cfx.models.judge import Classifier, Judge
 from cfx.models.running import at_rest, device_of
@@ -59,6 +61,7 @@ def explain(
     edit: Mask = None,
     keep: Mask = None,
     reviewer: Generative | None = None,
+    gate: Gate | None = None,
     judge_anyway: bool = False,
     seed: int = 0,
     batch_size: int = 32,
@@ -93,6 +96,8 @@ def explain(
         keep: Where it must not change, also inside `edit`.
         reviewer: Diffusion model that re-noises and denoises the result to see whether the decision is stable; the
             generator itself if it is one. Without any, stability is not tested.
+        gate: What says whether an edited image is still in distribution, such as a detector fitted by `cfx.ood.fit`;
+            the search never sees it.
         judge_anyway: Let the result count as judged (`Counterfactuals.judged`) although the classifier is not shown to
             know its classes, or the generator such images.
         seed: Seed of all randomness. With `row`, it fixes the result whatever the batch size or number of processes.
@@ -105,14 +110,16 @@ def explain(
     Returns:
         One row an image, failures included, verified by the classifier on the final image. The evaluations it counts
         are those of the row; two answers to the first image, one with its gradient, which check the classifier once a
-        call and process, and what looks at the generator (`cfx.counterfactual.standing`), belong to none.
+        call and process, what looks at the generator (`cfx.counterfactual.standing`) and what the gate evaluates belong
+        to none.
 
     Raises:
         InputError: images that are not finite, not in [-1, 1] or not of the generator's shape; a classifier that fails
             on them, with non-finite logits, without gradient, or with two answers to one image; labels, class names, a
             reference, an oracle or a generator of other classes than the classifier's, or of the same in another order,
             by name or as the labels of the reference show; a target outside them; a reference of other
-            images, without some class, or for `Near`; a call inside `torch.inference_mode()`.
+            images, without some class, or for `Near`; a gate that gives no p-values; a call inside
+            `torch.inference_mode()`.
 
     Warns:
         CfxWarning: outputs that look like probabilities or like independent findings, images that are in [0, 1] or
@@ -128,7 +135,7 @@ def explain(
         parts = explain_batches(
             x, classifier, generator, target, batches=[batches[k] for k in share], depth=depth, part=part,
             reference=reference, oracle=oracle, method=method, edit=edit, keep=keep, reviewer=reviewer,
-            judge_anyway=judge_anyway, seed=seed, row=row, progress=progress and is_main(),
+            gate=gate, judge_anyway=judge_anyway, seed=seed, row=row, progress=progress and is_main(),
             device=None if accelerator is None else accelerator.device,
         )  # fmt: skip
         found = list(parts)
@@ -164,6 +171,7 @@ def explain_batches(
     edit: Mask = None,
     keep: Mask = None,
     reviewer: Generative | None = None,
+    gate: Gate | None = None,
     judge_anyway: bool = False,
     standing: Standing | None = None,
     seed: int = 0,
@@ -187,6 +195,7 @@ def explain_batches(
         edit: As in `explain`.
         keep: As in `explain`.
         reviewer: As in `explain`.
+        gate: As in `explain`.
         judge_anyway: As in `explain`.
         standing: What is known of the networks, where somebody looked before; otherwise it is found out before the
             first batch. The rows of a part do not complete it.
@@ -204,6 +213,8 @@ def explain_batches(
     """
     _check_words(depth, part)
     _check_networks(classifier=classifier, oracle=oracle, generator=generator, reviewer=reviewer)
+    if gate is not None:
+        check_gate(gate)
     seed, reference = _whole("seed", seed, least=0), _reference(reference)
     images = Images.of(x, None, row, edit, keep)
     _check_shape(images.shape, generator)
@@ -232,7 +243,9 @@ def explain_batches(
         asked = goals(judge, k, depth, reference, answers)
         if second is not None and reference is not None:
             doubt_oracle(judge, second, reference)
-    run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second, part)
+        if gate is not None:
+            p_values(gate, first.x, device=place)
+    run = Run(judge, generator, reviewer, made, asked, depth, seed, place, second, part, gate)
     n = _rows_of(batches, len(source))
     y = judge.labels(source.y) if reference is None else None
     doubts = Doubts(judge, generator, n, y, subjects(source), place)

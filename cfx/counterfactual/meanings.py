@@ -77,6 +77,23 @@ register(
         "How far the classifier goes along with the generator's difference between the classes, beyond what it does "
         "when that difference is displaced: 1 full, near 0 where it reads something else.",
     ),
+    Metric(
+        "gate_p",
+        "gate's p",
+        "Median p-value of the edited images by the gate: small where they are out of distribution, about a half where "
+        "they are as ordinary as real ones.",
+        "",
+        ".2f",
+    ),
+    Metric("gate_p_before", "gate's p before", "The same of these images before the edit.", "", ".2f"),
+    Metric(
+        "gate_out",
+        "out of distribution",
+        "Share of the edited images that are out of distribution to the gate, p at most .05: of real ones that are in "
+        "about one in twenty.",
+        "lower",
+    ),
+    Metric("gate_out_before", "out before", "The same share of these images before the edit."),
     Metric("probability_change", "change of p(target)", "Mean rise of the target class's probability.", "higher"),
     Metric("l1", "L1", "Mean absolute change per pixel, on the [-1, 1] scale.", "lower", ".4f"),
     Metric("l2", "L2", "Root-mean-square change per pixel, on the [-1, 1] scale.", "lower", ".4f"),

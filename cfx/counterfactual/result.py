@@ -17,6 +17,7 @@ from cfx.core.errors import InputError
 from cfx.core.rows import Index, Rows, about
 from cfx.counterfactual.reading import Reading
 from cfx.counterfactual.standing import Standing
+from cfx.models.gate import OUT
 from cfx.models.goal import Goal
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class Counterfactuals(Rows):
         oracle_probs_after: As `probs_after`, by an independent oracle, or None.
         smaller: Margin of the next smaller change the method tried and rejected: where it is below `margin` the result
             is a certified local minimum. NaN for rows, None for results, without one.
+        gate_p: p-value of every edited image by the gate, in (0, 1]: small where it is out of distribution; NaN in rows
+            that were not edited, None without a gate.
+        gate_p_before: The same of every input.
         nfe_to_flip: Generator evaluations and back-propagations spent on the row until an attempt first flipped the
             classifier; NaN for rows where none did, None for results that did not count.
         consent: How far the classifier agreed with the generator's class-conditional difference, 0 (it looks at
@@ -116,6 +120,8 @@ class Counterfactuals(Rows):
     rest_alone: Float[Tensor, " n"] | None = None
     read_error: Float[Tensor, " n"] | None = None
     nfe_to_flip: Float[Tensor, " n"] | None = None
+    gate_p: Float[Tensor, " n"] | None = None
+    gate_p_before: Float[Tensor, " n"] | None = None
     method: str = "minimal"
     standing: Mapping[str, Any] = field(default_factory=dict)
     cohort: Cohort | None = None
@@ -253,6 +259,11 @@ class Counterfactuals(Rows):
     def reached(self) -> Bool[Tensor, " n"]:
         """Rows whose final image reaches the margin asked for, verified by the classifier."""
         return Goal(self.margin).reached(self.margin_after)
+
+    @property
+    def gated_out(self) -> Bool[Tensor, " n"]:
+        """Rows whose edited image is out of distribution to the gate, at the level .05; none without a gate."""
+        return torch.zeros_like(self.flipped) if self.gate_p is None else self.gate_p <= OUT
 
     @property
     def validity(self) -> float:

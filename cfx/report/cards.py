@@ -31,7 +31,8 @@ class Line:
     """One row in words; numbers are formatted, `-` where there is none.
 
     `doubt` says that the row is valid to the classifier but not to the oracle, `mistaken` that the classifier gives the
-    input to another class than its `label`, `changed` how much of the image changes visibly.
+    input to another class than its `label`, `out` that the edited image is out of distribution to the gate, `changed`
+    how much of the image changes visibly.
     """
 
     id: str
@@ -51,6 +52,8 @@ class Line:
     nfe: int
     nfe_unet_backward: int
     consent: str
+    gate: str
+    out: bool
     changed: str
     parts: Parts
 
@@ -105,6 +108,7 @@ def lines(result: Counterfactuals, cohort: Cohort | None) -> list[Line]:
     ids = cohort.ids if cohort is not None else tuple(str(r) for r in result.row.tolist())
     names, doubt, labels = class_names(cohort), doubts(result).tolist(), _labels(result, cohort)
     changed, verdicts, read = changed_share(result).tolist(), result.verdicts, parts(result)
+    out = result.gated_out.tolist()
 
     def p(probs: Tensor | None, i: int) -> str:
         inside = probs is not None and int(result.target[i]) < probs.shape[1]
@@ -133,11 +137,21 @@ def lines(result: Counterfactuals, cohort: Cohort | None) -> list[Line]:
             nfe=int(result.nfe_unet_forward[i]),
             nfe_unet_backward=int(result.nfe_unet_backward[i]),
             consent=NONE if result.consent is None else number(float(result.consent[i]), 2),
+            gate=_gate(result, i),
+            out=out[i],
             changed=percent(changed[i]),
             parts=read[i],
         )
 
     return [line(i) for i in range(len(result))]
+
+
+def _gate(result: Counterfactuals, i: int) -> str:
+    """The gate's p-values of one row, before and after; of an image that was not edited, its only one."""
+    if result.gate_p is None or result.gate_p_before is None:
+        return NONE
+    before, after = number(float(result.gate_p_before[i]), 2), number(float(result.gate_p[i]), 2)
+    return before if after == NONE else f"{before} → {after}"
 
 
 def _labels(result: Counterfactuals, cohort: Cohort | None) -> list[int | None]:

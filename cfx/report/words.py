@@ -16,6 +16,7 @@ from cfx.core.cohort import Cohort, subjects
 from cfx.core.statistics import Estimate, wilson_interval
 from cfx.counterfactual.result import Counterfactuals, Verdict
 from cfx.counterfactual.standing import Standing
+from cfx.models.gate import OUT
 from cfx.report.numbers import NONE, count, number, percent, probability, span
 from cfx.report.reading import ORDER, run_sentence
 from cfx.runtime.folder import Scalar
@@ -193,7 +194,7 @@ def skills(t: Tally) -> list[Skill]:
 
 
 def sentences(t: Tally) -> list[str]:
-    """The verdict: what was changed, what failed, what is read of it, what the oracle says, how large the change is.
+    """The verdict: what was changed, what failed, what is read of it, what oracle and gate say, how large it is.
 
     Of a run that is not judged nothing is said of what the classifier reads.
     """
@@ -201,7 +202,7 @@ def sentences(t: Tally) -> list[str]:
     oracle = _oracle(t)
     if unjudged(t) and t.agreed is not None:
         oracle += " That speaks of the generator: it draws what the oracle knows, whatever the classifier is."
-    return [text for text in (_changed(t), _others(t), read, oracle, _size(t)) if text]
+    return [text for text in (_changed(t), _others(t), read, oracle, _gate(t), _size(t)) if text]
 
 
 def tiles(t: Tally) -> list[Tile]:
@@ -246,6 +247,19 @@ def _before(t: Tally) -> str:
     if not t.agreed_before:
         return ""
     return f" ({t.agreed_before:,} of the flipped it gave to the new class before the change)"
+
+
+def _gate(t: Tally) -> str:
+    if t.result.gate_p is None or t.result.gate_p_before is None:
+        return ""
+    edited = ~t.result.gate_p.isnan()
+    if (found := t.share(t.result.gated_out, edited)) is None:
+        return ""
+    before = int(((t.result.gate_p_before <= OUT) & edited).sum())
+    return (
+        f"Out of distribution to the gate (p at most {OUT:g}): {found} edited images; before the edit it was "
+        f"{before:,} of them."
+    )
 
 
 def _size(t: Tally) -> str:

@@ -261,3 +261,27 @@ def test_networks_near_chance_are_judged_by_no_arm() -> None:
     anyway = PLAN.model_copy(update={"judge_anyway": True})
     told = cfx.audit(blind, cohort(), anyway, intervention=toggle(), exact=toggle(), permutations=99)
     assert told.reliance.verdict is Outcome.RELIES
+
+
+def test_a_gate_says_of_every_arm_how_much_of_it_is_out_of_distribution(found: Audit) -> None:
+    """To this gate images whose last pixel is above .2 are out: `opposite` of class 0 and `same` of class 1."""
+
+    def gate(x: Tensor) -> Tensor:
+        return (x[:, 0, -1, -1] < 0.2).float().clamp(min=0.04)
+
+    again = cfx.audit(networks(2.0, k=6), cohort(), PLAN, intervention=toggle(), gate=gate, permutations=99)
+    for name in ("same", "opposite"):
+        assert again.reliance.out[name].value == 0.5
+        assert again.reliance.out[name].low == pytest.approx(0.352, abs=1e-3)  # Wilson's of 20 of 40
+    p = gate(toggle().untouched).double()
+    assert torch.equal(again.scores.gate_p["untouched"], p)
+    assert again.reliance.out["untouched"].value == float((p <= 0.05).double().mean())
+    summary = again.summary()
+    assert summary["gate_out_opposite"] == 0.5
+    assert {k: v for k, v in summary.items() if not k.startswith("gate_out")}.keys() == {
+        k for k in found.summary() if not k.startswith("exact")
+    }
+    assert again.reliance.effect == found.reliance.effect
+    assert (found.scores.gate_p, found.reliance.out) == ({}, {})
+    with pytest.raises(InputError, match="gate: expected a function"):
+        cfx.audit(networks(2.0, k=6), cohort(), PLAN, intervention=toggle(), gate=Linear)

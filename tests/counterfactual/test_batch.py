@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cfx.core.errors import InputError
 from cfx.counterfactual import explain
 from cfx.counterfactual.method import Proposal
 from cfx.counterfactual.reading import POINTS
@@ -118,3 +119,36 @@ def test_every_row_is_its_own_whatever_the_batch(batch_size):
     assert result.nfe_classifier_backward.tolist() == [POINTS] * N
     assert (result.seconds > 0).all()
     torch.testing.assert_close(result.oracle_probs_after, result.probs_after)
+
+
+def test_a_gate_says_of_every_edited_image_and_every_input_whether_it_is_in_distribution():
+    x, there = images()
+    there[2] = x[2]
+    seen = []
+
+    def gate(images):
+        seen.append(len(images))
+        return images.flatten(1).amax(1).sigmoid()
+
+    result, without = run(Says(there), x, gate=gate), run(Says(there), x)
+    assert seen[0] == 1  # before anything is changed
+    assert sum(seen) == 1 + N + N - 1  # the inputs, and what was edited
+    assert result.gate_p.isnan().tolist() == [i == 2 for i in range(N)]
+    some = torch.arange(N) != 2
+    torch.testing.assert_close(result.gate_p[some], result.x_cf[some].flatten(1).amax(1).sigmoid().double())
+    torch.testing.assert_close(result.gate_p_before, x.flatten(1).amax(1).sigmoid().double())
+    assert result.gated_out.tolist() == [False] * N
+    low = result.replace(gate_p=torch.tensor([0.05, 0.051, torch.nan, 0.01, 1, 0.06], dtype=torch.float64))
+    assert low.gated_out.tolist() == [True, False, False, True, False, False]
+    assert (without.gate_p, without.gate_p_before, without.gated_out.tolist()) == (None, None, [False] * N)
+    for name, values in without.parts().items():
+        if name != "seconds":
+            torch.testing.assert_close(values, result.parts()[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_what_gives_no_p_values_is_refused_before_anything_is_changed():
+    x, there = images()
+    with pytest.raises(InputError, match="gate: expected one p-value an image"):
+        run(Says(there), x, gate=lambda images: images)
+    with pytest.raises(InputError, match="gate: expected a function"):
+        run(Says(there), x, gate=Linear)

@@ -395,3 +395,20 @@ def test_ids_of_any_length_and_kind_are_shown_whole(tmp_path: Path) -> None:
     assert [f"Row {name}" for name in names] == sorted(
         found.values("article", "aria-label"), key=lambda t: names.index(t[4:])
     )
+
+
+def test_what_a_gate_says_is_on_the_card_also_of_an_atlas(tmp_path: Path) -> None:
+    result, cohort = make(2)
+    p = [torch.tensor(v, dtype=torch.float64) for v in ([0.014, torch.nan], [0.61, 0.5])]
+    gated = result.replace(gate_p=p[0], gate_p_before=p[1])
+    gated.of_cohort(cohort).save(tmp_path / "a.zarr")
+    for found in (
+        page(tmp_path, gated, cohort=cohort),
+        Page(write_report(tmp_path / "b.html", tmp_path / "a.zarr").read_text("utf-8")),
+    ):
+        said = words(found)
+        assert "gate p0.61 → 0.014" in said
+        assert said.count("gate p") == 2
+        assert "1 of 1 edited images; before the edit it was 0 of them." in said
+        assert "out of distribution" in said
+    assert "gate" not in words(page(tmp_path, result, cohort=cohort))

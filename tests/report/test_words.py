@@ -182,3 +182,13 @@ def test_directions_count_every_row_with_an_answer() -> None:
     result, _ = make(10)  # targets alternate; rows 4 and 9 have no answer
     found = directions(Tally(result, None, {}, NO_PICTURES), {0: "healthy"})
     assert found == [("healthy → 1", "1 of 4", "0 of 1"), ("1 → healthy", "1 of 4", "1 of 1")]
+
+
+def test_what_the_gate_says_is_counted_among_the_edited() -> None:
+    result = of(F, F, F, A)
+    p = [torch.tensor(v, dtype=torch.float64) for v in ([0.01, 0.2, 0.03, torch.nan], [0.6, 0.04, 0.5, 0.01])]
+    assert "gate" not in said(result)
+    assert "(p at most 0.05): 2 of 3 edited images; before the edit it was 1 of them." in said(
+        result.replace(gate_p=p[0], gate_p_before=p[1])
+    )
+    assert "gate" not in said(result.replace(gate_p=p[0] * torch.nan, gate_p_before=p[1]))

@@ -10,6 +10,9 @@ from cfx.core.statistics import bootstrap_interval, paired_ratio
 from cfx.counterfactual.metrics.rows import per_row
 from cfx.counterfactual.result import Counterfactuals
 
+MEDIANS = ("gate_p", "gate_p_before")
+"""Metrics of which a summary has the median: a mean of p-values says nothing."""
+
 
 def evaluate(
     result: Counterfactuals, cohort: Cohort | None = None, *, distances: Sequence[nn.Module] = ()
@@ -23,8 +26,8 @@ def evaluate(
         distances: Perceptual distances `(x, x_cf) -> (n,)`, reported as `feature_distance`, or as `lpips` if it is one.
 
     Returns:
-        The means of `per_row`, `n`, `nfe_unet_forward_max` and `seconds_per_image`; with truth also
-        `error_to_truth_ratio`, the ratio of the means with and without the edit.
+        The means of `per_row` (medians of p-values), `n`, `nfe_unet_forward_max` and `seconds_per_image`; with truth
+        also `error_to_truth_ratio`, the ratio of the means with and without the edit.
 
     Raises:
         InputError: an empty result, or a cohort of other rows.
@@ -34,7 +37,8 @@ def evaluate(
 
 def summarise(rows: Mapping[str, Float[Tensor, " n"]], groups: Int[Tensor, " n"] | None = None) -> dict[str, float]:
     """What `evaluate` returns, of per-row metrics that were measured before; `groups` as in `means`."""
-    out = {"n": float(len(rows["validity"]))} | means(rows, groups) | truth_ratio(rows, groups)
+    mean = {name: values for name, values in rows.items() if name not in MEDIANS}
+    out = {"n": float(len(rows["validity"]))} | means(mean, groups) | medians(rows) | truth_ratio(rows, groups)
     return out | {"nfe_unet_forward_max": float(rows["nfe_unet_forward"].max())}
 
 
@@ -55,6 +59,12 @@ def means(rows: Mapping[str, Float[Tensor, " n"]], groups: Int[Tensor, " n"] | N
             out[name] = float(known.mean())
             out[f"{name}_low"], out[f"{name}_high"] = bootstrap_interval(known, groups=of)
     return out
+
+
+def medians(rows: Mapping[str, Float[Tensor, " n"]]) -> dict[str, float]:
+    """Median of the metrics of `MEDIANS` over the rows for which they have a meaning."""
+    known = {name: rows[name][~rows[name].isnan()] for name in MEDIANS if name in rows}
+    return {name: float(values.quantile(0.5)) for name, values in known.items() if len(values)}
 
 
 def truth_ratio(rows: Mapping[str, Float[Tensor, " n"]], groups: Int[Tensor, " n"] | None = None) -> dict[str, float]:

@@ -24,6 +24,7 @@ from cfx.core.scores import average_precision, dice
 from cfx.counterfactual.metrics.measure import apart, probability
 from cfx.counterfactual.reading import Reading
 from cfx.counterfactual.result import Counterfactuals, Verdict
+from cfx.models.gate import OUT
 from cfx.models.perceptual import Lpips
 
 TRUE_EFFECT = 0.25
@@ -61,8 +62,8 @@ def per_row(
         `validity`, `stable` (NaN in rows that no edit carried to the margin), `oracle_validity` (with an oracle),
         `probability_change` (of the target class), `l1`, `l2`, `edited_share` (pixels that differ at all),
         `changed_share` (that differ by more than `CHANGED`), `nfe_unet_forward`, `nfe_unet_backward`, `nfe_classifier`,
-        `nfe_classifier_backward`, `seconds_per_image`; those of `reading_rows`, of `truth_rows` with truth and of
-        `lesion_rows` with lesion masks.
+        `nfe_classifier_backward`, `seconds_per_image`; those of `reading_rows`, of `gate_rows`, of `truth_rows`
+        with truth and of `lesion_rows` with lesion masks.
 
     Raises:
         InputError: an empty result, or a cohort of other rows.
@@ -88,7 +89,7 @@ def per_row(
     }
     if result.oracle_probs_after is not None:
         rows["oracle_validity"] = result.oracle_probs_after.argmax(1) == result.target
-    rows |= reading_rows(result)
+    rows |= reading_rows(result) | gate_rows(result)
     for distance in distances:
         key = "lpips" if isinstance(distance, Lpips) else "feature_distance"
         rows[key] = apart(result.x, result.x_cf, distance)
@@ -111,6 +112,20 @@ def reading_rows(result: Counterfactuals) -> dict[str, Float[Tensor, " n"]]:
         carried = torch.tensor([word == Reading.CARRIED for word in result.reading]).to(rows["read_share"])
         rows["reading_carried"] = carried.masked_fill(rows["read_share"].isnan(), torch.nan)
     return rows
+
+
+def gate_rows(result: Counterfactuals) -> dict[str, Float[Tensor, " n"]]:
+    """Whether edited images are in distribution to the gate, after the edit and before; nothing without a gate.
+
+    Returns:
+        `gate_p`, `gate_p_before`, and `gate_out`, `gate_out_before` (1 where that is at most `cfx.models.gate.OUT`);
+        NaN in rows that were not edited.
+    """
+    if result.gate_p is None or result.gate_p_before is None:
+        return {}
+    rows = {"gate_p": result.gate_p, "gate_p_before": result.gate_p_before}
+    rows |= {"gate_out": (result.gate_p <= OUT).double(), "gate_out_before": (result.gate_p_before <= OUT).double()}
+    return {name: values.double().masked_fill(result.gate_p.isnan(), torch.nan) for name, values in rows.items()}
 
 
 def truth_rows(result: Counterfactuals, x_true: Float[Tensor, "n c *space"]) -> dict[str, Float[Tensor, " n"]]:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cfx.confounder.audit import Audit
-from cfx.confounder.intervention import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, ROUND_TRIP_SAME, SAME
+from cfx.confounder.intervention import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, ROUND_TRIP_SAME, SAME, UNTOUCHED
 from cfx.confounder.observed.balance import Balance
 from cfx.confounder.probes.table import HEAD, comparison
 from cfx.confounder.reliance import Outcome, Reliance
 from cfx.confounder.witnesses import Witnesses
 from cfx.core.crossed import Effect
 from cfx.display.templates import render
+from cfx.models.gate import OUT
 from cfx.report.audit import figures
 
 MEANING = {
@@ -92,7 +93,13 @@ def _sections(found: Audit) -> list[Section]:
 
 def _arms(r: Reliance) -> Section:
     rows = [
-        [name.replace("_", " "), _effect(e), f"{r.accuracy[name]:.3f}", MEANING.get(name, "a part of the way")]
+        [
+            name.replace("_", " "),
+            _effect(e),
+            f"{r.accuracy[name]:.3f}",
+            *([f"{r.out[name].value:.1%}"] if r.out else []),
+            MEANING.get(name, "a part of the way"),
+        ]
         for name, e in r.arms.items()
     ]
     text = [
@@ -103,8 +110,19 @@ def _arms(r: Reliance) -> Section:
         f"Effect {_effect(r.effect)}, control {_effect(r.control)}, effect less control {_effect(r.net)} logits.",
     ]
     alt = "Forest plot of the effect and of every arm, with one dot a network"
-    header = ["Arm", "Change (logits)", "Balanced accuracy", "What it is"]
-    return Section("The intervention", text, [(figures.effects(r), alt)], header, rows, (1, 2))
+    header = ["Arm", "Change (logits)", "Balanced accuracy", *(["Out of distribution"] if r.out else []), "What it is"]
+    text += [_out(r)] if r.out else []
+    return Section("The intervention", text, [(figures.effects(r), alt)], header, rows, (1, 2, 3) if r.out else (1, 2))
+
+
+def _out(r: Reliance) -> str:
+    """What the gate says of the arms."""
+    same, other, untouched = (f"{r.out[k].value:.1%}" for k in (SAME, OPPOSITE, UNTOUCHED))
+    low, high = r.out[OPPOSITE].low, r.out[OPPOSITE].high
+    return (
+        f"Out of distribution to the gate (p at most {OUT:g}): {other} [{low:.1%}, {high:.1%}] of the images of opposite "
+        f"and {same} of same, {untouched} of the untouched ones."
+    )
 
 
 def _doses(r: Reliance) -> Section:

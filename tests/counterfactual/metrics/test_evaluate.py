@@ -130,3 +130,15 @@ def test_rows_without_a_meaning_leave_their_subject_out() -> None:
     found = means({"a": values}, groups)
     assert found["a"] == pytest.approx(7 / 3)
     assert (found["a_low"], found["a_high"]) == (1, 3)  # each subject alone is a quarter of the draws
+
+
+def test_of_p_values_there_is_the_median_and_of_what_is_out_the_share(truth: tuple) -> None:
+    x, x_true = truth
+    p = [torch.tensor(v, dtype=torch.float64) for v in ([0.01, 0.2, 0.9, torch.nan], [0.6, 0.04, 0.5, 0.01])]
+    found = evaluate(replace(result_of(x, x_true), gate_p=p[0], gate_p_before=p[1]))
+    assert (found["gate_p"], found["gate_p_before"]) == (0.2, 0.5)
+    assert found["gate_out"] == found["gate_out_before"] == pytest.approx(1 / 3)
+    assert found["gate_out_low"] < 1 / 3 < found["gate_out_high"]
+    assert "gate_p_low" not in found
+    untouched = replace(result_of(x, x), gate_p=p[0] * torch.nan, gate_p_before=p[1])
+    assert not {"gate_p", "gate_out"} & evaluate(untouched).keys()

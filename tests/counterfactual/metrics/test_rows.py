@@ -138,3 +138,15 @@ def test_bad_input_is_named() -> None:
         per_row(result_of(x, x)[:0])
     with pytest.raises(InputError, match="lesion"):
         per_row(result_of(x, x), Cohort(x[:2], lesion=torch.zeros(2, 1, 6, 6, dtype=torch.bool)))
+
+
+def test_a_gate_counts_edited_rows_alone() -> None:
+    x = noise(3, 0)
+    result = result_of(x, x + 0.1)
+    assert "gate_p" not in per_row(result)
+    after, before = (torch.tensor(p, dtype=torch.float64) for p in ([0.05, 0.5, torch.nan], [0.3, 0.05, 0.01]))
+    rows = per_row(replace(result, gate_p=after, gate_p_before=before))
+    assert rows["gate_out"][:2].tolist() == [1, 0]
+    assert rows["gate_out_before"][:2].tolist() == [0, 1]
+    for name in ("gate_p", "gate_p_before", "gate_out", "gate_out_before"):
+        assert rows[name].isnan().tolist() == [False, False, True]

@@ -11,6 +11,7 @@ from cfx.confounder.audit import Audit
 from cfx.confounder.intervention import NEEDED
 from cfx.confounder.probes.probe import ladder
 from cfx.confounder.reliance import Outcome
+from cfx.core.statistics import Estimate
 from cfx.report.audit import figures
 from cfx.report.audit.page import MEANING, audit_page
 from tests.report.audit.hand_made import audited
@@ -152,3 +153,14 @@ def test_masks_are_compared_in_the_usual_layout(found: Audit) -> None:
         assert row[3:6] == [f"{rung.scores[k].value:.2f}" for k in ("tnr", "tpr", "ba")]
         assert (row[6] == "✓") == (rung.scores["ba"].value > 0.5 and rung.p_value <= 0.05)
     assert "Told from the mask alone" not in headings(audit_page(found, "Audit"))
+
+
+def test_what_a_gate_says_of_the_arms_is_there_where_one_was_asked(found: Audit) -> None:
+    assert "Out of distribution" not in audit_page(found, "audit")
+    arms = ("untouched", *found.reliance.arms)
+    out = {name: Estimate(0.25 if name == "opposite" else 0.05, 0.125, 0.5) for name in arms}
+    page = audit_page(replace(found, reliance=replace(found.reliance, out=out)), "audit")
+    assert "25.0% [12.5%, 50.0%] of the images of opposite and 5.0% of same, 5.0% of the untouched ones." in page
+    rows = {row[0]: row for row in table(page, "The intervention")}
+    assert (rows["opposite"][3], rows["same"][3]) == ("25.0%", "5.0%")
+    assert len(rows["same"]) == 5
