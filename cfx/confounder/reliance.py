@@ -168,9 +168,8 @@ class Reliance:
         for name, arm in self.arms.items():
             values |= {f"{name}_arm": arm.value, f"{name}_arm_low": arm.low, f"{name}_arm_high": arm.high}
         for name, share in self.out.items():
-            values |= {f"gate_out_{name}": share.value} | {
-                f"gate_out_{name}_{k}": getattr(share, k) for k in ("low", "high")
-            }
+            key = f"gate_out_{name}"
+            values |= {key: share.value, f"{key}_low": share.low, f"{key}_high": share.high}
         return values | {f"ba_{name}": value for name, value in self.accuracy.items()} | dict(self.quality)
 
 

@@ -120,8 +120,8 @@ def _out(r: Reliance) -> str:
     same, other, untouched = (f"{r.out[k].value:.1%}" for k in (SAME, OPPOSITE, UNTOUCHED))
     low, high = r.out[OPPOSITE].low, r.out[OPPOSITE].high
     return (
-        f"Out of distribution to the gate (p at most {OUT:g}): {other} [{low:.1%}, {high:.1%}] of the images of opposite "
-        f"and {same} of same, {untouched} of the untouched ones."
+        f"Out of distribution to the gate (p at most {OUT:g}): {other} [{low:.1%}, {high:.1%}] of the images of "
+        f"opposite and {same} of same, {untouched} of the untouched ones."
     )
 
 
