@@ -71,7 +71,14 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Population(Subjects):
-    """Subjects of one seed, drawn and rendered on one grid."""
+    """Subjects of one seed, drawn and rendered on one grid.
+
+    Attributes:
+        config: Who they are.
+        levels: Lowest and highest slice level in mm that can be rendered in 2D.
+    """
+
+    levels: tuple[float, float] = template.LEVELS
 
     def render(self, factors: Factors) -> Rendered:
         """Images of these factors; a few thousand 64 x 64 slices take seconds on one core."""
@@ -80,7 +87,7 @@ class Population(Subjects):
 
     def deformation(self, factors: Factors, maps: Tensor | None = None) -> Float[Tensor, "n dims *space"]:
         """Displacement in pixels from the image to the template: exp(v_disease) o exp(v_anatomy)."""
-        maps = self._template.at(factors.level) if maps is None else maps
+        maps = self.grid.at(factors.level) if maps is None else maps
         disease = geometry.exponential(self._disease_velocity(factors, maps))
         return geometry.compose(disease, geometry.exponential(self._anatomy_velocity(factors)))
 
@@ -96,12 +103,13 @@ class Population(Subjects):
         return replace(f, severity=f.severity if part == "ventricles" else other.severity, shape=shape)
 
     @property
-    def _template(self) -> template.Template:
-        return template.template(self.config.size, self.config.dims)
+    def grid(self) -> template.Template:
+        """The template on the grid of the images."""
+        return template.template(self.config.size, self.config.dims, self.levels)
 
     def _disease_velocity(self, f: Factors, maps: Tensor) -> Tensor:
         """Pull-back velocity that widens the ventricles: towards them, strongest at their wall."""
-        spacing = self._template.spacing
+        spacing = self.grid.spacing
         distance = maps[:, 3:4]
         inward = -geometry.gradient(distance) / spacing
         taper = torch.where(distance > 0, torch.exp(-((distance / _REACH) ** 2)), (1 + distance / 6).clamp(0, 1))
@@ -111,7 +119,7 @@ class Population(Subjects):
 
     def _anatomy_velocity(self, f: Factors) -> Tensor:
         """Shape modes plus random control points at several scales, in pixels."""
-        grid = self._template
+        grid = self.grid
         space = tuple(grid.maps.shape[2:])
         v = confounders.shape_velocity(f.shape, f.planted.get("shape"), space, grid.spacing)
         for k, (scale, deviation) in enumerate(_SCALES):
@@ -123,15 +131,15 @@ class Population(Subjects):
         return v
 
     def _render(self, f: Factors) -> Rendered:
-        maps = self._template.at(f.level)
+        maps = self.grid.at(f.level)
         lesions = self._lesions(f, maps)
         u = self.deformation(f, maps)
-        tissue = _tissue(maps, each(f.severity, maps), lesions, self._template.spacing)
+        tissue = _tissue(maps, each(f.severity, maps), lesions, self.grid.spacing)
         flat = torch.cat([tissue, lesions, maps[:, :1]], 1)
         image, lesion, t1 = geometry.warp(flat, u, padding="zeros").split(1, dim=1)
         brain = t1 > 0.15
         image = self._scan(image, brain, f)
-        image = confounders.burn_in(image, f.planted, self._template.spacing)
+        image = confounders.burn_in(image, f.planted, self.grid.spacing)
         return Rendered(2 * image.clamp(0, 1) - 1, lesion > 0.5, brain, self._readings(lesion, f))
 
     def _readings(self, lesion: Float[Tensor, "n 1 *space"], f: Factors) -> Bool[Tensor, "n reader *space"]:
@@ -144,7 +152,7 @@ class Population(Subjects):
 
     def _lesions(self, f: Factors, maps: Tensor) -> Float[Tensor, "n 1 *space"]:
         """Soft lesion map in template space: candidates grow one after another as severity rises."""
-        space, spacing = maps.shape[2:], self._template.spacing
+        space, spacing = maps.shape[2:], self.grid.spacing
         u = self._uniform((4 + len(space), _LESIONS), f.index, 5)
         weight = maps[:, 4].flatten(1).double().cumsum(1) + 1e-9
         place = torch.searchsorted(weight, u[:, 0].double() * weight[:, -1:]).clamp(max=weight.shape[1] - 1)
@@ -164,7 +172,7 @@ class Population(Subjects):
 
     def _scan(self, image: Tensor, brain: Tensor, f: Factors) -> Tensor:
         """Scanner: gamma, smooth multiplicative bias, blur, noise inside the brain."""
-        space, spacing = image.shape[2:], self._template.spacing
+        space, spacing = image.shape[2:], self.grid.spacing
         bias, (gamma, blur, noise) = f.scanner[:, :3], f.scanner[:, 3:].unbind(1)
         site = f.planted.get("scanner")
         if site is not None:

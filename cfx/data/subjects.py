@@ -140,6 +140,20 @@ class Factors:
         each = {k: v[rows] for k, v in vars(self).items() if isinstance(v, Tensor)}
         return Factors(planted={k: v[rows] for k, v in self.planted.items()}, **each)
 
+    def column(self, name: Factor) -> Float[Tensor, "n k"]:
+        """The values of one factor; only the bias field has more than one."""
+        if name in ("severity", "level"):
+            return self.severity[:, None] if name == "severity" else self.level[:, None]
+        return self.scanner[:, _SCANNER[name]] if name in _SCANNER else self.shape[:, [SHAPE_MODES.index(name)]]
+
+    def having(self, name: Factor, values: Float[Tensor, "n k"]) -> "Factors":
+        """The same subjects with these values of one factor; none leaves the field of view."""
+        if name in ("severity", "level"):
+            return replace(self, **{name: values[:, 0]})
+        whole = (self.scanner if name in _SCANNER else self.shape).clone()
+        whole[:, _SCANNER[name] if name in _SCANNER else [SHAPE_MODES.index(name)]] = values
+        return replace(self, scanner=whole) if name in _SCANNER else replace(self, shape=_inside(whole))
+
 
 @dataclass(frozen=True)
 class Subjects:

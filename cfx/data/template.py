@@ -55,9 +55,9 @@ class Template:
         return (1 - w) * self.maps[below] + w * self.maps[below + 1]
 
 
-@lru_cache(maxsize=4)
-def template(size: int, dims: int) -> Template:
-    """The template on a grid of `size` pixels an edge, in 2 or 3 dimensions."""
+@lru_cache(maxsize=8)
+def template(size: int, dims: int, ends: tuple[float, float] = LEVELS) -> Template:
+    """The template on a grid of `size` pixels an edge, in 2 or 3 dimensions; `ends`: lowest and highest slice in mm."""
     spacing = FIELD_OF_VIEW / size
     offsets = (np.arange(size) - (size - 1) / 2) * spacing
     volume = _volume()
@@ -67,7 +67,7 @@ def template(size: int, dims: int) -> Template:
         maps = _sample(volume, *(c + offsets for c in CENTRE))[None]
         return Template(maps, (), spacing)
     volume = _blurred(volume, (blur, blur, 0.0))
-    levels = tuple(np.arange(LEVELS[0], LEVELS[1] + _LEVEL_STEP, _LEVEL_STEP).tolist())
+    levels = tuple(np.arange(ends[0], ends[1] + _LEVEL_STEP, _LEVEL_STEP).tolist())
     maps = _sample(volume, CENTRE[0] + offsets, CENTRE[1] - offsets, np.asarray(levels))
     return Template(maps.permute(3, 0, 2, 1).contiguous(), levels, spacing)  # rows run from anterior to posterior
 

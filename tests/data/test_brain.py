@@ -262,7 +262,7 @@ class TestSeverity:
     def test_lesions_grow_pixel_by_pixel_before_they_are_deformed(self, size, dims):
         group = people(size, dims)
         factors = group.factors(torch.arange(6))
-        maps = group._template.at(factors.level)
+        maps = group.grid.at(factors.level)
         soft = [group._lesions(at(factors, s), maps) for s in SEVERITIES]
         assert all((b >= a).all() for a, b in itertools.pairwise(soft))
 
@@ -289,7 +289,7 @@ class TestSeverity:
     def test_the_deformed_ventricles_grow_in_every_subject(self):
         group = people()
         factors = group.factors(torch.arange(64))
-        maps = group._template.at(factors.level)
+        maps = group.grid.at(factors.level)
         walls = [geometry.warp(maps[:, 3:4], group.deformation(at(factors, s), maps)) < 0 for s in SEVERITIES]
         assert all((area(b) >= area(a)).all() for a, b in itertools.pairwise(walls))
         assert (area(walls[-1]) > 1.4 * area(walls[0])).all()
