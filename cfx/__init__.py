@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cfx import ood as ood
     from cfx import report as report
     from cfx.atlas import read_atlas as read_atlas
     from cfx.atlas import write_atlas as write_atlas
@@ -34,9 +35,12 @@ _HOME = {
     "write_report": "cfx.report.page",
 }
 
+_ROOMS = ("ood", "report")
+"""Rooms that are asked by their name: `cfx.ood.fit`."""
+
 __all__ = [
-    "Cohort", "Counterfactuals", "__version__", "adapt", "audit", "explain", "load", "load_cohort", "read_atlas",
-    "report", "write_atlas", "write_report",
+    "Cohort", "Counterfactuals", "__version__", "adapt", "audit", "explain", "load", "load_cohort", "ood",
+    "read_atlas", "report", "write_atlas", "write_report",
 ]  # fmt: skip
 
 
@@ -48,8 +52,8 @@ def __getattr__(name: str) -> object:
     """
     if name == "__version__":
         return import_module("importlib.metadata").version("cfx")
-    if name == "report":
-        return import_module("cfx.report")
+    if name in _ROOMS:
+        return import_module(f"cfx.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'cfx' has no attribute {name!r}; it offers {', '.join(__all__)}")
     return getattr(import_module(_HOME[name]), name)
