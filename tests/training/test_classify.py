@@ -5,6 +5,8 @@ import torch
 from torch.nn import functional
 
 from cfx.core.cohort import Cohort
+from cfx.models import open_network
+from cfx.training import train
 from cfx.training.config import make_objective
 from cfx.training.objectives import whole_batch
 from tests.training.toys import toy_cohort, toy_config
@@ -54,3 +56,18 @@ def test_figures_are_without_augmentation(tmp_path):
     gap = logits[:, 1] - logits[:, 0]
     pairs = gap[cohort.y == 1][:, None] > gap[cohort.y == 0][None]
     assert figures["auroc"] == pytest.approx(pairs.double().mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("head", ["inner", "cosine", "euclidean"])
+def test_a_quotient_is_learnt_from_cross_entropy_alone(tmp_path, head):
+    """Generalised ODIN: both its numerator and its divisor have gradients, and its checkpoint is a classifier's."""
+    cohort = toy_cohort(40)
+    network = {"name": "cnn", "channels": [8, 8], "head": head}
+    config = toy_config(tmp_path, "classifier", network=network, steps=60, optimizer={"lr": 1e-2, "warmup": 0})
+    result = train(config, cohort)
+    assert result.figures["accuracy"] == 1
+    classifier = open_network(result.checkpoint)
+    assert torch.equal(classifier(cohort.x).argmax(1), cohort.y)
+    start = make_objective(config, cohort).players()["main"].head
+    for part in ("weight", "g.0.weight"):
+        assert (classifier.head.state_dict()[part] - start.state_dict()[part]).abs().max() > 1e-2
