@@ -106,7 +106,7 @@ class DuqObjective:
             network(augment(self.config, other))
         head = staged(network).head
         assert isinstance(head, Rbf)
-        mean = self._means(head.embed(features[0].to(head.weight)))
+        mean = self._means(head.embed(features[0])).to(head.centroids)
         gamma, present = self.config.gamma, self.present.to(mean.device)
         head.moves += 1
         share = (1 - gamma) / (1 - gamma ** int(head.moves))

@@ -53,8 +53,14 @@ class Mahalanobis:
             raise InputError("cohort.y: expected one class label an image for a relative distance, got none")
         if y is not None and int(y.max()) + 1 == len(y):
             raise InputError(f"cohort.y: expected more than one image of some class, got {len(y)} classes of one each")
-        found = [Layer.of(z, y, self.shrunk) for z in collected(learn)]
-        return MahalanobisScorer(self.relative, tuple(found))
+        return MahalanobisScorer(self.relative, tuple(self._layer(k, z, y) for k, z in enumerate(collected(learn))))
+
+    def _layer(self, k: int, z: Float[Tensor, "n d"], y: Int[Tensor, " n"] | None) -> "Layer":
+        """One layer, which errors name."""
+        try:
+            return Layer.of(z, y, self.shrunk)
+        except InputError as error:
+            raise InputError(f"features of layer {k}: {error}") from error
 
 
 def place(y: Tensor | None) -> Int[Tensor, " n"] | None:

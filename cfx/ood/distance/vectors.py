@@ -34,7 +34,7 @@ def _vector(found: Tensor, n: int, k: int) -> Float[Tensor, "n d"]:
     if found.ndim < 2 or len(found) != n:
         came = tuple(found.shape)
         raise InputError(f"features: expected vectors ({n}, d) or maps ({n}, d, *space) of layer {k}, got {came}")
-    v: Tensor = (found.flatten(2).mean(2) if found.ndim > 2 else found).double().cpu()
+    v: Tensor = (found.flatten(2).mean(2) if found.ndim > 2 else found).cpu().double()
     if not bool(v.isfinite().all()):
         raise InputError(f"features: expected finite features, got NaN or infinity in layer {k}")
     return v
