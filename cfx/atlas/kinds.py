@@ -9,6 +9,7 @@ KINDS = {
     "Counterfactuals": "cfx.counterfactual.result",
     "Hits": "cfx.commands.bench.remedies",
     "Measurements": "cfx.counterfactual.metrics.rows",
+    "OodScores": "cfx.ood.result",
     "Scores": "cfx.confounder.intervention",
     "Sensitivity": "cfx.confounder.observed.sensitivity",
 }

@@ -4,7 +4,8 @@ Images are read, networks asked, one step or row timed; nothing is written.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from cfx.commands.audit import AuditConfig, ready_for
 from cfx.commands.config import verb_of
 from cfx.commands.explain import ExplainConfig, images_of, task_of
+from cfx.commands.networks import Networks, opened
+from cfx.commands.ood import OodConfig, looked
 from cfx.core.cohort import Cohort, Source, spread, subjects
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.errors import CfxError, CfxWarning, InputError
@@ -63,6 +66,9 @@ def _looked(verb: str, config: RunConfig) -> Iterator[tuple[str, str]]:
     yield from ((name, _network(network)) for name, network in networks.items())
     if isinstance(config, TrainConfig):
         yield from _training(config)
+    if isinstance(config, OodConfig):
+        yield "to score", looked(config, found["data"], networks)
+        return
     for name in (n for n in networks if n.startswith("classifier") and "data" in found):
         yield "accuracy", _accuracy(networks[name], networks.get("generator"), found)
     if isinstance(config, ExplainConfig):
@@ -85,9 +91,9 @@ def _opened(config: RunConfig) -> tuple[dict[str, Source], dict[str, nn.Module]]
                 found[name] = open_cohort(getattr(config, name))
             except CfxError as error:
                 faults.append(error)
-    for name, role, described in _named(config):
+    for name, described, opening in _named(config):
         try:
-            networks[name] = open_network(described, role)
+            networks[name] = opening(described)
         except CfxError as error:
             faults.append(error)
     if len(faults) == 1:
@@ -149,13 +155,16 @@ def _audit(config: AuditConfig, networks: list[nn.Module]) -> str:
     return f"{len(ready.images)} images for {config.plan.confounder} in {len(networks)} networks"
 
 
-def _named(config: RunConfig) -> Iterator[tuple[str, Role, Described]]:
-    """Networks that a configuration names, each with its role."""
+def _named(config: RunConfig) -> Iterator[tuple[str, Described, Callable[[Described], nn.Module]]]:
+    """Networks that a configuration names, each with what opens it."""
+    if isinstance(config, Networks):
+        yield from ((key, network, partial(opened, key)) for key, network in config.named())
+        return
     for role in get_args(Role):
         if described := getattr(config, role, None):
-            yield role, role, described
+            yield role, described, partial(open_network, role=role)
     for k, described in enumerate(getattr(config, "classifiers", ()), start=1):
-        yield f"classifier {k}", "classifier", described
+        yield f"classifier {k}", described, open_network
 
 
 def _some(source: Source, most: int) -> Cohort:

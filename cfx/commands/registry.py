@@ -42,6 +42,10 @@ VERBS: dict[str, Verb] = {
         "cfx.commands.audit",
         "Right for the right reason? Plan, scores, report.html, summary.json into the run's folder.",
     ),
+    "ood": Verb(
+        "cfx.commands.ood",
+        "Are these images in distribution? Scores, maps, report.html, summary.json into the run's folder.",
+    ),
     "import": Verb("cfx.commands.imports", "Write a network of MONAI or diffusers as a checkpoint folder of cfx."),
     "demo": Verb(
         "cfx.commands.explain",
@@ -66,6 +70,10 @@ BENCHES: dict[str, Verb] = {
     "faithful": Verb(
         "cfx.commands.bench.faithful",
         "Explain classifiers whose reason is known: who shows it, and who says when there is none?",
+    ),
+    "ood": Verb(
+        "cfx.commands.bench.ood",
+        "Compare detectors on what to tolerate and what to find: the ladder, or your own sets of images.",
     ),
     "reliance": Verb("cfx.commands.bench.reliance", "Check the reliance test itself: type I error and power."),
     "remedies": Verb(

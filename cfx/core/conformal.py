@@ -23,6 +23,7 @@ import math
 
 import torch
 from jaxtyping import Bool, Float
+from scipy import stats
 from torch import Tensor
 
 from cfx.core.errors import InputError
@@ -73,6 +74,24 @@ def conformal_p_values(scores: Float[Tensor, " n"], new: Float[Tensor, "*m"]) ->
     _check(new)
     below = torch.searchsorted(scores.sort().values, new.contiguous().to(scores))  # scores that are less
     return (1 + len(scores) - below).double() / (len(scores) + 1)
+
+
+def chance_of_so_many(out: int, new: int, calibrated: int, alpha: float) -> float:
+    """Probability that at least `out` of `new` rows have p <= alpha, if all of them are like the calibration rows.
+
+    With n calibration rows and k as above, P(p <= alpha | s_1 .. s_n) is Beta(n + 1 - k, k) distributed without ties,
+    so that the number of such rows is beta-binomial.
+
+    Args:
+        out: Rows with p <= alpha.
+        new: Rows.
+        calibrated: Number of calibration rows.
+        alpha: The level, in (0, 1).
+    """
+    k = conformal_rank(calibrated, alpha)
+    if k > calibrated:  # no p is as small as that
+        return float(out == 0)
+    return float(stats.betabinom(new, calibrated + 1 - k, k).sf(out - 1))
 
 
 def benjamini_hochberg(p: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -15,6 +15,8 @@ References: Hanley and McNeil (1982) for the area under the ROC curve; Dice (194
 "Regression quantiles"; Gneiting and Raftery (2007), "Strictly proper scoring rules, prediction, and estimation".
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -40,6 +42,22 @@ def auroc(
     below = (passed - down).gather(-1, first) + passed.gather(-1, last)  # twice those below, ties half
     area: Tensor = (up * below).sum(-1) / (2 * up.sum(-1) * down.sum(-1))
     return area
+
+
+def false_alarms_at(score: Float[Tensor, " n"], positive: Bool[Tensor, " n"], found: float) -> float:
+    """Share of the negatives at or above the highest threshold that at least a share `found` of the positives reaches.
+
+    With .95 it is called FPR95. NaN where there is no positive or no negative.
+
+    Args:
+        score: Scores, higher for positives.
+        positive: Which rows are positive.
+        found: Share of the positives, in (0, 1].
+    """
+    high, low = score[positive].sort(descending=True).values, score[~positive]
+    if not len(high) or not len(low):
+        return float("nan")
+    return float((low >= high[math.ceil(found * len(high) - 1e-9) - 1]).double().mean())
 
 
 def average_precision(score: Float[Tensor, "b n"], truth: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:

@@ -8,6 +8,7 @@ from scipy import stats
 
 from cfx.core.conformal import (
     benjamini_hochberg,
+    chance_of_so_many,
     conformal_p_values,
     conformal_quantile,
     conformal_rank,
@@ -110,3 +111,18 @@ def test_bad_input_is_named() -> None:
     for bad in ([0.1, 1.2], [math.nan]):
         with pytest.raises(InputError, match="p: expected"):
             benjamini_hochberg(torch.tensor(bad))
+
+
+def test_the_chance_of_so_many_is_that_of_ranks_drawn_at_random():
+    n, new, alpha = 40, 20, 0.1
+    g = torch.Generator().manual_seed(0)
+    scores = torch.rand(4000, n + new, generator=g)
+    out = torch.stack([(conformal_p_values(s[:n], s[n:]) <= alpha).sum() for s in scores])
+    for many in (0, 1, 3, 6):
+        share = float((out >= many).double().mean())
+        assert abs(share - chance_of_so_many(many, new, n, alpha)) < 4 * (0.25 / 4000) ** 0.5
+
+
+def test_nothing_is_out_where_no_p_value_reaches_the_level():
+    assert chance_of_so_many(0, 5, 8, 0.1) == 1
+    assert chance_of_so_many(1, 5, 8, 0.1) == 0

@@ -20,6 +20,7 @@ from cfx.core.scores import (
     balanced_accuracy,
     class_weights,
     dice,
+    false_alarms_at,
     log_loss,
     pairwise_dice,
     pinball_loss,
@@ -129,3 +130,18 @@ def test_pinball_loss_is_that_of_scikit_learn_and_finds_the_quantile(tau: float)
     mean = pinball_loss(q[:, None], y, tau).mean(1)
     assert float(mean[100]) == pytest.approx(mean_pinball_loss(y.numpy(), q[100].expand(4000).numpy(), alpha=tau))
     assert float(q[mean.argmin()]) == pytest.approx(float(y.quantile(tau)), abs=0.01)
+
+
+def test_false_alarms_are_those_of_the_roc_curve_of_scikit_learn() -> None:
+    from sklearn.metrics import roc_curve
+
+    for stream, ties in ((0, 1e-6), (1, 0.5)):
+        score = (draw(1, 300, stream)[:, 0] / ties).round() * ties
+        positive = draw(1, 300, stream + 5)[:, 0] + 0.5 * score > 0
+        fpr, tpr, _ = roc_curve(positive.numpy(), score.numpy(), drop_intermediate=False)
+        for found in (0.5, 0.95, 1.0):
+            assert math.isclose(false_alarms_at(score, positive, found), fpr[(tpr >= found - 1e-12).argmax()])
+
+
+def test_there_is_no_false_alarm_rate_without_negatives() -> None:
+    assert math.isnan(false_alarms_at(torch.ones(3), torch.ones(3, dtype=torch.bool), 0.95))

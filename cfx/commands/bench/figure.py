@@ -62,7 +62,7 @@ def draw(
         _gallery(next(parts), by_method, shown[depth], cohort)
     fig.draw_without_rendering()  # so that it is known where in the picture a point is
     for ax, points in panels:
-        _names(ax, points)
+        named(ax, points)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
@@ -138,7 +138,7 @@ def _reference(ax: Axes, name: str, y: float) -> None:
     )
 
 
-def _names(ax: Axes, points: Sequence[Point]) -> None:
+def named(ax: Axes, points: Sequence[Point]) -> None:
     """Names beside their points, so that none covers another name or point; needs a figure that has been laid out."""
     here = ax.transData.transform([point[:2] for point in points]) if points else np.zeros((0, 2))
     unit = ax.figure.dpi / 72  # dots a point of type

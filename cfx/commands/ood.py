@@ -1,0 +1,307 @@
+"""One run of out-of-distribution detection: images in, a folder with their scores, a page and a summary out."""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+import cfx
+from cfx.atlas import Atlas
+from cfx.commands.networks import Networks, arguments, opened_all, prints
+from cfx.core.cohort import Source, part, spread, subject_names
+from cfx.core.conformal import chance_of_so_many
+from cfx.core.errors import CfxWarning, InputError, heard
+from cfx.core.statistics import wilson_interval
+from cfx.data import DataConfig, open_cohort
+from cfx.display.catalogue import Metric, metric, register
+from cfx.ood import Fitted, Membership, OodScores, build_detector, fit
+from cfx.ood.detector import Detector
+from cfx.report.ood.page import Calibrated, ood_page
+from cfx.runtime.config import RunConfig
+from cfx.runtime.folder import RunFolder
+from cfx.runtime.lock import in_its_folder
+from cfx.runtime.memory import give_back
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.provenance import hardware, source_print, versions
+from cfx.runtime.shares import dealt, even, is_main, together
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_LOOKED_AT = 32  # images in both sources that are compared
+SHOWN = (
+    "n", "out_share", "out", "more_than_chance_p", "discoveries", "level", "calibrated", "nfe_unet_forward",
+    "nfe_autoencoder", "nfe_classifier", "nfe_features", "seconds_per_image",
+)  # fmt: skip
+"""What the console shows of a summary."""
+register(
+    Metric("out_share", "out of distribution", "Share of the images whose p-value is at most the level."),
+    Metric("out", "images out", "How many these are.", "", ".0f"),
+    Metric("discoveries", "out, all at once", "Images out by Benjamini and Hochberg at the level.", "", ".0f"),
+    Metric(
+        "more_than_chance_p",
+        "p of so many by chance",
+        "Probability that at least so many of as many in-distribution images would be out.",
+        "",
+        ".2g",
+    ),
+    Metric("calibrated", "calibrated on", "In-distribution images that the p-values are made of.", "", ".0f"),
+    Metric("nfe_autoencoder", "autoencoder passes", "Passes through encoder or decoder an image.", "lower", ".3g"),
+    Metric("nfe_features", "feature passes", "Passes through the feature extractor an image.", "lower", ".3g"),
+)
+
+
+class OodConfig(Networks, RunConfig):
+    """Which images to score, against which, with which detector."""
+
+    data: DataConfig
+    """Images to score."""
+    reference: DataConfig
+    """In-distribution images, none of them in the training of the networks, and of other subjects than those to score:
+    the detector is fitted to some and calibrated on the others."""
+    calibration: DataConfig | float = 0.5
+    """Share of the subjects of `reference` that the p-values are made of; or other in-distribution images for it."""
+    detector: str = "denoising"
+    """Name of the detector (`cfx.ood.DETECTORS`)."""
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+    """Settings of the detector that differ from its defaults."""
+    level: float = Field(default=0.05, gt=0, lt=1)
+    """Share of in-distribution images that may be called out."""
+    rows: int | None = Field(default=None, ge=1)
+    """Score this many of the first images; None scores all."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of all randomness."""
+    batch_size: int = Field(default=64, ge=1)
+    """Most images worked on together."""
+    resume: bool = True
+    """Go on with what the folder has, if it was made of the same; false starts anew and replaces it."""
+
+
+def built(name: str, settings: Mapping[str, Any]) -> Detector:
+    """A detector with settings as YAML has them; lists, which is all that YAML has, become tuples."""
+    return build_detector(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+@in_its_folder
+def ood_run(config: OodConfig, words: str = "") -> dict[str, Any]:
+    """Score images and write `atlas.zarr`, `report.html`, `summary.json` and `config.yaml`.
+
+    Under `accelerate launch` the processes share the images by whole atlas shards. Each finished batch is written at
+    once, so the same command goes on with an interrupted run.
+
+    Args:
+        config: What to score.
+        words: The command line, for the record.
+
+    Returns:
+        The flat figures of `summary.json`.
+
+    Raises:
+        InputError, CheckpointError, AtlasError: as `cfx.ood.fit`, `open_network` and `Atlas`.
+    """
+    with heard() as warned:
+        run = _Run(config, make_accelerator(), words)
+        atlas = run.filled()
+        found = run.summary(atlas)
+        run.folder.summary(found)
+        if is_main():
+            atlas.note(warnings=warned)
+            run.folder.page(ood_page(atlas, run.calibrated, config.name, warned))
+    return found
+
+
+class _Run:
+    """The objects of a run, loaded and checked once."""
+
+    def __init__(self, config: OodConfig, accelerator: "Accelerator", words: str) -> None:
+        self.config, self.accelerator, self.words = config, accelerator, words
+        self.folder, self.source = RunFolder(config.folder), asked(config)
+        self.networks = opened_all(config, accelerator.device)
+        self.reference, self.held = references(config)
+        check_apart(self.source, self.reference)
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The detector, fitted and calibrated; the same in every process."""
+        with together(self.accelerator):
+            return fitted_to(self.config, self.networks, self.reference, self.held, self.accelerator.device)
+
+    @property
+    def calibrated(self) -> Calibrated:
+        """What was calibrated on what."""
+        held = self.held if isinstance(self.held, float) else len(self.held)
+        m = len(self.fitted.calibration)
+        n = len(self.reference) - m if isinstance(held, float) else len(self.reference)
+        return Calibrated(self.fitted.calibration, n, dict(self.config.settings))
+
+    @property
+    def prints(self) -> dict[str, str]:
+        """What the rows are made of."""
+        config = self.config
+        held = str(self.held) if isinstance(self.held, float) else source_print(self.held)
+        images = {"images": source_print(self.source), "reference": source_print(self.reference), "calibration": held}
+        return images | prints(config, self.networks) | {
+            "version": cfx.__version__, "settings": repr(self.fitted.detector), "seed": str(config.seed),
+        }  # fmt: skip
+
+    @property
+    def made(self) -> dict[str, Any]:
+        """When, how and where the rows were made."""
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        return {"date": date, "command": self.words} | {
+            "hardware": hardware(self.accelerator.device), "versions": versions()
+        }  # fmt: skip
+
+    def filled(self) -> Atlas[OodScores]:
+        """The atlas with all rows."""
+        with together(self.accelerator):
+            if self.accelerator.is_main_process:
+                self._create()
+            self.folder.begin(self.config)
+        atlas = Atlas(self.folder / "atlas.zarr", OodScores)
+        with together(self.accelerator):
+            for rows in self._mine(atlas):
+                cohort = self.source[rows]
+                atlas.write(self.fitted.score(cohort).replace(row=torch.tensor(rows)), cohort)
+                give_back()
+        return atlas
+
+    def _create(self) -> None:
+        """Make the atlas, once everything else has been checked."""
+        first = self.source[[0]]
+        Atlas.create(
+            self.folder / "atlas.zarr", self.fitted.score(first)[:0], rows=range(len(self.source)), cohort=first[:0],
+            ids=self.source.ids, fingerprint=self.prints, shard=even(len(self.source), self.config.batch_size),
+            attributes={"config": self.config.model_dump(mode="json"), "made": self.made},
+            exists="resume" if self.config.resume else "overwrite",
+        )  # fmt: skip
+
+    def _mine(self, atlas: Atlas[OodScores]) -> Iterator[list[int]]:
+        """The rows of this process that are still missing, shard by shard."""
+        shards, missing = atlas.shards(), set(atlas.missing())
+        for k in dealt(len(shards), self.accelerator):
+            rows = [row for row in shards[k] if row in missing]
+            if rows:
+                yield rows
+
+    def summary(self, atlas: Atlas[OodScores]) -> dict[str, Any]:
+        """The figures of all rows."""
+        return summarise(atlas.read(images=False), self.config)
+
+
+def summarise(scores: OodScores, config: OodConfig) -> dict[str, Any]:
+    """The figures of a run by name: shares with `_low` and `_high` of their 95 % interval."""
+    n, out = len(scores), int((scores.verdict == int(Membership.OUT)).sum())
+    low, high = wilson_interval(out / n, n)
+    nfe = {name: float(value.double().mean()) for name, value in vars(scores).items() if name.startswith("nfe_")}
+    return {
+        "n": n, "out": out, "out_share": out / n, "out_share_low": low, "out_share_high": high,
+        "detector": scores.detector, "level": scores.level, "calibrated": scores.calibrated,
+        "more_than_chance_p": chance_of_so_many(out, n, scores.calibrated, scores.level),
+        "discoveries": int(scores.discoveries(scores.level).sum()), "seed": config.seed,
+        "p_median": float(scores.p.median()), "seconds_per_image": float(scores.seconds.double().mean()), **nfe,
+    }  # fmt: skip
+
+
+def asked(config: OodConfig) -> Source:
+    """The images to score."""
+    source = open_cohort(config.data)
+    return source if config.rows is None else part(source, slice(0, config.rows))
+
+
+def references(config: OodConfig) -> tuple[Source, Source | float]:
+    """In-distribution images, and those to calibrate on or the share that is."""
+    held = config.calibration
+    return open_cohort(config.reference), held if isinstance(held, float) else open_cohort(held)
+
+
+def fitted_to(
+    config: OodConfig, networks: dict[str, nn.Module], reference: Source, held: Source | float, device: torch.device
+) -> Fitted:
+    """The detector of a configuration, fitted and calibrated.
+
+    Raises:
+        InputError: as `cfx.ood.fit`.
+
+    Warns:
+        CfxWarning: so few calibration images that no p-value can reach the level.
+    """
+    found = fit(
+        reference, built(config.detector, config.settings), calibration=held, level=config.level, seed=config.seed,
+        batch_size=config.batch_size, device=device, **arguments(networks),
+    )  # fmt: skip
+    m = len(found.calibration)
+    if config.level * (m + 1) < 1:
+        warnings.warn(
+            f"calibration: {m} images make no p-value below {1 / (m + 1):.2g}, so that at level {config.level:g} "
+            f"nothing can be out; give at least {math.ceil(1 / config.level - 1e-9) - 1} or raise `level`",
+            CfxWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def check_apart(source: Source, reference: Source) -> None:
+    """Say where images to score are among the in-distribution ones.
+
+    Warns:
+        CfxWarning: an image of the same name is the same image.
+    """
+    theirs = {name: i for i, name in enumerate(reference.ids)}
+    both = [(i, theirs[name]) for i, name in enumerate(source.ids) if name in theirs]
+    some = [both[k] for k in spread(len(both), _LOOKED_AT).tolist()] if both else []
+    same = [source.ids[i] for i, j in some if _equal(source[[i]].x, reference[[j]].x)]
+    if same:
+        warnings.warn(
+            f"reference: images to score are among those fitted to or calibrated on ({', '.join(same[:4])}); their "
+            "p-values say nothing. Give images of other subjects",
+            CfxWarning,
+            stacklevel=2,
+        )
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def looked(config: OodConfig, data: Source, networks: Mapping[str, nn.Module]) -> str:
+    """What a run would do, in words, once all that it checks before the first image is right; for `cfx check`.
+
+    Raises:
+        InputError: images, reference, detector and networks that do not go together.
+    """
+    reference, held = references(config)
+    source = data if config.rows is None else part(data, slice(0, config.rows))
+    check_apart(source, reference)
+    detector = built(config.detector, config.settings)
+    if lacking := [key for key in detector.needs if not arguments(dict(networks)).get(key)]:
+        raise InputError(f"{config.detector}: expected {' and '.join(lacking)} in the configuration, got none")
+    if tuple(source.shape) != tuple(reference.shape):
+        raise InputError(f"data: expected images of {tuple(reference.shape)} as in reference, got {source.shape}")
+    m = round(held * len(dict.fromkeys(subject_names(reference)))) if isinstance(held, float) else len(held)
+    return f"{len(source)} images by {config.detector}, calibrated on {m} at level {config.level:g}"
+
+
+def lines(summary: Mapping[str, Any]) -> list[str]:
+    """The figures of a run as people read them."""
+    return [f"{metric(name).heading:<36}{_said(name, summary)}" for name in SHOWN if name in summary]
+
+
+def _said(name: str, summary: Mapping[str, Any]) -> str:
+    """A figure with its interval."""
+    return metric(name).spread({key: summary.get(key) for key in (name, f"{name}_low", f"{name}_high")})
+
+
+CONFIG = OodConfig
+
+
+def command(config: OodConfig, words: str) -> str:
+    """Run, and say what came out."""
+    text = "\n".join(lines(ood_run(config, words)))
+    return f"{text}\n\nwrote {config.folder}/report.html, atlas.zarr, summary.json, config.yaml"
