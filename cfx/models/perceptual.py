@@ -40,12 +40,13 @@ class FeatureDistance(nn.Module):
     def forward(self, a: Float[Tensor, "b c *space"], b: Float[Tensor, "b c *space"]) -> Float[Tensor, " b"]:
         """Distance of each pair of images in [-1, 1]; 0 for equal ones, differentiable."""
         pairs = zip(self.maps(a), self.maps(b), strict=True)
-        return torch.stack([_normalised_gap(u, v) for u, v in pairs]).sum(0)
+        return torch.stack([feature_gap(u, v).reshape(len(u), -1).mean(1) for u, v in pairs]).sum(0)
 
 
-def _normalised_gap(u: Float[Tensor, "b ..."], v: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
+def feature_gap(u: Float[Tensor, "b d *space"], v: Float[Tensor, "b d *space"]) -> Float[Tensor, "b *space"]:
+    """Squared distance of two maps, or vectors, at every place, each divided by its length over the channels there."""
     u, v = (f / (f.square().sum(1, keepdim=True) + 1e-10).sqrt() for f in (u, v))
-    return (u - v).square().sum(1).reshape(len(u), -1).mean(1)
+    return (u - v).square().sum(1)
 
 
 class Lpips(nn.Module):

@@ -20,6 +20,18 @@ DETECTORS = {
     "knn": "distance.knn:Knn",
     "vim": "distance.vim:Vim",
     "duq": "distance.duq:Duq",
+    "vae": "reconstruction.vae:VaeError",
+    "vae-elbo": "reconstruction.vae_elbo:VaeElbo",
+    "vae-mahalanobis": "reconstruction.vae_mahalanobis:VaeMahalanobis",
+    "likelihood-regret": "reconstruction.likelihood_regret:LikelihoodRegret",
+    "typicality": "reconstruction.typicality:Typicality",
+    "multi-start": "reconstruction.multi_start:MultiStart",
+    "lift-map-detect": "reconstruction.lift_map_detect:LiftMapDetect",
+    "simplex": "reconstruction.simplex:Simplex",
+    "projection-regret": "reconstruction.projection_regret:ProjectionRegret",
+    "trajectory-curvature": "reconstruction.trajectory_curvature:TrajectoryCurvature",
+    "msma": "reconstruction.msma:Msma",
+    "diffpath": "reconstruction.diffpath:DiffPath",
 }
 """Name of each detector, and where under `cfx.ood` it is."""
 
