@@ -14,8 +14,8 @@ With F the distribution of a factor and z the value of a subject, `tolerated` pu
 with F measured on many subjects of the same class; so it stays a draw from the distribution, given that it lies in the
 band. `beyond` puts s in its place, or s times its sign where the factor has no direction.
 
-Two rungs are for development (`bias-4`, `dark-lesion`): what a detector has to choose is chosen on these and on
-in-distribution images alone, and summaries leave them out.
+Three rungs are for development (`bias-4`, `dark-lesion`, `bright-lesion`): what a detector has to choose is chosen on
+these and on in-distribution images alone, and summaries leave them out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -218,7 +218,8 @@ def _beyond() -> Iterator[Rung]:
 
 def _near() -> Iterator[Rung]:
     for name, marks in ROUND.items():
-        yield Rung(f"{name}-lesion", "near", marks.words, partial(_marked, marks), development=name == "dark")
+        own = name in ("dark", "bright")
+        yield Rung(f"{name}-lesion", "near", marks.words, partial(_marked, marks), development=own)
     for side, (a, b) in SIDES.items():
         yield Rung(f"slice-{side}", "near", f"slices at {a:g} to {b:g} mm", partial(_at, (a, b)), dims=(2,))
     for name in _OBJECTS:

@@ -60,7 +60,7 @@ ROUND: Mapping[str, Marks] = {
     "small-bright": Marks(0.95, (3.0, 4.5), "white", "a bright disc of 3 to 4.5 mm radius in white matter"),
     "cortical": Marks(-0.32, (5.0, 7.0), "grey", "a disc as dark as the cohort's own lesions, but in grey matter"),
 }
-"""Round lesions by their name; the first is the rung for development."""
+"""Round lesions by their name; the first two are rungs for development."""
 
 
 def discs(marks: Marks, people: Population, f: Factors) -> Soft:

@@ -78,8 +78,9 @@ def test_beyond_is_where_no_subject_of_the_cohort_is():
     assert distances == sorted(distances)
 
 
-def test_two_rungs_are_for_development_of_two_kinds():
-    assert {r.name: r.kind for r in RUNGS.values() if r.development} == {"bias-4": "beyond", "dark-lesion": "near"}
+def test_three_rungs_are_for_development_of_two_kinds():
+    found = {r.name: r.kind for r in RUNGS.values() if r.development}
+    assert found == {"bias-4": "beyond", "dark-lesion": "near", "bright-lesion": "near"}
     assert {r.kind for r in RUNGS.values()} == {"tolerated", "beyond", "near", "far"}
     assert all(name == r.name and r.strength for name, r in RUNGS.items())
 
