@@ -295,7 +295,8 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
 
 def _said(name: str, summary: Mapping[str, Any]) -> str:
     """A figure with its interval."""
-    return metric(name).spread({key: summary.get(key) for key in (name, f"{name}_low", f"{name}_high")})
+    known = {key: summary.get(key) for key in (name, f"{name}_low", f"{name}_high")}
+    return metric(name).spread({key: None if value is None else float(value) for key, value in known.items()})
 
 
 CONFIG = OodConfig

@@ -1,8 +1,9 @@
 """The rows of `results.json` of a bench of detectors: areas under ROC curves with intervals, alarms, maps, cost.
 
-The in-distribution images are the negatives of every shift. What is resampled is subjects: where a shift shows the same
-subjects as the in-distribution images, a resample takes both images of a subject or none, and a comparison of two
-methods resamples both alike, over all shifts at once.
+The in-distribution images are the negatives of every shift. Intervals are of the Bayesian bootstrap (Rubin 1981), which
+weighs subjects at random instead of drawing them: no resample lacks negatives, and pairs stay unbiased. Where a shift
+shows the same subjects as the in-distribution images, both images of a subject have its weight, and a comparison of two
+methods weighs both alike, over all shifts at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from cfx.commands.bench.ladder import INSIDE, Shift
 from cfx.core.scores import auroc, average_precision, false_alarms_at
-from cfx.core.statistics import percentile_interval
+from cfx.core.statistics import row_weights
 from cfx.display.catalogue import Metric, register
 from cfx.ood import Membership, OodScores
 
@@ -64,21 +65,18 @@ class Found:
     def areas(self, name: str, weight: Float[Tensor, "draws units"]) -> Float[Tensor, " draws"]:
         """The same under weights of the subjects."""
         score, positive, of = self.pair(name)
-        return auroc(score, positive, weight[:, of])
+        return auroc(score, positive, weight[:, of]).clamp(max=1)  # sums of weights round
 
     def subjects(self, names: Sequence[str]) -> int:
         """Number of subjects up to the last of these sets."""
         return 1 + max(int(self.units[name].max()) for name in (INSIDE, *names))
 
 
-def counted(n: int, statistic: Callable[[Float[Tensor, "draws n"]], Tensor], seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of a statistic of how often each of n subjects was drawn."""
-
-    def of(rows: Tensor) -> Tensor:
-        ones = torch.ones_like(rows, dtype=torch.float64)
-        return statistic(torch.zeros(len(rows), n, dtype=torch.float64).scatter_add_(1, rows, ones))
-
-    return percentile_interval(n, of, draws=_DRAWS, seed=seed)
+def spread(n: int, statistic: Callable[[Float[Tensor, "draws n"]], Tensor], seed: int = 0) -> tuple[float, float]:
+    """Interval of a statistic of weighted subjects, 2.5 to 97.5 % of what random weights of n of them give."""
+    found = statistic(row_weights(n, draws=_DRAWS, seed=seed)).double()
+    low, high = found.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def table_rows(
@@ -121,10 +119,11 @@ def _row(shifts: Sequence[Shift], found: Found, truths: Mapping[str, Tensor]) ->
 def _column(shift: Shift, found: Found, truth: Tensor | None) -> Row:
     """The figures of one shift."""
     scores, n = found.scores[shift.name], found.subjects([shift.name])
-    low, high = counted(n, lambda w: found.areas(shift.name, w))
+    low, high = spread(n, lambda w: found.areas(shift.name, w))
     score, positive, _ = found.pair(shift.name)
+    area = found.area(shift.name)
     row: Row = {
-        "auroc": found.area(shift.name), "auroc_low": low, "auroc_high": high,
+        "auroc": area, "auroc_low": min(low, area), "auroc_high": max(high, area),
         "fpr95": false_alarms_at(score, positive, 0.95), "out": _out(scores), "n": len(scores), "kind": shift.kind,
         "development": shift.development, "strength": shift.strength,
         "nfe_unet_forward": float(scores.nfe_unet_forward.double().mean()),
@@ -162,7 +161,7 @@ def _summary(shifts: Sequence[Shift], found: Found, columns: Row) -> Row:
         areas = every(kind, "auroc")
         row |= {f"auroc_{kind}": _mean(areas), f"auroc_{kind}_min": min(areas, default=None)}
         if areas:
-            ends = counted(found.subjects(of[kind]), lambda w, some=of[kind]: _near(found, some, w))  # type: ignore[misc]
+            ends = spread(found.subjects(of[kind]), lambda w, some=of[kind]: _near(found, some, w))  # type: ignore[misc]
             row |= {f"auroc_{kind}_low": ends[0], f"auroc_{kind}_high": ends[1]}
     alarms = every("tolerated", "out")
     return row | {
@@ -208,6 +207,6 @@ def compare(a: Found, b: Found, shifts: Sequence[Shift]) -> Row:
 
 def _difference(a: Found, b: Found, some: Sequence[str]) -> Row:
     value = sum(a.area(name) - b.area(name) for name in some) / len(some)
-    low, high = counted(a.subjects(some), lambda w: _near(a, some, w) - _near(b, some, w))
+    low, high = spread(a.subjects(some), lambda w: _near(a, some, w) - _near(b, some, w))
     verdict = "higher" if low > 0 else "lower" if high < 0 else "unclear"
     return {"difference": value, "low": low, "high": high, "verdict": verdict}

@@ -149,6 +149,8 @@ class Shifts(Frozen):
     """In-distribution images that nothing was fitted to, calibrated on or trained on."""
     reference: DataConfig
     """In-distribution images to fit to and calibrate on, of other subjects; none of them in the networks' training."""
+    reference_rows: int | None = Field(default=None, ge=2)
+    """Take this many of the first reference images only."""
     calibration: float = Field(default=0.5, gt=0, lt=1)
     """Share of the subjects of `reference` that p-values are made of."""
     ladder: Ladder | None = None

@@ -52,6 +52,8 @@ class OodMethod(Networks):
     """Settings that differ from its defaults."""
     rows: int | None = Field(default=None, ge=1)
     """Score this many of the first images of every set only, where it is too slow for all of them."""
+    reference_rows: int | None = Field(default=None, ge=2)
+    """Fit and calibrate it on this many of the first reference images only, likewise."""
 
     @property
     def name(self) -> str:
@@ -114,7 +116,7 @@ class Bench:
     def __init__(self, config: OodBench, accelerator: "Accelerator") -> None:
         self.config, self.device = config, accelerator.device
         self.detectors: dict[str, Detector] = {m.name: built(m.detector, m.settings) for m in config.methods}
-        self.reference = load_cohort(config.reference)
+        self.reference = load_cohort(config.reference)[: config.reference_rows]
         inside = load_cohort(config.data)[: config.rows]
         self.shifts = shifts_of(config.data, inside, config.ladder, dict(config.shifts), config.seed)
         self.loaded: dict[str, nn.Module] = {}
@@ -181,8 +183,9 @@ class Bench:
             config = self.config
             given = {key: self.network(key, network) for key, network in self.networks(method).items()}
             self.fitted[method.name] = fit(
-                self.reference, self.detectors[method.name], calibration=config.calibration, level=config.level,
-                seed=config.seed, batch_size=config.batch_size, device=self.device, **arguments(given),
+                self.reference[: method.reference_rows], self.detectors[method.name], calibration=config.calibration,
+                level=config.level, seed=config.seed, batch_size=config.batch_size, device=self.device,
+                **arguments(given),
             )  # fmt: skip
         return self.fitted[method.name]
 
@@ -207,7 +210,7 @@ class Bench:
         found = {key: network_print(network, self.network(key, network)) for key, network in given.items()}
         return found | {
             "version": cfx.__version__, "settings": repr(self.detectors[method.name]),
-            "reference": self.reference_print, "seed": str(config.seed),
+            "reference": f"{self.reference_print} {method.reference_rows}", "seed": str(config.seed),
             "level": f"{config.level:g}, calibration {config.calibration:g}",
         }  # fmt: skip
 

@@ -163,7 +163,7 @@ class Shown:
         FigureCanvasAgg(fig)
         axes = fig.subplots(len(shifts), 2 + len(columns), squeeze=False)
         for line, shift in enumerate(shifts):
-            self._line(axes[line], shift, columns)
+            self._line(list(axes[line]), shift, columns)
         for ax, name in zip(axes[0], ["image", "planted", *columns], strict=True):
             ax.set_title(name, fontsize=8)
         return _png(fig, dpi)

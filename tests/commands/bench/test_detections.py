@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cfx.commands.bench.detections import Found, compare, counted, names, table_rows
+from cfx.commands.bench.detections import Found, compare, names, spread, table_rows
 from cfx.commands.bench.ladder import INSIDE, Shift
 from cfx.core.cohort import Cohort
 from cfx.core.scores import auroc
@@ -81,7 +81,7 @@ def test_subjects_are_drawn_with_all_their_images():
     found = said(0.5)
     alone = UNITS | {"a": torch.arange(N, 2 * N)}
     by_subject, by_row = (
-        counted(found_.subjects(["a"]), lambda w, f=found_: f.areas("a", w))
+        spread(found_.subjects(["a"]), lambda w, f=found_: f.areas("a", w))
         for found_ in (Found(found, UNITS), Found(found, alone))
     )
     assert by_subject[1] - by_subject[0] < 0.7 * (by_row[1] - by_row[0])
