@@ -148,8 +148,10 @@ class Factors:
 
     def having(self, name: Factor, values: Float[Tensor, "n k"]) -> "Factors":
         """The same subjects with these values of one factor; none leaves the field of view."""
-        if name in ("severity", "level"):
-            return replace(self, **{name: values[:, 0]})
+        if name == "severity":
+            return replace(self, severity=values[:, 0])
+        if name == "level":
+            return replace(self, level=values[:, 0])
         whole = (self.scanner if name in _SCANNER else self.shape).clone()
         whole[:, _SCANNER[name] if name in _SCANNER else [SHAPE_MODES.index(name)]] = values
         return replace(self, scanner=whole) if name in _SCANNER else replace(self, shape=_inside(whole))

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class OodMethod(Networks):
-    """One detector of the comparison; networks named here stand in for those of the bench."""
+    """One detector of the comparison. It is given the networks of the bench that it needs, and those named here."""
 
     detector: str
     """Name of the detector (`cfx.ood.DETECTORS`)."""

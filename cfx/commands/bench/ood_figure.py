@@ -44,8 +44,8 @@ def draw(rows: Sequence[Row], *, dpi: int = 110) -> bytes:
     height = _LINE * max(left, right, 4) + 1.6
     fig = Figure(figsize=(_WIDTH, height + 5.2), layout="constrained")
     FigureCanvasAgg(fig)
-    above, below = fig.subfigures(2, 1, height_ratios=[height, 5.2])
-    halves = above.subfigures(1, 2)
+    above, below = fig.subfigures(2, 1, squeeze=False, height_ratios=[height, 5.2])[:, 0]
+    halves = above.subfigures(1, 2, squeeze=False)[0]
     for half, kinds in zip(halves, (KINDS[:2], KINDS[2:]), strict=True):
         some = [kind for kind in kinds if groups[kind]]
         if some:

@@ -162,25 +162,25 @@ def _figure(scores: OodScores, calibrated: Calibrated) -> str:
 
 def cards(atlas: Atlas[OodScores], scores: OodScores, shown: Sequence[int]) -> list[Card]:
     """Cards of some positions, in their order."""
-    rows = sorted(scores.row[i].item() for i in shown)
+    rows = sorted(int(scores.row[i]) for i in shown)
     found, cohort = atlas.read(rows), atlas.read_cohort(rows)
     ends = None if found.map is None or not len(rows) else figures.limits(found.map)
     at = {row: k for k, row in enumerate(rows)}
-    return [_card(found, cohort, at[scores.row[i].item()], ends) for i in shown]
+    return [_card(found, cohort, at[int(scores.row[i])], ends) for i in shown]
 
 
 def _card(found: OodScores, cohort: Cohort, k: int, ends: tuple[float, float] | None) -> Card:
     place = centre(array(found.map[k, 0])) if found.map is not None else tuple(s // 2 for s in cohort.space)
     seen = None if found.map is None or ends is None else figures.coloured(found.map[k], place, ends)
-    p, score = _numbers(found, k)[:2]
+    p, score, verdict = _numbers(found, k)
     more = [(name.replace("_", " "), f"{float(v[k]):.3g}") for name, v in found.statistics.items()]
     facts = [("p", p), ("score", score), *more[:4]]
-    out = int(found.verdict[k]) == int(Membership.OUT)
-    return Card(cohort.ids[k], out, facts, data_uri(picture(array(cohort.x[k]), place)), seen)
+    return Card(cohort.ids[k], verdict == "out", facts, data_uri(picture(array(cohort.x[k]), place)), seen)
 
 
 def _numbers(scores: OodScores, k: int) -> tuple[str, str, str]:
-    return f"{float(scores.p[k]):.3g}", f"{float(scores.score[k]):.4g}", Membership(int(scores.verdict[k])).name.lower()
+    verdict = "out" if int(scores.verdict[k]) == int(Membership.OUT) else "in"
+    return f"{float(scores.p[k]):.3g}", f"{float(scores.score[k]):.4g}", verdict
 
 
 def _made(atlas: Atlas[OodScores], calibrated: Calibrated) -> list[tuple[str, str]]:
