@@ -1,6 +1,6 @@
 """Partial diffusion with smooth noise: what is covered by blobs is drawn anew as the generator knows it.
 
-    x_tau = alpha x + sigma n,   n smooth noise of several octaves (`noise`)        tau where sigma = .693
+    x_tau = alpha x + sigma n,   n smooth noise of several octaves (`noise`)        tau where sigma = .69
     back to 0 in `steps` DDPM steps whose noise is of the same kind;   score = mean (x - x_hat)^2, map (x - x_hat)^2
 
 White noise leaves what is large in place, a lesion of many voxels say; smooth noise covers it. The level is that of
@@ -13,6 +13,7 @@ Reference: Wyatt, Leach, Schmon, Willcocks (2022), "AnoDDPM: anomaly detection w
 models using simplex noise".
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -26,6 +27,8 @@ from cfx.ood.reconstruction.errors import error_map, per_image
 from cfx.ood.reconstruction.noise import octaves
 from cfx.ood.reconstruction.standard import check_positive
 from cfx.ood.reconstruction.walks import ancestral, generator_of, images_of, noised, signal, start_grid
+
+_VALUES = 1 << 20  # of noise that are made together
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Simplex:
 
     name: ClassVar[str] = "simplex"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
-    sigma: float = 0.693
+    sigma: float = 0.69
     steps: int = 250
     period: float = 64.0
     octaves: int = 6
@@ -80,16 +83,18 @@ class SimplexScorer:
         """Score a batch."""
         schedule, z = generator_of(ask).schedule, signal(ask)
         grid = start_grid(schedule, self.settings.sigma, self.settings.steps)
-        z_t = noised(schedule, z[None], grid[:1], self._noise(z, 0))
-        for k, (t, s) in enumerate(pairwise(grid), 1):
-            z_t = ancestral(ask, z_t, t, s, self._noise(z, k))
+        noise = self._noise(z, len(grid))
+        z_t = noised(schedule, z[None], grid[:1], next(noise))
+        for (t, s), eps in zip(pairwise(grid), noise, strict=True):
+            z_t = ancestral(ask, z_t, t, s, eps)
         where = error_map("l2", ask.x, images_of(ask, z_t)[0])
         return Scored(per_image(where), where)
 
-    def _noise(self, like: Tensor, k: int) -> Tensor:
-        """The smooth noise of step k, the same for every image."""
+    def _noise(self, like: Tensor, n: int) -> Iterator[Tensor]:
+        """The smooth noise of each of n draws, the same for every image; some draws are made at a time."""
         own = self.settings
-        return octaves(
-            tuple(like.shape[1:]), seed=self.seed, row=torch.tensor([k]), period=own.period, count=own.octaves,
-            persistence=own.persistence,
-        )[None].to(like)  # fmt: skip
+        for row in torch.arange(n).split(max(1, _VALUES // like[0].numel())):
+            yield from octaves(
+                tuple(like.shape[1:]), seed=self.seed, row=row, period=own.period, count=own.octaves,
+                persistence=own.persistence,
+            )[:, None, None].to(like)  # fmt: skip
