@@ -43,18 +43,23 @@ class Elbo:
         """The bound for the fitted images; 1 + `draws` passes of the autoencoder an image.
 
         Raises:
-            InputError: the autoencoder returns every image as it is, or what is not finite.
+            InputError: the autoencoder returns every image as it is, or what is not finite, or has no deviation.
         """
 
-        def errors(ask: Ask) -> Float[Tensor, " b"]:
+        def errors(ask: Ask) -> Float[Tensor, "b 2"]:
             mean, std = ask.encode(ask.x)
-            return squared(ask, mean, std, range(draws), learn.seed)
+            return torch.stack([squared(ask, mean, std, range(draws), learn.seed), kl(mean, std)], 1)
 
-        variance = float(learn.collect(errors).double().mean())
+        variance, code = learn.collect(errors).double().mean(0).tolist()
         if not _TINY < variance < math.inf:
             raise InputError(
                 f"autoencoder: expected one with some finite error, got a mean squared error of {variance:g}; "
                 "does it return its input?"
+            )
+        if not math.isfinite(code):
+            raise InputError(
+                "autoencoder: expected positive deviations of the latent, got one of 0 or less; an autoencoder that is "
+                "not variational has no such bound, its error is the detector vae"
             )
         return cls(variance, draws, learn.seed)
 

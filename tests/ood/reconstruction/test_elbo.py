@@ -54,3 +54,8 @@ def test_the_variance_is_the_error_and_the_bound_its_likelihood():
 def test_an_autoencoder_that_returns_its_input_is_refused():
     with pytest.raises(InputError, match="autoencoder: expected one with some finite error"):
         Elbo.of(learn(autoencoder=Identity()), draws=1)
+
+
+def test_an_autoencoder_without_deviation_has_no_bound():
+    with pytest.raises(InputError, match="autoencoder: expected positive deviations of the latent"):
+        Elbo.of(learn(autoencoder=LinearVae(std=0.0)), draws=1)
