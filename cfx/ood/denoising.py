@@ -32,10 +32,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cfx.core import geometry
-from cfx.core.density import Gaussian, gaussian
 from cfx.core.errors import InputError
-from cfx.core.random import normal
+from cfx.core.resize import resized
 from cfx.ood.detector import Ask, Learn, Scored
+from cfx.ood.reconstruction.standard import Density
+from cfx.ood.reconstruction.walks import draws, every, generator_of, in_groups, noised, signal
 
 SHARES = (0.001, 0.01, 0.1, 1.0)
 _NOISE = 0xD0  # stream
@@ -75,32 +76,38 @@ class Denoising:
         """What is usual at each place, and the density of what is made of it.
 
         Raises:
-            InputError: images that are all the same to the generator.
+            InputError: errors that are not finite or the same for every image, or images that are equally complex.
         """
         maps = learn.collect(lambda ask: self.maps(ask, learn.seed))
-        usual = Usual.of(maps, len(self.levels))
+        usual = Usual.of(maps)
         z = torch.cat([usual.within(part) for part in maps.split(learn.batch_size)])
         v = torch.cat([tails(z), complexity(learn.cohort.x)], 1)
-        centre, scale = v.mean(0), v.std(0).clamp_min(1e-6)
-        return DenoisingScorer(self, learn.seed, usual, centre, scale, gaussian((v - centre) / scale))
+        return DenoisingScorer(self, learn.seed, usual, Density.of(v, "errors and complexity"))
 
-    def maps(self, ask: Ask, seed: int) -> Float[Tensor, "b m *space"]:
-        """Of every image: l at every level, then r."""
-        generator, k = ask.tools.generator, len(self.levels)
-        assert generator is not None
-        times = [generator.schedule.time_of(level) for level in self.levels]
-        eps = normal(tuple(ask.x.shape[1:]), seed=seed, row=torch.arange(k), stream=_NOISE).to(ask.x)
-        noised = [generator.schedule.noised(ask.x, t, e.expand_as(ask.x)) for t, e in zip(times, eps, strict=True)]
-        rows = torch.arange(len(ask), device=ask.x.device).repeat(k)
-        t = torch.tensor(times, device=ask.x.device).repeat_interleave(len(ask))
-        q = ask.posterior(torch.cat(noised), t, rows).mean
-        error = (q - ask.x.repeat(k, *[1] * (ask.x.ndim - 1))).square().mean(1, keepdim=True)
-        value = geometry.smooth(q.mean(1, keepdim=True), self.width)
-        found = [
-            geometry.smooth(error, self.width).clamp_min(_EXACT).log(),
-            (geometry.smooth(_edges(q), self.width) + _EDGE).log(), value, value.square(),
-        ]  # fmt: skip
-        return torch.cat([part.view(k, len(ask), *ask.x.shape[2:]).transpose(0, 1) for part in found], 1)
+    def maps(self, ask: Ask, seed: int) -> Float[Tensor, "b map k *grid"]:
+        """Of every image, on the grid the generator works on: l, and the three parts of r, at every level."""
+        x, schedule = signal(ask), generator_of(ask).schedule
+        times = [schedule.time_of(level) for level in self.levels]
+
+        def at(which: list[int]) -> Float[Tensor, "k b map *grid"]:
+            own = [times[i] for i in which]
+            x_t = noised(schedule, x[None], own, draws(x, which, seed, _NOISE)).flatten(0, 1)
+            t = torch.tensor(own, device=x.device).repeat_interleave(len(x))
+            q = ask.posterior(x_t, t, every(ask, len(which))).mean
+            found = self._maps_of(q, x.repeat(len(which), *[1] * (x.ndim - 1)))
+            return found.view(len(which), len(x), *found.shape[1:])
+
+        return in_groups(ask, len(times), at).movedim(0, 2)
+
+    def _maps_of(self, q: Float[Tensor, "m c *grid"], x: Float[Tensor, "m c *grid"]) -> Float[Tensor, "m map *grid"]:
+        """Those of one-step estimates of images."""
+        error = (q - x).square().mean(1, keepdim=True)
+        edges = torch.stack([g.square() for g in torch.gradient(q, dim=list(range(2, q.ndim)))]).sum(0)
+        smooth = geometry.smooth(
+            torch.cat([error, edges.mean(1, keepdim=True), q.mean(1, keepdim=True)], 1), self.width
+        )
+        error, edges, value = smooth.split(1, dim=1)
+        return torch.cat([error.clamp_min(_EXACT).log(), (edges + _EDGE).log(), value, value.square()], 1)
 
 
 @dataclass(frozen=True)
@@ -109,13 +116,6 @@ class DenoisingOnce(Denoising):
 
     name: ClassVar[str] = "denoising-once"
     levels: tuple[float, ...] = (0.2,)
-
-
-def _edges(x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b 1 *space"]:
-    """|grad x|^2 by central differences (one-sided at the border), mean over channels."""
-    axes = tuple(range(2, x.ndim))
-    slopes = torch.gradient(x, dim=axes)
-    return torch.stack([g.square() for g in slopes]).sum(0).mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -129,25 +129,24 @@ class Usual:
         count: Number of images.
     """
 
-    mean: Float[Tensor, "m *space"]
+    mean: Float[Tensor, "map k *grid"]
     slope: Float[Tensor, "r k"]
-    square: Float[Tensor, "k *space"]
+    square: Float[Tensor, "k *grid"]
     count: int
 
     @classmethod
-    def of(cls, maps: Float[Tensor, "n m *space"], k: int) -> "Usual":
-        """Of the maps of images: `k` of errors, the others regressors."""
-        mean = maps.mean(0)
-        centred = (maps - mean).flatten(2).transpose(1, 2).flatten(0, 1)  # one line a pixel of an image
-        y, r = centred[:, :k], centred[:, k:]
+    def of(cls, maps: Float[Tensor, "n map k *grid"]) -> "Usual":
+        """Of the maps of images."""
+        mean, k = maps.mean(0), maps.shape[2]
+        y, r = _lines((maps - mean)[:, :1]), _lines((maps - mean)[:, 1:])
         gram = (r.T @ r).double() / len(r)
         ridge = _RIDGE * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram)).to(gram)
         slope = torch.linalg.solve(gram + ridge, (r.T @ y).double() / len(r)).to(y)
         rest = (y - r @ slope).view(len(maps), -1, k).square().sum(0).T
-        return cls(mean, slope, rest.reshape(k, *maps.shape[2:]), len(maps))
+        return cls(mean, slope, rest.reshape(k, *maps.shape[3:]), len(maps))
 
     @property
-    def deviation(self) -> Float[Tensor, "k *space"]:
+    def deviation(self) -> Float[Tensor, "k *grid"]:
         """Deviation of the corrected errors at every pixel."""
         return (self.square / max(self.count - 1, 1)).sqrt()
 
@@ -156,24 +155,28 @@ class Usual:
         """The least deviation that is believed."""
         return max(_FLOOR * float(self.deviation.mean()), 1e-6)
 
-    def corrected(self, maps: Float[Tensor, "n m *space"]) -> Float[Tensor, "n k *space"]:
-        """The errors less what is usual at its place for the picture there."""
-        k = len(self.square)
+    def corrected(self, maps: Float[Tensor, "n map k *grid"]) -> Float[Tensor, "n k *grid"]:
+        """The errors less what is usual at their place for the picture there."""
         centred = maps - self.mean
-        return centred[:, :k] - torch.einsum("nr...,rk->nk...", centred[:, k:], self.slope)
+        return centred[:, 0] - torch.einsum("nr...,rk->nk...", centred[:, 1:].flatten(1, 2), self.slope)
 
-    def of_others(self, maps: Float[Tensor, "n m *space"]) -> Float[Tensor, "n 1 *space"]:
+    def of_others(self, maps: Float[Tensor, "n map k *grid"]) -> Float[Tensor, "n 1 *grid"]:
         """Maps z of images that it was not made of."""
         return (self.corrected(maps) / self.deviation.clamp_min(self.least)).mean(1, keepdim=True)
 
-    def within(self, maps: Float[Tensor, "n m *space"]) -> Float[Tensor, "n 1 *space"]:
+    def within(self, maps: Float[Tensor, "n map k *grid"]) -> Float[Tensor, "n 1 *grid"]:
         """Maps z of images that it was made of, each left out of the mean and deviation it is compared with."""
         d, n = self.corrected(maps), self.count
         others = (self.square - d.square() * n / (n - 1)).clamp_min(0) / max(n - 2, 1)
         return (d * n / (n - 1) / others.sqrt().clamp_min(self.least)).mean(1, keepdim=True)
 
 
-def tails(z: Float[Tensor, "n 1 *space"]) -> Float[Tensor, "n share"]:
+def _lines(maps: Float[Tensor, "n map k *grid"]) -> Float[Tensor, "pixel column"]:
+    """One line a pixel of an image, one column a map and level."""
+    return maps.flatten(1, 2).flatten(2).transpose(1, 2).flatten(0, 1)
+
+
+def tails(z: Float[Tensor, "n 1 *grid"]) -> Float[Tensor, "n share"]:
     """Means of the largest `SHARES` of each map."""
     falling = z.flatten(1).sort(dim=1, descending=True).values
     counts = [max(1, round(share * falling.shape[1])) for share in SHARES]
@@ -199,23 +202,19 @@ class DenoisingScorer:
         settings: The detector.
         seed: Seed of its noise.
         usual: What is usual at each place.
-        centre: Mean of the vectors.
-        scale: Their deviation.
-        density: Normal distribution of the standardised vectors.
+        density: Density of the vectors.
     """
 
     settings: Denoising
     seed: int
     usual: Usual
-    centre: Float[Tensor, " v"]
-    scale: Float[Tensor, " v"]
-    density: Gaussian
+    density: Density
 
     def __call__(self, ask: Ask) -> Scored:
         """Score a batch: K generator evaluations an image."""
         z = self.usual.of_others(self.settings.maps(ask, self.seed).cpu())
-        v = (torch.cat([tails(z), complexity(ask.x.cpu())], 1) - self.centre) / self.scale
+        v = torch.cat([tails(z), complexity(ask.x.cpu())], 1)
         two_sided = self.density.distance2(v) / v.shape[1]
-        one_sided = v[:, : len(SHARES)].mean(1).double()
+        one_sided = self.density.standard(v)[:, : len(SHARES)].mean(1)
         score = two_sided + one_sided.clamp_min(0).square()
-        return Scored(score, z, {"two_sided": two_sided, "one_sided": one_sided})
+        return Scored(score, resized(z, ask.x.shape[2:]), {"two_sided": two_sided, "one_sided": one_sided})

@@ -49,22 +49,38 @@ def test_the_score_of_an_image_is_two_sided_plus_one_sided():
 
 
 def test_maps_of_fitted_images_leave_themselves_out():
-    maps = torch.randn(9, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    maps = torch.randn(9, 4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
     maps[:, 1:] = 0  # no picture to explain them
-    usual = Usual.of(maps, 1)
-    out = [Usual.of(maps[torch.arange(9) != i], 1) for i in range(9)]
-    alone = torch.cat([(maps[i : i + 1, :1] - u.mean[:1]) / u.deviation for i, u in enumerate(out)])
-    mine = usual.corrected(maps) * 9 / 8
-    assert torch.allclose(mine, maps[:, :1] - torch.stack([u.mean[:1] for u in out]), atol=1e-5)
-    believed = torch.stack([u.deviation for u in out]) > usual.least
+    usual, rows = Usual.of(maps), torch.arange(9)
+    out = [Usual.of(maps[rows != i]) for i in range(9)]
+    alone = torch.cat([u.of_others(maps[i : i + 1]) for i, u in enumerate(out)])
+    left_out = torch.stack([u.corrected(maps[i : i + 1])[0] for i, u in enumerate(out)])
+    assert torch.allclose(usual.corrected(maps) * 9 / 8, left_out, atol=1e-5)
+    believed = torch.stack([u.deviation for u in out]) > 1.1 * usual.least
     assert torch.allclose(usual.within(maps)[believed], alone[believed], atol=1e-4)
 
 
 def test_what_the_picture_explains_is_taken_out():
-    regressor = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    usual = Usual.of(torch.cat([3 * regressor + 1, regressor], 1), 1)
-    assert float(usual.corrected(torch.cat([3 * regressor + 1, regressor], 1)).abs().max()) < 0.02
-    assert usual.slope.tolist()[0][0] == pytest.approx(3, rel=0.01)
+    r = torch.randn(6, 1, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    maps = torch.cat([3 * r + 1, r], 1)
+    usual = Usual.of(maps)
+    assert float(usual.corrected(maps).abs().max()) < 0.02
+    assert float(usual.slope[0, 0]) == pytest.approx(3, rel=0.01)
+
+
+def test_a_latent_generator_is_asked_about_codes_and_its_map_is_of_the_image():
+    class Halves(GaussianGenerator):
+        """Codes are images of half the size."""
+
+        def encode(self, x):
+            return torch.nn.functional.avg_pool2d(x, 2)
+
+        def decode(self, z):
+            return torch.nn.functional.interpolate(z, scale_factor=2)
+
+    found = fit(cohort(40, space=(16, 16)), generator=Halves()).score(images(5, space=(16, 16)))
+    assert found.map.shape == (5, 1, 16, 16)
+    assert found.nfe_autoencoder.tolist() == [1] * 5
 
 
 def test_complexity_is_the_log_of_squared_differences():
