@@ -6,7 +6,8 @@ the D principal ones of the images it is fitted to (uncentred). With
     v(x) = alpha |R' (z - o)|,    alpha = sum_i max_k l_k(x_i) / sum_i |R' (z_i - o)|
 
 the score is v - log sum_k exp l_k. Its sigmoid is the probability, in a softmax over K + 1 classes, of the one whose
-logit is v, as published. Cost: 1 evaluation of the features, from which the logits follow.
+logit is v, as published. Of several layers the last is read. Cost: 1 evaluation of the features, from which the logits
+follow.
 
 Reference: Wang, Li, Feng, Zhang (2022), arXiv 2203.10807.
 """
@@ -46,7 +47,7 @@ class Vim:
             InputError: features that the classifier's last layer does not read, or a principal space that leaves none
                 of them over.
         """
-        z, head = collected(learn), linear(learn)
+        z, head = collected(learn)[-1], linear(learn)
         w, b = head.weight.detach().double().cpu(), torch.zeros(head.out_features).double()
         b = b if head.bias is None else head.bias.detach().double().cpu()
         logits = learn.collect(lambda ask: ask.logits(ask.x)).double()
@@ -54,11 +55,11 @@ class Vim:
             torch.cat([torch.zeros_like(v), v]) if len(v) == 1 else v for v in (w, b)
         )  # a logit l stands for (0, l)
         check_reads(z, w, b, logits)
-        dims = self._dims(z[0].shape[1])
+        dims = self._dims(z.shape[1])
         o = -torch.linalg.pinv(w) @ b
-        r = torch.linalg.eigh((z[0] - o).T @ (z[0] - o)).eigenvectors[:, : z[0].shape[1] - dims]  # smallest first
-        residual = ((z[0] - o) @ r).norm(dim=1).mean()
-        if not float(residual) > 1e-9 * float((z[0] - o).norm(dim=1).mean()):
+        r = torch.linalg.eigh((z - o).T @ (z - o)).eigenvectors[:, : z.shape[1] - dims]  # smallest first
+        residual = ((z - o) @ r).norm(dim=1).mean()
+        if not float(residual) > 1e-9 * float((z - o).norm(dim=1).mean()):
             raise InputError(f"dims: expected features with something beyond {dims} principal directions, got nothing")
         return VimScorer(w, b, o, r, float(logits.amax(1).mean() / residual))
 
@@ -84,17 +85,18 @@ def linear(learn: Learn) -> nn.Linear:
     return head
 
 
-def check_reads(z: list[Tensor], w: Float[Tensor, "k d"], b: Float[Tensor, " k"], logits: Float[Tensor, "n k"]) -> None:
+def check_reads(
+    z: Float[Tensor, "n d"], w: Float[Tensor, "k d2"], b: Float[Tensor, " k"], logits: Float[Tensor, "n k2"]
+) -> None:
     """Refuse features of which the logits are not W z + b.
 
     Raises:
         InputError: that is so.
     """
-    shapes = [tuple(v.shape[1:]) for v in z]
-    if shapes != [(w.shape[1],)] or logits.shape[1] != len(w):
-        given = f"{len(w)} x {w.shape[1]} weights, features {shapes} and {logits.shape[1]} logits"
+    if z.shape[1] != w.shape[1] or logits.shape[1] != len(w):
+        given = f"{len(w)} x {w.shape[1]} weights, {z.shape[1]} features and {logits.shape[1]} logits"
         raise InputError(f"features: expected the vectors that the classifier's last layer reads, got {given}")
-    if float((z[0] @ w.T + b - logits).abs().max()) > _ROUNDING * float(logits.abs().max()):
+    if float((z @ w.T + b - logits).abs().max()) > _ROUNDING * float(logits.abs().max()):
         raise InputError(
             "features: expected the vectors that the classifier's last layer reads, got others: W z + b is not its "
             "logits; leave features out, and the classifier's own are taken"
@@ -121,6 +123,6 @@ class VimScorer:
 
     def __call__(self, ask: Ask) -> Scored:
         """Score a batch."""
-        (z,) = vectors(ask)
+        z = vectors(ask)[-1]
         virtual = self.alpha * ((z - self.o) @ self.r).norm(dim=1)
         return Scored(virtual - (z @ self.w.T + self.b).logsumexp(1))

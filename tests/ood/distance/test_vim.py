@@ -8,7 +8,7 @@ from torch import nn
 
 from cfx.core.errors import InputError
 from cfx.models import adapt
-from cfx.models.features import PooledFeatures
+from cfx.models.features import FeatureMaps, PooledFeatures
 from cfx.ood import build_detector, fit
 from tests.ood.classifiers import cnn, flat, labelled
 from tests.ood.detectors import images
@@ -47,6 +47,12 @@ def test_it_is_pytorch_oods():
     other = theirs("ViM", None, d=4, w=w, b=b).fit_features(z, own.y).predict_features(new)
     found = fit(own, VIM, classifier=net, calibration=labelled(3, seed=1)).score(x)
     torch.testing.assert_close(found.score, other, atol=1e-3, rtol=1e-4)
+
+
+def test_of_several_layers_the_last_is_read():
+    own, x, net = labelled(40), images(5), cnn()
+    scores = [fit(own, VIM, classifier=net, features=f).score(x).score for f in (None, FeatureMaps(net))]
+    torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-4)
 
 
 def test_a_binary_logit_is_the_second_of_two():
