@@ -103,7 +103,8 @@ def _keep(found: Audit, cohort: Cohort, folder: RunFolder) -> None:
     """What is known of every image, as atlases."""
     how: dict[str, Any] = {"fingerprint": {"plan": found.plan_sha256}, "exists": "overwrite"}
     write_atlas(folder / "atlas.zarr", found.scores, cohort, **how)
-    write_atlas(folder / "sensitivity.zarr", found.sensitivity, **how)
+    if found.sensitivity is not None:
+        write_atlas(folder / "sensitivity.zarr", found.sensitivity, **how)
     if found.exact_scores is not None:
         write_atlas(folder / "atlas-exact.zarr", found.exact_scores, **how)
 

@@ -28,6 +28,7 @@ from cfx.core.gates import Gate
 from cfx.models.doubts import of_outputs
 from cfx.models.gate import check_gate
 from cfx.models.judge import Classifier, Judge
+from cfx.models.wrappers import Score
 from cfx.runtime.config import check
 from cfx.runtime.files import digest
 from cfx.runtime.shares import together
@@ -49,7 +50,7 @@ class Audit:
         exact: The same with an exact intervention, where there is one to check an estimated one against.
         scores: What the networks said of every image in every arm.
         exact_scores: The same for the exact intervention.
-        sensitivity: Where they look in every image.
+        sensitivity: Where they look in every image; None of scores, which need not have a gradient.
         witnesses: The other evidence; None in other processes than the main one, which alone asks for it.
         examples: Some images `(b, c, *space)` of every arm.
         names: Their names.
@@ -60,7 +61,7 @@ class Audit:
     exact: Reliance | None
     scores: Scores
     exact_scores: Scores | None
-    sensitivity: Sensitivity
+    sensitivity: Sensitivity | None
     witnesses: Witnesses | None
     examples: Arms
     names: Sequence[str]
@@ -94,7 +95,8 @@ def audit(
 
     Args:
         classifiers: One or several networks, trained alike but for their seed: images to logits (one, or one a class).
-            They are asked where they are and in evaluation mode; their own mode is restored.
+            They are asked where they are and in evaluation mode; their own mode is restored. Or scores, such as an
+            out-of-distribution detector's (`cfx.ood.Fitted.as_classifier`), for what these rely on.
         cohort: Labelled test images of the classes 0 and 1, in memory or any source of them, as the networks see them;
             never those they learned from.
         plan: What the verdict depends on, or a mapping of its keys; its `seeds` are the number of networks.
@@ -131,17 +133,18 @@ def audit(
     scores = measure(networks, change, gate=gate, **how)
     check_answers(scores)
     exact_scores = None if exact is None else measure(networks, exact, gate=gate, **how)
-    sensitivity = smooth_gradients(networks, images.x, scores.y, seed=plan.seed, **how)
-    groups = subjects(images)
-    reliance, witnesses = decide(scores, plan, groups=groups), None
+    scored = isinstance(networks[0], Score)
+    sensitivity = None if scored else smooth_gradients(networks, images.x, scores.y, seed=plan.seed, **how)
+    groups, maps = subjects(images), None if sensitivity is None else sensitivity.map
+    reliance, witnesses = decide(scores, plan, groups=groups, scored=scored), None
     with together(accelerator):
         if accelerator is None or accelerator.is_main_process:
-            witnesses = hear(reliance, scores, images, sensitivity.map, leave_out=leave_out, permutations=permutations)
+            witnesses = hear(reliance, scores, images, maps, leave_out=leave_out, permutations=permutations)
     shown = torch.cat([(scores.y == k).nonzero().flatten()[:_EXAMPLES] for k in (0, 1)])
     return Audit(
         plan_sha256=digest(plan.model_dump(mode="json")) if plan_sha256 is None else plan_sha256,
         reliance=reliance,
-        exact=None if exact_scores is None else decide(exact_scores, plan, groups=groups),
+        exact=None if exact_scores is None else decide(exact_scores, plan, groups=groups, scored=scored),
         scores=scores,
         exact_scores=exact_scores,
         sensitivity=sensitivity,
@@ -186,6 +189,8 @@ def ready(
     """
     networks, images, planned = _several(classifiers), _read(cohort, "cohort"), _planned(plan)
     planned.check_networks(len(networks))
+    if len({isinstance(f, Score) for f in networks}) > 1:
+        raise InputError("classifiers: expected classifiers or scores, got some of each; audit them one kind at a time")
     change = _intervention(images, planned, None if donors is None else _read(donors, "donors"), intervention)
     _check_rows(images, intervention=change, exact=exact)
     _check_arms(images, planned, change)
@@ -257,6 +262,9 @@ def _look_at(asked: Sequence[Judge], images: Cohort) -> None:
         with judge.at_rest():
             logits = judge.logits(x[:1]).detach()
             _check_classes(judge, logits.shape[1], images)
+            if judge.scores:  # without a gradient, and no probabilities
+                answers.append(judge.check_company(x)[:1])
+                continue
             judge.check(x[:1], logits)
             if not isinstance(judge.classifier, nn.Module):  # whose modules nobody can put at rest
                 judge.check_company(x)

@@ -98,6 +98,8 @@ class Reliance:
         out: Share of the images of each arm that are out of distribution to the gate (p at most `cfx.models.gate.OUT`);
             none without a gate. Where more are out in an arm than untouched, the networks were shown what they are not
             made for, and so much less is known of their reasons.
+        scored: Whether the networks are scores (`cfx.models.wrappers.Score`): there is no competence to ask for, and
+            effects are in standard deviations of the score.
     """
 
     plan: Plan
@@ -122,6 +124,12 @@ class Reliance:
     excluded: int
     quality: Mapping[str, float]
     out: Mapping[str, Estimate] = field(default_factory=dict)
+    scored: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What effects are measured in."""
+        return "standard deviations" if self.scored else "logits"
 
     @property
     def fault(self) -> bool:
@@ -132,19 +140,20 @@ class Reliance:
     def sentence(self) -> str:
         """The verdict in words."""
         what, e = self.plan.confounder, self.effect
-        size = f"{e.value:+.2f} logits [{e.low:+.2f}, {e.high:+.2f}], p = {e.p_value:.2g}"
+        who = "score" if self.scored else "classifier"
+        size = f"{e.value:+.2f} {self.unit} [{e.low:+.2f}, {e.high:+.2f}], p = {e.p_value:.2g}"
         size += "" if len(self.by_seed) > 1 else " (one network; others trained alike may differ)"
         match self.verdict:
             case Outcome.RELIES if self.plan.role == "confounder":
-                return f"The classifier relies on {what}, a confounder: {size}."
+                return f"The {who} relies on {what}, a confounder: {size}."
             case Outcome.RELIES if self.plan.role == "mediator":
-                return f"The classifier uses {what}, by which the classes themselves differ; that is no fault: {size}."
+                return f"The {who} uses {what}, by which the classes themselves differ; that is no fault: {size}."
             case Outcome.RELIES:
-                return f"The classifier relies on {what}, a collider: its data were selected by it: {size}."
+                return f"The {who} relies on {what}, a collider: its data were selected by it: {size}."
             case Outcome.NONE:
-                return f"No reliance on {what} beyond {self.margin:.2f} logits: {size}."
+                return f"No reliance on {what} beyond {self.margin:.2f} {self.unit}: {size}."
             case Outcome.ARTEFACT:
-                return f"The change of {what} itself moves the classifier; nothing can be said: {size}."
+                return f"The change of {what} itself moves the {who}; nothing can be said: {size}."
             case Outcome.UNJUDGED:
                 return f"Not judged, no competence: {self.competence} is not shown to be better than guessing."
             case _:
@@ -160,8 +169,12 @@ class Reliance:
             part = getattr(self, name)
             values |= {f"{name}_effect": part.value, f"{name}_effect_low": part.low, f"{name}_effect_high": part.high}
         ba = self.competence.accuracy
-        values |= {"competence": ba.value, "competence_low": ba.low, "competence_high": ba.high}
-        values |= {"auc": self.competence.auc, "judged": self.verdict is not Outcome.UNJUDGED}
+        if self.scored:
+            values |= {"unit": self.unit}
+        else:
+            values |= {"competence": ba.value, "competence_low": ba.low, "competence_high": ba.high}
+            values |= {"auc": self.competence.auc}
+        values["judged"] = self.verdict is not Outcome.UNJUDGED
         values |= {} if values["judged"] else {"why": self.sentence}
         values |= {k: getattr(self, k) for k in ("p_sign_flip", "p_equivalence", "p_mcnemar", "margin")}
         values |= {k: getattr(self, k) for k in ("n", "excluded", "flipped", "explained")}
@@ -173,13 +186,14 @@ class Reliance:
         return values | {f"ba_{name}": value for name, value in self.accuracy.items()} | dict(self.quality)
 
 
-def decide(scores: Scores, plan: Plan, *, groups: Int[Tensor, " _"] | None = None) -> Reliance:
+def decide(scores: Scores, plan: Plan, *, groups: Int[Tensor, " _"] | None = None, scored: bool = False) -> Reliance:
     """Judge measured scores by a plan.
 
     Args:
         scores: The scores.
         plan: The plan.
         groups: Subject of every image, where some have several: subjects are the random sample then.
+        scored: Whether the networks are scores, which have no classes to know.
 
     Raises:
         InputError: another number of networks than the plan says, fewer than two rows of each class whose change came
@@ -203,7 +217,7 @@ def decide(scores: Scores, plan: Plan, *, groups: Int[Tensor, " _"] | None = Non
     (c, undone), (n, beyond) = control_of(scores), net_of(scores)
     control, net = crossed_effect(c, donors=undone, **sample), crossed_effect(n, donors=beyond, **sample)
     competence = _competence(s[UNTOUCHED].mean(0), y, sample["groups"], plan.alpha)
-    known = plan.judge_anyway or competence.shown
+    known = plan.judge_anyway or competence.shown or scored
     margin = plan.margin * float(s[UNTOUCHED].abs().mean())
     arms = {k: crossed_effect(v - s[UNTOUCHED], **sample) for k, v in s.items() if k != UNTOUCHED}
     curve = {t: s[dose_arm(t)] - s[scores.start] for t in plan.doses} | {1.0: s[OPPOSITE] - s[scores.start]}
@@ -236,6 +250,7 @@ def decide(scores: Scores, plan: Plan, *, groups: Int[Tensor, " _"] | None = Non
         excluded=int((~ok).sum()),
         quality={name: float(q[ok].mean()) for name, q in scores.quality.items()},
         out={name: _share_out(p[ok], sample["groups"]) for name, p in scores.gate_p.items()},
+        scored=scored,
     )
 
 

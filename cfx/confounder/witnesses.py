@@ -34,7 +34,7 @@ class Witnesses:
         full: Does the class tell anything of the predictions beyond the confounder? None where it is in no column.
         observational: Do the predictions go with each covariate beyond the class? Association, not cause.
         balance: Do the classes match?
-        clusters: Groups of sensitivity maps.
+        clusters: Groups of sensitivity maps; None without maps.
         associations: What goes with these groups.
         adjusted: Holm-adjusted p of every test of this confounder, that of the intervention (`reliance`) among them.
     """
@@ -44,7 +44,7 @@ class Witnesses:
     full: Independence | None
     observational: Mapping[str, Independence]
     balance: Balance
-    clusters: Clusters
+    clusters: Clusters | None
     associations: Sequence[Association]
     adjusted: Mapping[str, float]
 
@@ -55,7 +55,10 @@ class Witnesses:
 
     def summary(self) -> dict[str, Any]:
         """Flat figures, for `summary.json`."""
-        values: dict[str, Any] = {"balance": self.balance.finding, "clusters": len(self.clusters.sizes)}
+        values: dict[str, Any] = {
+            "balance": self.balance.finding,
+        }
+        values |= {} if self.clusters is None else {"clusters": len(self.clusters.sizes)}
         values |= {f"p_holm_{name}": p for name, p in self.adjusted.items()}
         p = self.observational_adjusted
         for name, found in self.observational.items():
@@ -73,7 +76,7 @@ def hear(
     reliance: Reliance,
     scores: Scores,
     cohort: Cohort,
-    maps: Float[Tensor, "n 1 *space"],
+    maps: Float[Tensor, "n 1 *space"] | None,
     *,
     leave_out: Sequence[str] = (),
     permutations: int = 999,
@@ -84,7 +87,7 @@ def hear(
         reliance: The test.
         scores: What it was decided on.
         cohort: The same images, labelled by class; with masks, the class is read from these alone, too.
-        maps: Their sensitivity maps.
+        maps: Their sensitivity maps; None of scores.
         leave_out: Covariates that the classes need not share, such as the severity of the disease.
         permutations: Permutations of every test that needs them.
 
@@ -97,7 +100,8 @@ def hear(
     yhat, c = _predictions(scores), _column(cohort, plan.confounder)
     partial = None if c is None else partial_confounder_test(yhat, cohort.y, c, **common)
     steps = None if cohort.mask is None else ladder(cohort.mask, cohort.y, groups=_people(cohort), **common)
-    clusters = cluster(maps, seed=plan.seed)
+    clusters = None if maps is None else cluster(maps, seed=plan.seed)
+    columns = {"class": cohort.y, **cohort.covariates}
     return Witnesses(
         ladder=steps,
         partial=partial,
@@ -105,7 +109,7 @@ def hear(
         observational=observational(yhat, cohort, leave_out=leave_out, **common),
         balance=balance(cohort, leave_out=leave_out, seed=plan.seed),
         clusters=clusters,
-        associations=associations(clusters.labels, {"class": cohort.y, **cohort.covariates}, **common),
+        associations=[] if clusters is None else associations(clusters.labels, columns, **common),
         adjusted=_adjusted(reliance, partial, steps),
     )
 

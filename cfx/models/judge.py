@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cfx.core.errors import InputError
 from cfx.models.running import BATCH, ask, at_rest, columns, in_batches
-from cfx.models.wrappers import Finding, Near
+from cfx.models.wrappers import Finding, Near, Score
 
 Classifier = Callable[[Tensor], Tensor]
 """Images `(b, c, *space)` to logits: a module of any kind, or a function."""
@@ -57,9 +57,14 @@ class Judge:
         """Whether the classes are ranges of one value, in order, so that an edit can go too far."""
         return isinstance(self.classifier, Near)
 
+    @property
+    def scores(self) -> bool:
+        """Whether its two answers are a low and a high score, and no classes."""
+        return isinstance(self.classifier, Score)
+
     def speaks(self, generator: object, classes: int) -> bool:
         """Whether a generator's labels are this classifier's classes, of which there are so many."""
-        return getattr(generator, "classes", None) == classes and not self.ordered
+        return getattr(generator, "classes", None) == classes and not (self.ordered or self.scores)
 
     def labels(self, y: Tensor | None) -> Int[Tensor, " n"] | None:
         """The classes that this classifier should give to images with such labels; None where they do not say it.
@@ -68,7 +73,7 @@ class Judge:
             y: Labels as in `Cohort`: one class an image, or 0/1 for each of several findings, of which a `Finding` is
                 one.
         """
-        if y is None or self.ordered:
+        if y is None or self.ordered or self.scores:
             return None
         if y.ndim == 1:
             return y.long()
@@ -81,7 +86,7 @@ class Judge:
         Args:
             y: Labels as in `Cohort`; of images without any, names beside a `Finding` may be those of findings.
         """
-        if self.ordered:
+        if self.ordered or self.scores:
             return False
         return not isinstance(self.classifier, Finding) if y is None else y.ndim == 1
 
@@ -96,7 +101,7 @@ class Judge:
         Raises:
             InputError: that is so.
         """
-        if y is None or y.ndim != 2 or self.ordered or bool((y.sum(1) == 1).all()):
+        if y is None or y.ndim != 2 or self.ordered or self.scores or bool((y.sum(1) == 1).all()):
             return
         k = columns(ask(self.classifier, x, name=self.name, device=self.device), len(x), self.name).shape[1]
         if k == y.shape[1] > 1:

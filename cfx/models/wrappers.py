@@ -1,5 +1,6 @@
-"""Networks that are no classifiers, as classifiers: one finding of several, and a value to be reached."""
+"""What is no classifier, as one: one finding of several, a value to be reached, a score of how odd an image is."""
 
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -81,3 +82,40 @@ class Near(nn.Module):
             raise InputError(f"regressor: expected one value an image, got shape {tuple(value.shape)}")
         u = (value.reshape(-1) - self.goal) / self.tolerance
         return 4 * torch.stack([-u, torch.ones_like(u), u], 1)
+
+
+class Score(nn.Module):
+    """A score of images, such as that of a detector, as a classifier of whether it is low (0) or high (1).
+
+    The logits are (0, (score - threshold) / spread), so that a change of the margin is one of the score in units of the
+    spread. It has no classes that images could be labelled with, and need not have a gradient.
+
+    Args:
+        score: Images to one number each.
+        threshold: The score that counts as neither.
+        spread: Its unit: the standard deviation of ordinary images' scores.
+
+    Raises:
+        InputError: a threshold that is no number, or a spread that is not positive.
+    """
+
+    def __init__(self, score: Callable[[Tensor], Tensor], threshold: float, spread: float) -> None:
+        """See the class."""
+        super().__init__()
+        if not (math.isfinite(threshold) and spread > 0 and math.isfinite(spread)):
+            raise InputError(
+                f"threshold, spread: expected a number and a positive one, got {threshold} and {spread}; scores "
+                "that do not differ have no unit"
+            )
+        self.score, self.threshold, self.spread = score, threshold, spread
+
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b 1"]:
+        """How many spreads the score is above the threshold.
+
+        Raises:
+            InputError: the score is not one number an image.
+        """
+        found = tensor_of(self.score(x), "score")
+        if found.numel() != len(x):
+            raise InputError(f"score: expected one number an image, got shape {tuple(found.shape)}")
+        return ((found.reshape(-1, 1).double() - self.threshold) / self.spread).to(x)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cfx.core.cohort import Cohort, Source, check_images, subject_names
-from cfx.core.conformal import conformal_p_values
+from cfx.core.conformal import conformal_p_values, conformal_quantile
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
@@ -22,6 +22,7 @@ from cfx.models.autoencoder import as_vae
 from cfx.models.features import Penultimate
 from cfx.models.judge import Classifier, Judge
 from cfx.models.running import at_rest, device_of
+from cfx.models.wrappers import Score
 from cfx.ood.detector import Ask, Detector, Features, Learn, Scored, Scorer, Spent, Tools
 from cfx.ood.registry import build_detector
 from cfx.ood.result import Membership, OodScores
@@ -78,6 +79,19 @@ class Fitted:
         rows = torch.arange(len(source))
         parts = [self._scored(source[at].x, at) for at in rows.split(self.batch_size) if len(at)]
         return OodScores.cat(parts) if parts else self.blank()
+
+    def as_classifier(self) -> Score:
+        """The detector as a classifier of in (0) and out (1), for an audit of what its score relies on.
+
+        Its logits are (0, (score - threshold) / deviation) with the threshold of `level` and the standard deviation of
+        the calibration scores, in which effects are measured.
+
+        Raises:
+            InputError: calibration scores that do not differ.
+        """
+        most = float(self.calibration[-1])  # where the level asks for more images than there are
+        threshold = min(float(conformal_quantile(self.calibration, self.level)), most)
+        return Score(lambda x: self.score(x).score, threshold, float(self.calibration.std(correction=0)))
 
     def blank(self) -> OodScores:
         """A result of no rows."""

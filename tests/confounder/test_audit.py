@@ -13,6 +13,7 @@ from cfx.confounder.plan import Plan
 from cfx.confounder.reliance import Outcome
 from cfx.core.cohort import Cohort, part
 from cfx.core.errors import CfxWarning, InputError
+from cfx.models.wrappers import Score
 from tests.confounder.linear import Linear, dropping, networks, toggle
 
 PLAN = Plan(confounder="pixel", seeds=6, doses=(0.5,), flips=199)
@@ -285,3 +286,45 @@ def test_a_gate_says_of_every_arm_how_much_of_it_is_out_of_distribution(found: A
     assert (found.scores.gate_p, found.reliance.out) == ({}, {})
     with pytest.raises(InputError, match="gate: expected a function"):
         cfx.audit(networks(2.0, k=6), cohort(), PLAN, intervention=toggle(), gate=Linear)
+
+
+class Corner(nn.Module):
+    """A score of images that reads one pixel, and has no gradient."""
+
+    def __init__(self, place: tuple[int, int], weight: float = 1.0) -> None:
+        super().__init__()
+        self.place, self.weight = place, weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x[:, 0, *self.place].detach()
+
+
+def test_a_score_is_audited_for_what_it_relies_on() -> None:
+    """In units of .25 the confounder, .5 apart, moves the score that reads it by two, whatever the class."""
+    plan = PLAN.model_copy(update={"seeds": 1})
+    score = Score(Corner((-1, -1)), 0.0, 0.25)
+    found = cfx.audit(score, cohort(), plan, intervention=toggle(), exact=toggle(), permutations=99)
+    r = found.reliance
+    assert r.verdict is Outcome.RELIES
+    assert r.effect.value == pytest.approx(2.0, abs=1e-5)
+    assert r.sentence.startswith("The score relies on pixel, a confounder: +2.00 standard deviations")
+    assert found.sensitivity is None
+    assert found.witnesses is not None
+    assert found.witnesses.clusters is None
+    assert found.witnesses.partial is not None
+    summary = found.summary()
+    assert summary["unit"] == "standard deviations"
+    assert summary["judged"]
+    assert not {"competence", "clusters"} & summary.keys()
+    other = cfx.audit(Score(Corner((0, 0)), 0.0, 0.25), cohort(), plan, intervention=toggle(), permutations=99)
+    assert other.reliance.verdict is Outcome.NONE
+    assert other.reliance.effect.value == 0
+
+
+def test_several_scores_are_a_sample_and_classifiers_do_not_mix_with_them() -> None:
+    scores = [Score(Corner((-1, -1), 1 + 0.05 * k), 0.0, 0.25) for k in range(6)]
+    found = cfx.audit(scores, cohort(), PLAN, intervention=toggle(), permutations=99)
+    assert found.reliance.verdict is Outcome.RELIES
+    assert found.reliance.by_seed.tolist() == pytest.approx([2 + 0.1 * k for k in range(6)], abs=1e-5)
+    with pytest.raises(InputError, match="some of each"):
+        cfx.audit([*scores[:5], Linear(1.0, 0.0)], cohort(), PLAN, intervention=toggle(), permutations=99)

@@ -6,7 +6,7 @@ import torch
 from cfx.core.errors import InputError
 from cfx.counterfactual import explain
 from cfx.models.judge import Judge, margin_of
-from cfx.models.wrappers import Finding, Near
+from cfx.models.wrappers import Finding, Near, Score
 from tests.counterfactual.baselines.problems import Still
 from tests.counterfactual.toys import ClassGaussian, Projection, class_means, cohort
 
@@ -159,3 +159,22 @@ def test_what_is_no_value_or_no_tolerance_is_refused():
         Near(Mean(), 0.3, 0.0)
     with pytest.raises(InputError, match=r"regressor: expected one value an image, got shape \(2, 16\)"):
         Near(torch.nn.Flatten(), 0.3, 0.1)(torch.zeros(2, 1, 4, 4))
+
+
+def test_a_score_is_measured_in_spreads_above_its_threshold_and_has_no_classes():
+    def score(x):
+        return x.flatten(1).mean(1)
+
+    x = torch.linspace(-1, 1, 5)[:, None, None, None].expand(5, 1, 2, 2)
+    asked = Score(score, 0.25, 0.5)
+    assert asked(x)[:, 0].tolist() == pytest.approx([-2.5, -1.5, -0.5, 0.5, 1.5])
+    judge = Judge(asked)
+    assert judge.logits(x)[:, 1].tolist() == pytest.approx(asked(x)[:, 0].tolist())
+    assert judge.labels(torch.zeros(5).long()) is None
+    assert not judge.is_about(torch.zeros(5).long())
+    assert not judge.speaks(lambda: None, 2)
+    for threshold, spread in ((torch.inf, 1.0), (0.0, 0.0), (0.0, torch.nan)):
+        with pytest.raises(InputError, match="scores that do not differ"):
+            Score(score, threshold, spread)
+    with pytest.raises(InputError, match="one number an image"):
+        Score(lambda x: x, 0.0, 1.0)(x)

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from cfx.core.cohort import Cohort
-from cfx.core.conformal import conformal_p_values
+from cfx.core.conformal import conformal_p_values, conformal_quantile
 from cfx.core.errors import InputError
 from cfx.core.gates import Gate
 from cfx.ood import Membership, fit, score
@@ -94,3 +94,16 @@ def test_discoveries_keep_their_share():
 def test_what_cannot_be_done_is_refused_by_name(call, said):
     with pytest.raises(InputError, match=said):
         call()
+
+
+def test_a_detector_is_a_classifier_whose_logit_is_its_score_in_deviations():
+    fitted = fit(cohort(50), MeanDetector(), level=0.2)
+    x = images(9, 3)
+    logit = fitted.as_classifier()(x)[:, 0]
+    s, known = fitted.score(x).score.double(), fitted.calibration
+    torch.testing.assert_close(
+        logit.double(), (s - conformal_quantile(known, 0.2)) / known.std(correction=0), atol=1e-5, rtol=1e-5
+    )
+    assert ((logit > 0) == (fitted(x) <= 0.2)).float().mean() > 0.99
+    few = fit(cohort(6), MeanDetector(), level=0.01).as_classifier()
+    assert few.threshold == pytest.approx(float(fit(cohort(6), MeanDetector()).calibration[-1]))

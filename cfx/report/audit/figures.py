@@ -43,16 +43,18 @@ def effects(found: Reliance) -> str:
         left.plot(e.value, -i, "o", color=colour)
     left.axvline(0, color="0.6", linewidth=0.8)
     left.set_yticks([-i for i in range(len(rows))], [name.replace("_", " ") for name, _ in rows])
-    left.set(xlabel="change of the score towards the other class (logits)")
+    left.set(xlabel=f"change of the score towards the other class ({found.unit})")
     seeds = found.by_seed.tolist()
     right.axhspan(-found.margin, found.margin, color=BAND, linewidth=0)
     right.plot(range(len(seeds)), seeds, "o", color=HIT)
     right.axhline(0, color="0.6", linewidth=0.8)
-    right.set(xlabel="network", ylabel="effect (logits)", xticks=range(len(seeds)), xlim=(-0.6, len(seeds) - 0.4))
+    right.set(
+        xlabel="network", ylabel=f"effect ({found.unit})", xticks=range(len(seeds)), xlim=(-0.6, len(seeds) - 0.4)
+    )
     return uri(figure)
 
 
-def doses(curve: Mapping[float, Effect]) -> str:
+def doses(curve: Mapping[float, Effect], unit: str = "logits") -> str:
     """Score against the dose of the other class's confounder; 0 at dose 0, by definition."""
     figure = blank(5.0, 3.0)
     axes = figure.subplots()
@@ -61,7 +63,7 @@ def doses(curve: Mapping[float, Effect]) -> str:
     axes.fill_between(t, low, high, color=INK, alpha=0.15, linewidth=0)
     axes.plot(t, middle, "o-", color=INK)
     axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.set(xlabel="dose", ylabel="change of the score (logits)", xticks=t)
+    axes.set(xlabel="dose", ylabel=f"change of the score ({unit})", xticks=t)
     return uri(figure)
 
 

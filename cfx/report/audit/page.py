@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cfx.confounder.audit import Audit
 from cfx.confounder.intervention import IDENTITY, NEEDED, OPPOSITE, ROUND_TRIP, ROUND_TRIP_SAME, SAME, UNTOUCHED
 from cfx.confounder.observed.balance import Balance
+from cfx.confounder.observed.clusters import Clusters
 from cfx.confounder.probes.table import HEAD, comparison
 from cfx.confounder.reliance import Outcome, Reliance
 from cfx.confounder.witnesses import Witnesses
@@ -55,11 +56,14 @@ def audit_page(found: Audit, title: str) -> str:
         sentence=r.sentence,
         tiles=_tiles(r),
         sections=_sections(found),
+        unit=r.unit,
     )
 
 
 def _competence(r: Reliance) -> str:
     """How good the networks are."""
+    if r.scored:
+        return "A score of images, which has no classes to know; the classes here are those of the images."
     found = r.competence
     more = f" AUC {found.auc:.2f}, calibration error {found.ece:.2g}." if math.isfinite(found.auc) else ""
     return f"The mean of the networks decides the untouched images with {found}.{more}"
@@ -68,9 +72,9 @@ def _competence(r: Reliance) -> str:
 def _tiles(r: Reliance) -> list[tuple[str, str, str]]:
     lost = r.accuracy[SAME] - r.accuracy[OPPOSITE]
     return [
-        (f"{r.effect.value:+.2f}", "effect (logits)", f"{r.effect.low:+.2f} to {r.effect.high:+.2f}"),
+        (f"{r.effect.value:+.2f}", f"effect ({r.unit})", f"{r.effect.low:+.2f} to {r.effect.high:+.2f}"),
         (_p(r.effect.p_value), "p, crossed", f"by sign flips {_p(r.p_sign_flip)}"),
-        (_p(r.p_equivalence), "p, equivalence", f"margin {r.margin:.2f} logits"),
+        (_p(r.p_equivalence), "p, equivalence", f"margin {r.margin:.2f} {r.unit}"),
         (f"{lost:+.1%}", "accuracy lost", f"{r.accuracy[SAME]:.1%} to {r.accuracy[OPPOSITE]:.1%}, balanced"),
         (f"{r.flipped:.1%}", "decisions changed", f"exact McNemar p {_p(r.p_mcnemar)}"),
         (str(r.excluded), "images left out", "their change did not come out as it should"),
@@ -86,7 +90,7 @@ def _sections(found: Audit) -> list[Section]:
             *_masks(found.reliance, w),
             *_observational(w),
             _balance(w.balance),
-            _groups(w),
+            *([] if w.clusters is None else [_groups(w, w.clusters)]),
         ]
     return [*parts, _plan(found), _limits(found.reliance)]
 
@@ -107,10 +111,16 @@ def _arms(r: Reliance) -> Section:
         "opposite minus same: both arms are changed alike and differ only in whose confounder they show. The control "
         "is round trip minus round trip same, changed and interpolated as much, but ending as they began. The band is "
         "the margin: an effect within it counts as none, and controls must lie there. Dots on the right are networks.",
-        f"Effect {_effect(r.effect)}, control {_effect(r.control)}, effect less control {_effect(r.net)} logits.",
+        f"Effect {_effect(r.effect)}, control {_effect(r.control)}, effect less control {_effect(r.net)} {r.unit}.",
     ]
     alt = "Forest plot of the effect and of every arm, with one dot a network"
-    header = ["Arm", "Change (logits)", "Balanced accuracy", *(["Out of distribution"] if r.out else []), "What it is"]
+    header = [
+        "Arm",
+        f"Change ({r.unit})",
+        "Balanced accuracy",
+        *(["Out of distribution"] if r.out else []),
+        "What it is",
+    ]
     text += [_out(r)] if r.out else []
     return Section("The intervention", text, [(figures.effects(r), alt)], header, rows, (1, 2, 3) if r.out else (1, 2))
 
@@ -126,8 +136,8 @@ def _out(r: Reliance) -> str:
 
 
 def _doses(r: Reliance) -> Section:
-    text = [f"A confounder that is used acts by degrees. Slope of a whole dose: {_effect(r.slope)} logits."]
-    return Section("Dose and response", text, [(figures.doses(r.doses), "Score against dose")])
+    text = [f"A confounder that is used acts by degrees. Slope of a whole dose: {_effect(r.slope)} {r.unit}."]
+    return Section("Dose and response", text, [(figures.doses(r.doses, r.unit), "Score against dose")])
 
 
 def _examples(found: Audit) -> Section:
@@ -141,7 +151,7 @@ def _exact(r: Reliance, exact: Reliance) -> Section:
         [name, _effect(v.effect), str(v.verdict)] for name, v in (("shape transfer", r), ("exact, rendered", exact))
     ]
     text = ["These images are simulated: the same subjects can be rendered with the other planted shape, exactly."]
-    return Section("Against the truth", text, (), ["Intervention", "Effect (logits)", "Verdict"], rows, (1,))
+    return Section("Against the truth", text, (), ["Intervention", f"Effect ({r.unit})", "Verdict"], rows, (1,))
 
 
 def _evidence(r: Reliance, found: Witnesses) -> Section:
@@ -201,12 +211,12 @@ def _balance(b: Balance) -> Section:
     return Section("The data", text, [(figures.love(rows), "Love plot of standardised differences")])
 
 
-def _groups(found: Witnesses) -> Section:
+def _groups(found: Witnesses, clusters: Clusters) -> Section:
     rows = [[a.name, f"{a.value:.3f}", a.measure, _p(a.p_holm)] for a in found.associations]
-    sizes = ", ".join(map(str, found.clusters.sizes))
-    text = [f"Sensitivity maps fall into {len(found.clusters.sizes)} group(s) of {sizes}. What goes with them:"]
+    sizes = ", ".join(map(str, clusters.sizes))
+    text = [f"Sensitivity maps fall into {len(clusters.sizes)} group(s) of {sizes}. What goes with them:"]
     header = ["Column", "Association", "Measure", "p (Holm)"]
-    return Section("Ways of deciding", text, (), header, rows if len(found.clusters.sizes) > 1 else (), (1, 3))
+    return Section("Ways of deciding", text, (), header, rows if len(clusters.sizes) > 1 else (), (1, 3))
 
 
 def _plan(found: Audit) -> Section:

@@ -164,3 +164,16 @@ def test_what_a_gate_says_of_the_arms_is_there_where_one_was_asked(found: Audit)
     rows = {row[0]: row for row in table(page, "The intervention")}
     assert (rows["opposite"][3], rows["same"][3]) == ("25.0%", "5.0%")
     assert len(rows["same"]) == 5
+
+
+def test_the_page_of_a_score_has_its_unit_and_no_sensitivity(found: Audit) -> None:
+    assert found.witnesses is not None
+    r = replace(found.reliance, scored=True)
+    page = audit_page(
+        replace(found, reliance=r, sensitivity=None, witnesses=replace(found.witnesses, clusters=None)), "a"
+    )
+    assert "no classes to know" in page
+    assert "effect (standard deviations)" in page
+    assert "logits" not in page
+    assert "Ways of deciding" not in page
+    assert "Ways of deciding" in audit_page(found, "audit")
