@@ -57,7 +57,7 @@ class Marks:
 ROUND: Mapping[str, Marks] = {
     "dark": Marks(-0.9, (6.0, 9.0), "white", "a disc as dark as air in white matter"),
     "bright": Marks(0.95, (6.0, 9.0), "white", "a bright disc in white matter"),
-    "small-bright": Marks(0.95, (3.0, 4.5), "white", "a bright disc of 3 to 4.5 mm radius in white matter"),
+    "small-bright": Marks(0.95, (3.0, 4.5), "grey", "a bright disc of 3 to 4.5 mm radius in grey matter"),
     "cortical": Marks(-0.32, (5.0, 7.0), "grey", "a disc as dark as the cohort's own lesions, but in grey matter"),
 }
 """Round lesions by their name; the first two are rungs for development."""

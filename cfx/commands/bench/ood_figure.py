@@ -74,11 +74,11 @@ def _colour(i: int) -> Any:  # noqa: ANN401 - a colour of matplotlib
 
 def _ladder(ax: Axes, rows: Sequence[Row], shifts: Sequence[str], kind: str) -> None:
     """One line a shift; the dots of the methods of a line lie one below the other."""
-    step = 0.7 / max(1, len(rows) - 1) if len(rows) > 1 else 0.0
+    step = min(0.2, 0.7 / max(1, len(rows) - 1))
     for i, row in enumerate(rows):
         for j, shift in enumerate(shifts):
             value, low, high = _value(row, shift, kind)
-            y = -j + (0.35 - i * step if len(rows) > 1 else 0.0)
+            y = -j + step * ((len(rows) - 1) / 2 - i)
             size = 5.5 if i == 0 else 3.5
             ax.plot([low, high], [y, y], color=_colour(i), linewidth=1.6 if i == 0 else 0.7, alpha=0.9)
             ax.plot(value, y, "o", color=_colour(i), markersize=size, zorder=3)

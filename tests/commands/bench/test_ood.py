@@ -15,11 +15,11 @@ from cfx.runtime.config import read_as
 from cfx.runtime.processes import make_accelerator
 
 GENERATOR = "tests.ood.detectors:GaussianGenerator"
-RUNGS = ("gamma-low", "noise-6", "bias-4", "dark-lesion", "bright-lesion", "tag")
+RUNGS = ("gamma-low", "noise-6", "bias-4", "dark-lesion", "cortical-lesion", "tag")
 KEYS = {
     "method", "n", "auroc_near", "auroc_near_min", "auroc_far", "fpr95_near", "false_alarm_tolerated",
     "nfe_unet_forward", "seconds_per_image", "comparisons", "shift.tag.auroc", "shift.tag.auroc_low",
-    "shift.tag.auroc_high", "shift.tag.development", "map_auprc", "map_base_rate", "shift.bright-lesion.map_auprc",
+    "shift.tag.auroc_high", "shift.tag.development", "map_auprc", "map_base_rate", "shift.cortical-lesion.map_auprc",
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_a_bench_leaves_a_row_a_method_ours_first(run):
 
 def test_shifts_for_development_are_in_no_mean(run):
     row = run[1][0]
-    near = [row[f"shift.{name}.auroc"] for name in ("bright-lesion", "tag")]
+    near = [row[f"shift.{name}.auroc"] for name in ("cortical-lesion", "tag")]
     assert row["auroc_near"] == pytest.approx(sum(near) / 2)
     assert row["auroc_near_min"] == min(near)
     assert row["shift.dark-lesion.development"] is True
@@ -82,7 +82,7 @@ def test_table_and_figures_say_the_same(run):
 
 def test_maps_are_kept_where_something_was_planted(run):
     rows = run[0] / "rows" / "denoising"
-    assert read_atlas(rows / "bright-lesion.zarr", OodScores).map is not None
+    assert read_atlas(rows / "cortical-lesion.zarr", OodScores).map is not None
     assert read_atlas(rows / "tag.zarr", OodScores).map is None
     assert read_atlas(rows / "in-distribution.zarr", OodScores).map is None
 
