@@ -41,7 +41,7 @@ def draw(rows: Sequence[Row], *, dpi: int = 110) -> bytes:
     done = [row for row in rows if "error" not in row]
     groups = {kind: shifts_of(done, kind) for kind in KINDS}
     left, right = (sum(len(groups[k]) for k in half) for half in (KINDS[:2], KINDS[2:]))
-    height = _LINE * max(left, right, 4) + 1.6
+    height = (_LINE + 0.008 * len(done)) * max(left, right, 4) + 1.6
     fig = Figure(figsize=(_WIDTH, height + 5.2), layout="constrained")
     FigureCanvasAgg(fig)
     above, below = fig.subfigures(2, 1, squeeze=False, height_ratios=[height, 5.2])[:, 0]
@@ -80,7 +80,7 @@ def _ladder(ax: Axes, rows: Sequence[Row], shifts: Sequence[str], kind: str) -> 
             value, low, high = _value(row, shift, kind)
             y = -j + step * ((len(rows) - 1) / 2 - i)
             size = 5.5 if i == 0 else 3.5
-            ax.plot([low, high], [y, y], color=_colour(i), linewidth=1.6 if i == 0 else 0.7, alpha=0.9)
+            ax.plot([low, high], [y, y], color=_colour(i), linewidth=1.6 if i == 0 else 0.7, alpha=1.0 if i == 0 else 0.5)
             ax.plot(value, y, "o", color=_colour(i), markersize=size, zorder=3)
     for j in range(len(shifts) + 1):
         ax.axhline(0.5 - j, color="0.9", linewidth=0.6, zorder=0)
