@@ -29,7 +29,7 @@ class Kernel:
 
     @classmethod
     def of(cls, v: Float[Tensor, "n k"], what: str) -> "Kernel":
-        """That of the fitted images; arguments and errors as `Standard.of`."""
+        """That of the fitted images; arguments and errors as `Density.of`."""
         density = Density.of(v, what)
         return cls(density, density.whitened(v))
 

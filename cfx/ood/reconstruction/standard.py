@@ -14,6 +14,7 @@ from cfx.core.density import Gaussian, gaussian
 from cfx.core.errors import InputError
 
 _SAME = 1e-6  # deviation over mean from which values are taken to differ: above the rounding of float32
+_LEAST = 3  # images for a covariance
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,13 @@ class Density:
 
     @classmethod
     def of(cls, v: Float[Tensor, "n k"], what: str) -> "Density":
-        """That of the fitted images; arguments and errors as `Standard.of`."""
+        """That of the fitted images; arguments as `Standard.of`.
+
+        Raises:
+            InputError: as `Standard.of`; also fewer than three images.
+        """
+        if len(v) < _LEAST:  # of two rows the shrinkage is 0, and their covariance has no inverse
+            raise InputError(f"cohort: expected at least {_LEAST} images for the density of {what}, got {len(v)}")
         standard = Standard.of(v, what)
         return cls(standard, gaussian(standard(v)))
 

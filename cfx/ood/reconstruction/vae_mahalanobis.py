@@ -26,7 +26,7 @@ from cfx.ood.reconstruction.errors import check_features, check_kind
 from cfx.ood.reconstruction.standard import Standard
 from cfx.ood.reconstruction.vae import reconstruction_error
 
-_LEAST, _MOST = 4, 8192  # images; numbers of a code, whose covariance has the square of it
+_LEAST, _MOST = 6, 8192  # images, three in each half; numbers of a code, whose covariance has the square of it
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class VaeMahalanobis:
         """The density of the codes and the weight of their distance.
 
         Raises:
-            InputError: fewer than four images, codes of more than 8192 numbers, errors or distances that are the same
+            InputError: fewer than six images, codes of more than 8192 numbers, errors or distances that are the same
                 for every image, or a perceptual distance without features.
         """
         check_features(self.error, learn)

@@ -69,7 +69,7 @@ def test_features_cost_what_it_says(name):
 
 
 def test_by_default_the_costs_are_the_published_ones():
-    x = cohort(2)
+    x = cohort(3)
     for name, count in {
         "multi-start": 350,
         "simplex": 250,

@@ -36,6 +36,12 @@ def test_numbers_that_never_differ_are_refused(value):
         Standard.of(v, "errors")
 
 
+def test_two_images_have_no_density():
+    with pytest.raises(InputError, match="cohort: expected at least 3 images for the density of numbers, got 2"):
+        Density.of(rows(2), "numbers")
+    assert bool(Density.of(rows(3), "numbers").distance2(rows(9)).isfinite().all())
+
+
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(InputError, match="cohort: expected finite errors"):
         Standard.of(torch.tensor([[1.0], [torch.nan]]), "errors")

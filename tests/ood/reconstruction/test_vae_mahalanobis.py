@@ -44,8 +44,13 @@ def test_it_sees_what_the_decoder_gives_back_exactly():
     assert int(build_detector("vae-mahalanobis").fit(learn(60))(ask(x)).score.argmax()) == 20
 
 
+def test_as_few_images_as_are_taken_will_do():
+    found = build_detector("vae-mahalanobis").fit(learn(6))(ask(images(3)))
+    assert bool(found.score.isfinite().all())
+
+
 def test_too_few_images_and_too_large_codes_are_refused():
-    with pytest.raises(InputError, match="cohort: expected at least 4 images"):
-        build_detector("vae-mahalanobis").fit(learn(3))
+    with pytest.raises(InputError, match="cohort: expected at least 6 images"):
+        build_detector("vae-mahalanobis").fit(learn(5))
     with pytest.raises(InputError, match="autoencoder: expected codes of at most 8192 numbers"):
-        build_detector("vae-mahalanobis").fit(learn(4, autoencoder=Wide()))
+        build_detector("vae-mahalanobis").fit(learn(6, autoencoder=Wide()))
