@@ -98,8 +98,8 @@ class LiftMapDetectScorer:
 
     def __call__(self, ask: Ask) -> Scored:
         """Score a batch."""
-        n, space = self.settings.repeats, tuple(ask.x.shape[2:])
-        back = in_groups(ask, n, lambda which: self._painted(ask, which))
+        n, space, z = self.settings.repeats, tuple(ask.x.shape[2:]), signal(ask)
+        back = in_groups(ask, n, lambda which: self._painted(ask, z, which))
         where = torch.cat([error_map("l2", ask.x, version) for version in back], 1)
         hidden = torch.stack([~board(space, self.settings.blocks, i) for i in range(n)]).to(where)
         shown = (where * hidden).sum(1, keepdim=True) / hidden.sum(0).clamp_min(1)
@@ -109,9 +109,9 @@ class LiftMapDetectScorer:
         far = [feature_error(own, ask.features(version, every(ask)), space)[0] for version in back]
         return Scored(torch.stack(far, 1).quantile(0.5, dim=1), shown)
 
-    def _painted(self, ask: Ask, which: list[int]) -> Versions:
+    def _painted(self, ask: Ask, z: Tensor, which: list[int]) -> Versions:
         """The images of some repetitions, their hidden blocks painted."""
-        schedule, z = generator_of(ask).schedule, signal(ask)
+        schedule = generator_of(ask).schedule
         known = torch.stack([board(tuple(z.shape[2:]), self.settings.blocks, i) for i in which]).to(z.device)
         known = known[:, None, None]
         grid = start_grid(schedule, 1.0, self.settings.steps)

@@ -87,7 +87,8 @@ class MultiStart:
 
     def errors(self, ask: Ask, seed: int) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b s *space"]]:
         """Errors of each image from every start, squared ones first, and where the squared ones are."""
-        back = in_groups(ask, len(self.starts), lambda which: self._back(ask, which, seed))
+        z = signal(ask)
+        back = in_groups(ask, len(self.starts), lambda which: self._back(ask, z, which, seed))
         where = torch.cat([error_map("l2", ask.x, version) for version in back], 1)
         errors = where.flatten(2).mean(2)
         if ask.tools.features is None:
@@ -96,9 +97,9 @@ class MultiStart:
         far = [feature_error(own, ask.features(version, every(ask)), tuple(ask.x.shape[2:]))[0] for version in back]
         return torch.cat([errors, torch.stack(far, 1)], 1), where
 
-    def _back(self, ask: Ask, which: list[int], seed: int) -> Versions:
+    def _back(self, ask: Ask, z: Tensor, which: list[int], seed: int) -> Versions:
         """What comes back from some of the starts."""
-        schedule, z = generator_of(ask).schedule, signal(ask)
+        schedule = generator_of(ask).schedule
         grids = [start_grid(schedule, *self.starts[i]) for i in which]
         z_t = noised(schedule, z[None], [grid[0] for grid in grids], draws(z, which, seed, 0x35A7))
         return images_of(ask, descend(ask, z_t, grids))

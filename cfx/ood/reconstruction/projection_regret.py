@@ -97,14 +97,15 @@ class ProjectionRegretScorer:
 
     def __call__(self, ask: Ask) -> Scored:
         """Score a batch."""
-        ways = in_groups(ask, self.settings.draws, lambda which: self._ways(ask, which))
+        z = signal(ask)[None]
+        ways = in_groups(ask, self.settings.draws, lambda which: self._ways(ask, z, which))
         once, twice = self._change(ask, ask.x[None], ways[:, 0]), self._change(ask, ways[:, 1], ways[:, 2])
         where = (_squared(ask.x[None], ways[:, 0]) - _squared(ways[:, 1], ways[:, 2])).mean(0)
         return Scored(once - twice, where, {"once": once, "twice": twice})
 
-    def _ways(self, ask: Ask, which: list[int]) -> Float[Tensor, "k way b c *space"]:
+    def _ways(self, ask: Ask, z: Tensor, which: list[int]) -> Float[Tensor, "k way b c *space"]:
         """P_a(x), P_b(x) and P_a(P_b(x)) of some draws."""
-        z, own = signal(ask)[None], self.settings
+        own = self.settings
         once, base = self._projected(ask, z, own.sigma_a, which, 0), self._projected(ask, z, own.sigma_b, which, 1)
         twice = self._projected(ask, base, own.sigma_a, which, 2)
         return torch.stack([images_of(ask, way) for way in (once, base, twice)], 1)

@@ -8,6 +8,7 @@ import torch
 from cfx.core.errors import InputError
 from cfx.ood import DETECTORS, build_detector, fit
 from cfx.ood.detector import Learn, Spent
+from cfx.ood.reconstruction import walks
 from tests.ood.detectors import GaussianGenerator, cohort, images
 from tests.ood.reconstruction.known import CodeGenerator, LinearVae, LongGenerator, ask, learn, maps, tools
 
@@ -109,6 +110,18 @@ def test_an_image_far_out_scores_above_all_ordinary_ones(name, space):
     far.flatten()[:: 2 if name != "likelihood-regret" else far.numel()] = -1
     found, _ = scored(scorer(name, space=space), torch.cat([images(30, seed=9, space=space), far]))
     assert bool((found.score[-1] > found.score[:-1]).all())
+
+
+@pytest.mark.parametrize("name", ["multi-start", "lift-map-detect", "projection-regret", "msma"])
+def test_memory_changes_neither_scores_nor_costs(name, monkeypatch):
+    given = {"generator": CodeGenerator()}
+    fitted = scorer(name, settings={"blocks": 2} if name == "lift-map-detect" else {}, **given)
+    whole, spent = scored(fitted, images(3), **given)
+    monkeypatch.setattr(walks, "_VOXELS", 1)
+    single, again = scored(fitted, images(3), **given)
+    torch.testing.assert_close(whole.score, single.score, rtol=1e-4, atol=1e-5)
+    assert torch.equal(spent.unet_forward, again.unet_forward)
+    assert torch.equal(spent.autoencoder, again.autoencoder)
 
 
 @pytest.mark.parametrize("name", DIFFUSION)

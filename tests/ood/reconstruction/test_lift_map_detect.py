@@ -48,7 +48,7 @@ def test_one_wild_repetition_does_not_move_the_median():
     settings = {"repeats": 3, "steps": 6, "blocks": 4}
     fitted, x = build_detector("lift-map-detect", **settings).fit(learn()), images(5)
     each = torch.stack([
-        (fitted._painted(ask(x), [k])[0] - x).square().flatten(1).mean(1) for k in range(3)
+        (fitted._painted(ask(x), x, [k])[0] - x).square().flatten(1).mean(1) for k in range(3)
     ])  # fmt: skip
     torch.testing.assert_close(fitted(ask(x)).score, each.sort(0).values[1])
 

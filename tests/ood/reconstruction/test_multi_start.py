@@ -40,8 +40,8 @@ def test_a_start_does_not_know_of_the_others():
     x = images(3)
     few, many = (build_detector("multi-start", steps=9, skip=skip) for skip in (4, 2))
     assert [s for s, _ in few.starts] == [s for s, _ in many.starts][::2]
-    alone = few._back(ask(x), [1], 0)
-    torch.testing.assert_close(alone[0], few._back(ask(x), [0, 1], 0)[1])
+    alone = few._back(ask(x), x, [1], 0)
+    torch.testing.assert_close(alone[0], few._back(ask(x), x, [0, 1], 0)[1])
 
 
 def test_the_map_averages_to_the_score_but_for_a_constant():
