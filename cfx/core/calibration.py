@@ -72,7 +72,7 @@ class Reliability:
 
 def reliability(
     confidence: Float[Tensor, " n"],
-    right: Bool[Tensor, " n"],
+    right: Bool[Tensor, " n"] | Float[Tensor, " n"],
     *,
     bins: int = BINS,
     equal: Literal["width", "count"] = "width",
@@ -81,7 +81,7 @@ def reliability(
 
     Args:
         confidence: Probability that was given to each row, in [0, 1].
-        right: Whether it turned out so.
+        right: Whether it turned out so; or, of several judges, the share who say so.
         bins: Number of bins.
         equal: Bins of equal width, or with equally many rows (as far as ties allow).
 

@@ -5,14 +5,16 @@
     balanced accuracy    mean over classes of the share that is decided right
     Dice                 2 |a and b| / (|a| + |b|)
     log-loss             -log p(y)
+    CRPS                 E|X - y| - E|X - X'| / 2 of independent draws X, X' of the forecast
     pinball loss         max(tau (y - q), (tau - 1) (y - q)), least on average where q is the tau-quantile of y
 
-The last two are proper: no forecast does better on average than the truth (so is the Brier score, in
+The last three are proper: no forecast does better on average than the truth (so is the Brier score, in
 `cfx.core.calibration`). In the pinball loss the argument is y - q: with q - y it finds the quantile of
 1 - tau.
 
 References: Hanley and McNeil (1982) for the area under the ROC curve; Dice (1945); Koenker and Bassett (1978),
-"Regression quantiles"; Gneiting and Raftery (2007), "Strictly proper scoring rules, prediction, and estimation".
+"Regression quantiles"; Gneiting and Raftery (2007), "Strictly proper scoring rules, prediction, and estimation"; Ferro
+(2014), "Fair scores for ensemble forecasts".
 """
 
 import math
@@ -20,6 +22,8 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+from cfx.core.overlap import dice_of, overlaps
 
 
 def auroc(
@@ -105,17 +109,12 @@ def balanced_accuracy(right: Shaped[Tensor, "*m n"], y: Shaped[Tensor, "*m n"]) 
 def dice(a: Bool[Tensor, "n ..."], b: Bool[Tensor, "n ..."]) -> Float[Tensor, " n"]:
     """Dice overlap of two masks, row by row; 1 where both are empty."""
     a, b = a.flatten(1), b.flatten(1)
-    return _dice((a & b).sum(1).float(), a.sum(1).float(), b.sum(1).float())
+    return dice_of((a & b).sum(1), a.sum(1), b.sum(1))
 
 
 def pairwise_dice(a: Bool[Tensor, "n ..."], b: Bool[Tensor, "m ..."]) -> Float[Tensor, "n m"]:
-    """Dice overlap of every mask of one set with every one of another, exact for masks of up to 2^24 voxels."""
-    a, b = a.flatten(1).float(), b.flatten(1).float()
-    return _dice(a @ b.T, a.sum(1)[:, None], b.sum(1))
-
-
-def _dice(both: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(a + b == 0, 1.0, 2 * both / (a + b))
+    """Dice overlap of every mask of one set with every one of another."""
+    return overlaps(a[None], b[None]).dice[0].float()
 
 
 def log_loss(probability: Float[Tensor, "*n k"], y: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -126,3 +125,18 @@ def log_loss(probability: Float[Tensor, "*n k"], y: Int[Tensor, "*n"]) -> Float[
 def pinball_loss(q: Float[Tensor, "..."], y: Float[Tensor, "..."], tau: float) -> Float[Tensor, "..."]:
     """Pinball loss of forecasts q of the tau-quantile, in the units of y."""
     return torch.maximum(tau * (y - q), (tau - 1) * (y - q))
+
+
+def crps(draws: Float[Tensor, "*n s"], y: Float[Tensor, "*n"], *, fair: bool = False) -> Float[Tensor, "*n"]:
+    """Continuous ranked probability score of forecasts given as draws, in the units of y; lower is better.
+
+    Args:
+        draws: Draws of every forecast.
+        y: What happened.
+        fair: Without the bias of finitely many draws, which is E|X - X'| / 2 s: the mean over pairs is taken over
+            different draws (Ferro 2014); needs two. By default the draws themselves are the forecast.
+    """
+    s = draws.shape[-1]
+    rank = torch.arange(1, s + 1, dtype=draws.dtype, device=draws.device)
+    apart = ((2 * rank - s - 1) * draws.sort(dim=-1).values).sum(-1)  # half the sum of |X - X'| over ordered pairs
+    return (draws - y[..., None]).abs().mean(-1) - apart / (s * (s - 1 if fair else s))

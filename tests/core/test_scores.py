@@ -19,6 +19,7 @@ from cfx.core.scores import (
     average_precision,
     balanced_accuracy,
     class_weights,
+    crps,
     dice,
     false_alarms_at,
     log_loss,
@@ -145,3 +146,19 @@ def test_false_alarms_are_those_of_the_roc_curve_of_scikit_learn() -> None:
 
 def test_there_is_no_false_alarm_rate_without_negatives() -> None:
     assert math.isnan(false_alarms_at(torch.ones(3), torch.ones(3, dtype=torch.bool), 0.95))
+
+
+def test_crps_is_its_definition_over_all_pairs() -> None:
+    x, y = draw(6, 9), draw(1, 9, 3)[:, 0]
+    pairs = (x[:, :, None] - x[:, None]).abs()
+    error = (x - y[:, None]).abs().mean(1)
+    assert torch.allclose(crps(x, y), error - pairs.mean((1, 2)) / 2)
+    assert torch.allclose(crps(x, y, fair=True), error - pairs.sum((1, 2)) / (6 * 5) / 2)
+    assert torch.allclose(crps(x[:, :1], y), error.new_tensor((x[:, 0] - y).abs().tolist()))
+
+
+def test_fair_crps_does_not_depend_on_the_number_of_draws() -> None:
+    """On average over all pairs of four values it is that of the four."""
+    values, y = torch.tensor([0.0, 1.0, 3.0, 7.0]).double(), torch.tensor(2.0).double()
+    pairs = torch.cartesian_prod(values, values)
+    assert float(crps(pairs, y.expand(16), fair=True).mean()) == pytest.approx(float(crps(values, y)))
