@@ -4,11 +4,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pydantic import Field, model_validator
 from torch import nn
 
 from cfx.atlas import Atlas, write_atlas
 from cfx.commands.alike import alike, network_classes
+from cfx.commands.networks import DetectorConfig
+from cfx.commands.ood import gate_of
 from cfx.confounder.audit import Audit, Ready, audit, ready
 from cfx.confounder.intervention import Intervention, Scores
 from cfx.confounder.plan import Plan
@@ -43,6 +46,10 @@ class AuditConfig(RunConfig):
     """Networks trained alike but for their seed: their paths, or how they want images and answer besides."""
     train: TrainConfig | None = None
     """How to train them, where there are none yet; kept under the run's folder."""
+    detector: DetectorConfig | None = None
+    """Audit this detector's score in the place of a classifier: does it rely on the confounder? `plan.seeds` is 1."""
+    gate: DetectorConfig | None = None
+    """A detector that says of every changed image whether it is still in distribution; no verdict depends on it."""
     permutations: int = Field(default=999, ge=99)
     """Permutations of every test that needs them."""
     batch_size: int = Field(default=64, ge=1)
@@ -50,8 +57,11 @@ class AuditConfig(RunConfig):
 
     @model_validator(mode="after")
     def _networks(self) -> "AuditConfig":
-        if bool(self.classifiers) == (self.train is not None):
-            raise ValueError("classifiers, train: expected one of them, got both or neither")
+        given = [bool(self.classifiers), self.train is not None, self.detector is not None]
+        if sum(given) != 1:
+            raise ValueError(f"classifiers, train, detector: expected one of them, got {sum(given) or 'none'}")
+        if self.detector is not None and self.plan.seeds != 1:
+            raise ValueError(f"plan.seeds: expected 1, for one detector, got {self.plan.seeds}")
         if self.classifiers and len(self.classifiers) != self.plan.seeds:
             got = f"{len(self.classifiers)} classifiers and seeds={self.plan.seeds}"
             raise ValueError(f"plan.seeds: expected the number of classifiers, got {got}")
@@ -79,7 +89,7 @@ def audit_run(config: AuditConfig) -> Audit:
     cohort, donors, exact = _images(config)
     shape = config.plan.confounder == "shape"
     found = audit(
-        [network.to(accelerator.device) for network in _classifiers(config)],
+        _classifiers(config, cohort, accelerator.device),
         cohort,
         config.plan,
         donors=donors,
@@ -88,6 +98,7 @@ def audit_run(config: AuditConfig) -> Audit:
         leave_out=[name for name in _OUTCOMES if name in cohort.covariates],
         permutations=config.permutations,
         batch_size=config.batch_size,
+        gate=None if config.gate is None else gate_of(config.gate, cohort, accelerator.device)[0],
         plan_sha256=sha,
         accelerator=accelerator,
     )
@@ -111,19 +122,24 @@ def _keep(found: Audit, cohort: Cohort, folder: RunFolder) -> None:
 
 def _written(config: AuditConfig, folder: RunFolder) -> str:
     """Write the plan, and everything else that the verdict depends on, under its digest; return that."""
-    plan = {k: v for k, v in config.model_dump(mode="json").items() if k not in ("out", "batch_size")}
+    plan = {k: v for k, v in config.model_dump(mode="json").items() if k not in ("out", "batch_size", "gate")}
+    if config.detector is None:
+        del plan["detector"]
     sha = digest(plan)
     folder.config(config)
     folder.write("plan.json", json.dumps({"sha256": sha, **plan}, indent=2) + "\n")
     return sha
 
 
-def _classifiers(config: AuditConfig) -> list[nn.Module]:
-    """The networks, read or trained."""
+def _classifiers(config: AuditConfig, cohort: Cohort, device: torch.device) -> list[nn.Module]:
+    """The networks, read or trained, or the score of the detector, fitted."""
+    if config.detector is not None:
+        return [gate_of(config.detector, cohort, device)[0].as_classifier()]
     if config.train is None:
-        return [open_network(network) for network in config.classifiers]
+        return [open_network(network).to(device) for network in config.classifiers]
     out = config.train.out or str(config.folder / config.train.name)
-    return train_seeds(config.train.model_copy(update={"out": out}), config.plan.seeds)
+    networks = train_seeds(config.train.model_copy(update={"out": out}), config.plan.seeds)
+    return [network.to(device) for network in networks]
 
 
 def _classes(config: AuditConfig) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cfx.commands.audit import AuditConfig, ready_for
 from cfx.commands.config import verb_of
 from cfx.commands.explain import ExplainConfig, images_of, task_of
-from cfx.commands.networks import Networks, opened
+from cfx.commands.networks import DetectorConfig, Networks, opened
 from cfx.commands.ood import OodConfig, looked
 from cfx.core.cohort import Cohort, Source, spread, subjects
 from cfx.core.denoiser import Generative, Latent
@@ -75,7 +75,7 @@ def _looked(verb: str, config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "to explain", _explanation(config, found["data"], networks)
         yield "judged", _standing(config, found["data"], networks)
     if isinstance(config, AuditConfig) and config.classifiers:
-        yield "to audit", _audit(config, list(networks.values()))
+        yield "to audit", _audit(config, [f for name, f in networks.items() if name.startswith("classifier")])
 
 
 def _opened(config: RunConfig) -> tuple[dict[str, Source], dict[str, nn.Module]]:
@@ -165,6 +165,9 @@ def _named(config: RunConfig) -> Iterator[tuple[str, Described, Callable[[Descri
             yield role, described, partial(open_network, role=role)
     for k, described in enumerate(getattr(config, "classifiers", ()), start=1):
         yield f"classifier {k}", described, open_network
+    for part in ("gate", "detector"):
+        if isinstance(beside := getattr(config, part, None), DetectorConfig):
+            yield from ((f"{part}.{key}", network, partial(opened, key)) for key, network in beside.named())
 
 
 def _some(source: Source, most: int) -> Cohort:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from cfx.atlas import Atlas, write_atlas
 from cfx.commands.alike import alike, network_classes
+from cfx.commands.networks import DetectorConfig
+from cfx.commands.ood import gate_of
 from cfx.commands.rows import Task, fill, network_print, open_atlas
 from cfx.core.cohort import Cohort, Source, part, subjects
 from cfx.core.errors import InputError, heard
@@ -74,6 +76,9 @@ class ExplainConfig(RunConfig):
     """Name of the method (`cfx.counterfactual.METHODS`)."""
     target: int | str | None = None
     """Class to reach, by number or by name; by default the most probable one besides the predicted."""
+    gate: DetectorConfig | None = None
+    """A detector that says of every edited image whether it is still in distribution; the search never sees it. One
+    that asks another generator than the one that edits is the more independent."""
     judge_anyway: bool = False
     """Give a verdict although the classifier is not shown to know its classes, or the generator such images."""
     rows: int | None = Field(default=None, ge=1)
@@ -126,6 +131,9 @@ class _Run:
         self.oracle = self._opened(config.oracle, "oracle")
         self.source, self.reference = images_of(config, open_cohort(config.data))
         self.distance = _distance(self.oracle, config.oracle)
+        self.gate, self.gate_print = None, ""
+        if config.gate is not None:
+            self.gate, self.gate_print = gate_of(config.gate, self.source, accelerator.device)
 
     def _opened(self, network: Network | None, role: Role) -> Any:  # noqa: ANN401 - a generator is more than a module
         """A network for its role, on this process's device."""
@@ -143,7 +151,7 @@ class _Run:
         networks = {name: network_print(getattr(config, name), getattr(self, name)) for name in names}
         images = {"images": source_print(self.source), "reference": source_print(self.reference)}
         settings = {"settings": repr(self.method), "target": str(config.target), "part": config.part}
-        return networks | images | settings
+        return networks | images | settings | ({"gate": self.gate_print} if self.gate_print else {})
 
     @cached_property
     def made(self) -> dict[str, Any]:
@@ -173,7 +181,7 @@ class _Run:
         """All rows at one depth, in an atlas; what was measured of each, in another and here; may they be believed?"""
         config, accelerator = self.config, self.accelerator
         networks = {"classifier": self.classifier, "generator": self.generator, "oracle": self.oracle}
-        task = task_of(config, depth, self.source, self.reference, networks)
+        task = replace(task_of(config, depth, self.source, self.reference, networks), gate=self.gate)
         with together(accelerator):
             atlas = open_atlas(
                 path, task, accelerator, fingerprint=self.prints,

@@ -1,12 +1,14 @@
 """The networks that detectors of out-of-distribution images ask, as configurations name them, opened."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from cfx.commands.rows import network_print
+from cfx.data import DataConfig
 from cfx.models import load
 from cfx.models.classifiers import Staged
 from cfx.models.features import FeatureMaps
@@ -37,6 +39,20 @@ class Networks(Frozen):
         single = ((key, getattr(self, key)) for key in (*SINGLE, "features"))
         yield from ((key, network) for key, network in single if network is not None)
         yield from ((f"ensemble.{k}", network) for k, network in enumerate(self.ensemble))
+
+
+class DetectorConfig(Networks):
+    """A detector of out-of-distribution images, and what it is fitted to and calibrated on."""
+
+    reference: DataConfig
+    """In-distribution images, none of them in the training of the networks, and of other subjects than those to score:
+    the detector is fitted to some and calibrated on the others."""
+    calibration: DataConfig | float = 0.5
+    """Share of the subjects of `reference` that the p-values are made of; or other in-distribution images for it."""
+    detector: str = "denoising"
+    """Name of the detector (`cfx.ood.DETECTORS`)."""
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+    """Settings of the detector that differ from its defaults."""
 
 
 def opened(key: str, network: Described) -> nn.Module:

@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 import cfx
 from cfx.atlas import Atlas
-from cfx.commands.networks import Networks, arguments, opened_all, prints
+from cfx.commands.networks import DetectorConfig, arguments, opened_all, prints
 from cfx.core.cohort import Source, part, spread, subject_names
 from cfx.core.conformal import chance_of_so_many
 from cfx.core.errors import CfxWarning, InputError, heard
 from cfx.core.statistics import wilson_interval
 from cfx.data import DataConfig, open_cohort
 from cfx.display.catalogue import Metric, metric, register
+from cfx.models.gate import OUT
+from cfx.models.running import BATCH
 from cfx.ood import Fitted, Membership, OodScores, build_detector, fit
 from cfx.ood.detector import Detector
 from cfx.report.ood.page import Calibrated, ood_page
 from cfx.runtime.config import RunConfig
+from cfx.runtime.files import digest
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
 from cfx.runtime.memory import give_back
@@ -57,20 +60,11 @@ register(
 )
 
 
-class OodConfig(Networks, RunConfig):
+class OodConfig(DetectorConfig, RunConfig):
     """Which images to score, against which, with which detector."""
 
     data: DataConfig
     """Images to score."""
-    reference: DataConfig
-    """In-distribution images, none of them in the training of the networks, and of other subjects than those to score:
-    the detector is fitted to some and calibrated on the others."""
-    calibration: DataConfig | float = 0.5
-    """Share of the subjects of `reference` that the p-values are made of; or other in-distribution images for it."""
-    detector: str = "denoising"
-    """Name of the detector (`cfx.ood.DETECTORS`)."""
-    settings: Mapping[str, Any] = Field(default_factory=dict)
-    """Settings of the detector that differ from its defaults."""
     level: float = Field(default=0.05, gt=0, lt=1)
     """Share of in-distribution images that may be called out."""
     rows: int | None = Field(default=None, ge=1)
@@ -130,7 +124,11 @@ class _Run:
     def fitted(self) -> Fitted:
         """The detector, fitted and calibrated; the same in every process."""
         with together(self.accelerator):
-            return fitted_to(self.config, self.networks, self.reference, self.held, self.accelerator.device)
+            config, place = self.config, self.accelerator.device
+            return fitted_to(
+                config, self.networks, self.reference, self.held, place, level=config.level, seed=config.seed,
+                batch_size=config.batch_size,
+            )  # fmt: skip
 
     @property
     def calibrated(self) -> Calibrated:
@@ -215,15 +213,16 @@ def asked(config: OodConfig) -> Source:
     return source if config.rows is None else part(source, slice(0, config.rows))
 
 
-def references(config: OodConfig) -> tuple[Source, Source | float]:
+def references(config: DetectorConfig) -> tuple[Source, Source | float]:
     """In-distribution images, and those to calibrate on or the share that is."""
     held = config.calibration
     return open_cohort(config.reference), held if isinstance(held, float) else open_cohort(held)
 
 
 def fitted_to(
-    config: OodConfig, networks: dict[str, nn.Module], reference: Source, held: Source | float, device: torch.device
-) -> Fitted:
+    config: DetectorConfig, networks: dict[str, nn.Module], reference: Source, held: Source | float,
+    device: torch.device, *, level: float = OUT, seed: int = 0, batch_size: int = BATCH,
+) -> Fitted:  # fmt: skip
     """The detector of a configuration, fitted and calibrated.
 
     Raises:
@@ -233,18 +232,35 @@ def fitted_to(
         CfxWarning: so few calibration images that no p-value can reach the level.
     """
     found = fit(
-        reference, built(config.detector, config.settings), calibration=held, level=config.level, seed=config.seed,
-        batch_size=config.batch_size, device=device, **arguments(networks),
+        reference, built(config.detector, config.settings), calibration=held, level=level, seed=seed,
+        batch_size=batch_size, device=device, **arguments(networks),
     )  # fmt: skip
     m = len(found.calibration)
-    if config.level * (m + 1) < 1:
+    if level * (m + 1) < 1:
         warnings.warn(
-            f"calibration: {m} images make no p-value below {1 / (m + 1):.2g}, so that at level {config.level:g} "
-            f"nothing can be out; give at least {math.ceil(1 / config.level - 1e-9) - 1} or raise `level`",
+            f"calibration: {m} images make no p-value below {1 / (m + 1):.2g}, so that at level {level:g} "
+            f"nothing can be out; give at least {math.ceil(1 / level - 1e-9) - 1} or raise `level`",
             CfxWarning,
             stacklevel=2,
         )
     return found
+
+
+def gate_of(config: DetectorConfig, source: Source, device: torch.device) -> tuple[Fitted, str]:
+    """A gate of a configuration for such images, and a fingerprint of what it was made of.
+
+    Raises:
+        InputError, CheckpointError: as `cfx.ood.fit` and `open_network`.
+
+    Warns:
+        CfxWarning: as `check_apart` and `fitted_to`.
+    """
+    networks, (reference, held) = opened_all(config, device), references(config)
+    check_apart(source, reference)
+    images = ",".join(source_print(of) for of in (reference, held) if not isinstance(of, float))
+    made = {"detector": repr(built(config.detector, config.settings)), "held": str(config.calibration)}
+    found = fitted_to(config, networks, reference, held, device)
+    return found, digest(made | {"images": images} | prints(config, networks))[:16]
 
 
 def check_apart(source: Source, reference: Source) -> None:

@@ -15,6 +15,7 @@ from cfx.atlas.store import Exists
 from cfx.core.cohort import Cohort, Source
 from cfx.core.denoiser import Generative
 from cfx.core.errors import CheckpointError
+from cfx.core.gates import Gate
 from cfx.counterfactual import Depth, Judge, Method, explain_batches
 from cfx.counterfactual.explain import Part
 from cfx.counterfactual.result import Counterfactuals
@@ -49,6 +50,7 @@ class Task:
         seed: Seed of all randomness.
         batch_size: Images worked on together, also those of a shard: so batches do not depend on the processes.
         part: Which part of an edit is kept.
+        gate: What says whether edited images are in distribution, or None.
         standing: What is known of the networks; None lets `explain_batches` find it out.
     """
 
@@ -65,13 +67,14 @@ class Task:
     batch_size: int
     part: Part = "whole"
     standing: Standing | None = None
+    gate: Gate | None = None
 
     def batches(self, batches: list[list[int]], device: torch.device, progress: bool) -> Iterator[Counterfactuals]:
         """The results of some batches of positions."""
         return explain_batches(
             self.source, self.classifier, self.generator, self.target, batches=batches, depth=self.depth,
             part=self.part, reference=self.reference, oracle=self.oracle, method=self.method, reviewer=self.reviewer,
-            standing=self.standing, seed=self.seed, progress=progress, device=device,
+            gate=self.gate, standing=self.standing, seed=self.seed, progress=progress, device=device,
         )  # fmt: skip
 
     def checked(self, device: torch.device) -> Counterfactuals:
@@ -90,8 +93,10 @@ class Task:
         sizes: dict[str, int | tuple[int, ...]] = {"c": first.shape[1], "space": tuple(first.shape[2:]), "k": classes}
         if self.oracle is not None:
             sizes["oracle_class"] = Judge(self.oracle, "oracle", device).answers(first).shape[1]
-        ungated = {"gate_p": None, "gate_p_before": None}
-        return Counterfactuals.blank(0, sizes, depth=self.depth, seed=self.seed, method=self.method.name, **ungated)
+        p = None if self.gate is None else torch.zeros(0, dtype=torch.float64)
+        return Counterfactuals.blank(
+            0, sizes, depth=self.depth, seed=self.seed, method=self.method.name, gate_p=p, gate_p_before=p
+        )
 
 
 def open_atlas(

@@ -15,15 +15,15 @@ batch's own statistics where a network has any (`cfx.models.batch_norm`). The re
 explains is called **semantic**: content that is new, or an acquisition that is no matter of intensities (noise, blur,
 motion), which looks the same to such a test. Where scores are as usual, predictions that moved are a **label** shift,
 with class priors by black-box shift estimation and by expectation maximisation (`cfx.core.priors`), and labels that do
-not follow are a **concept** shift. After a covariate shift the label question is asked of the treated images; after a
-semantic one neither is asked: predictions about what is unknown say nothing of how common it is.
+not follow are a **concept** shift. After a shift of intensities the label question is asked of the matched images;
+after a semantic one neither is asked: predictions about what is unknown say nothing of how common it is.
 
 References: Moreno-Torres et al. (2012), "A unifying view on dataset shift"; van Elteren (1960); Rabanser, Guennemann,
 Lipton (2019), "Failing loudly", for testing predictions.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -120,8 +120,14 @@ class _Both:
         return self._scored(images, lambda _: nullcontext())
 
     def adapted(self) -> Float[Tensor, " g"] | None:
-        """Scores with batch normalisation of either side's own statistics; None where no network has any."""
-        modules = {id(m): m for m in self.detector.tools.networks if isinstance(m, nn.Module)}.values()
+        """Scores with batch normalisation of either side's own statistics; None where no network of images has any.
+
+        Raises:
+            InputError: as `target_statistics`.
+        """
+        tools = self.detector.tools
+        judges = [judge.classifier for judge in (tools.classifier, *tools.ensemble) if judge is not None]
+        modules = {id(m): m for m in (tools.features, *judges) if isinstance(m, nn.Module)}.values()
         normed = [m for m in modules if any(isinstance(layer, LAYERS) for layer in m.modules())]
         return self._scored(lambda x: x, partial(_adapting, normed)) if normed else None
 
@@ -173,11 +179,12 @@ class _Found:
             p |= self._p_answers(self.answers)
         adjusted = dict(zip(p, holm(torch.tensor(list(p.values())).double()).tolist(), strict=True))
         moved = [name for name in p if adjusted[name] <= self.level]
+        skill = self._skill()  # of the images as they are; priors may be those of treated ones
         kinds, treated = self._kinds(moved, scores)
         return Shifted(
             kinds=tuple(kinds), p_values=p, adjusted=adjusted, level=self.level, auc=float(auroc(scores, both.batch)),
             treated=treated, unasked=tuple(self.unasked), n=len(both.target), reference_n=len(both.known),
-            **self._priors(), **self._skill(),
+            **self._priors(), **skill,
         )  # fmt: skip
 
     def _knows(self) -> bool:
@@ -233,12 +240,16 @@ class _Found:
             if self.knows:
                 self.unasked.append("Predictions about what is new in kind say nothing of class priors or labels.")
             return [Kind.SEMANTIC], treated
-        return [Kind.COVARIATE, *self._label_after()], treated
+        return [Kind.COVARIATE, *(self._label_after() if "intensity" in helps else [])], treated
 
-    def _treatments(self) -> list[tuple[str, Float[Tensor, " g"]]]:
-        adapted = self.both.adapted()
-        found = [("intensity", self.both.scores(self.both.matched))]
-        return found + ([] if adapted is None else [("batch_norm", adapted)])
+    def _treatments(self) -> Iterator[tuple[str, Float[Tensor, " g"]]]:
+        """Scores after each treatment."""
+        yield "intensity", self.both.scores(self.both.matched)
+        try:
+            if (adapted := self.both.adapted()) is not None:
+                yield "batch_norm", adapted
+        except InputError as error:
+            self.unasked.append(f"Batch normalisation was not adapted: {error}.")
 
     def _treated(self, before: Tensor, after: Tensor) -> Treated:
         batch = self.both.batch
@@ -263,8 +274,8 @@ class _Found:
         k, names = a.p.shape[1], tuple(self.both.known.classes) or tuple(map(str, range(a.p.shape[1])))
         weights = row_weights(len(self.both.batch), draws=200, seed=self.both.seed)[:, self.both.of]
         here, there = weights[:, :n], weights[:, n:]
-        known = a.p[n:].double().mean(0)
-        ways: dict[str, _Way] = {"em": lambda w, _: expectation_maximisation(a.p[:n], known, w)}
+        known = said = a.p[n:].double().mean(0)
+        ways: dict[str, _Way] = {"em": lambda w, _: expectation_maximisation(a.p[:n], said, w)}
         if a.known_y is not None and len(a.known_y.unique()) == k:
             known = torch.nn.functional.one_hot(a.known_y, k).double().mean(0)
             f, y = a.p.argmax(1), a.known_y
@@ -303,12 +314,13 @@ def _labels(judge: Judge, cohort: Cohort, k: int, name: str) -> Int[Tensor, " n"
     return y
 
 
-def _adapting(networks: list[nn.Module], x: Tensor) -> AbstractContextManager[object]:
+@contextmanager
+def _adapting(networks: list[nn.Module], x: Tensor) -> Iterator[None]:
     """The networks with the statistics of these images."""
-    stack = ExitStack()
-    for network in networks:
-        stack.enter_context(target_statistics(network, x))
-    return stack
+    with ExitStack() as stack:
+        for network in networks:
+            stack.enter_context(target_statistics(network, x))
+        yield
 
 
 def _estimates(value: Float[Tensor, " k"], draws: Float[Tensor, "d k"]) -> tuple[Estimate, ...]:

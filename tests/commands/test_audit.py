@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cfx.atlas import Atlas, read_atlas, write_atlas
 from cfx.cli import app
-from cfx.commands.audit import AuditConfig, audit_run
+from cfx.commands.audit import AuditConfig, _written, audit_run
 from cfx.confounder.audit import Audit, audit
 from cfx.confounder.intervention import Scores
 from cfx.confounder.observed.sensitivity import Sensitivity
@@ -25,6 +25,8 @@ from cfx.core.errors import AtlasError, InputError
 from cfx.models import load
 from cfx.runtime.config import read_as
 from cfx.runtime.files import digest
+from cfx.runtime.folder import RunFolder
+from tests.ood.detectors import MeanDetector
 
 SIZE, N, SEEDS, BATCH = 32, 24, 6, 8
 ARMS = 7  # of a planted object with one dose, one of them the round trip of `same`
@@ -186,3 +188,37 @@ def test_no_atlas_of_something_else_is_replaced(run: tuple[Path, Audit], tmp_pat
     assert_same(read_atlas(tmp_path / "atlas.zarr"), run[1].sensitivity)
     with pytest.raises(AtlasError):
         read_atlas(tmp_path / "atlas.zarr", Scores)
+
+
+def test_a_detector_is_audited_in_the_place_of_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its score is the mean of the image; a bright tag in a corner raises it, whatever the brain."""
+    monkeypatch.setattr("cfx.commands.ood.build_detector", lambda name, **settings: MeanDetector())
+    plain = {"kind": "brain", "n": 60, "seed": 9, "size": SIZE}
+    detector = {"reference": plain, "detector": "mean"}
+    config = values(tmp_path / "out", detector=detector, gate=detector)
+    config["plan"]["seeds"] = 1
+    audited = AuditConfig.model_validate(config)
+    assert audited.detector is not None
+    found = audit_run(audited)
+    assert found.reliance.scored
+    assert found.reliance.effect.value > 0
+    assert found.reliance.sentence.startswith("The score relies on tag, a confounder: +")
+    kept = json.loads((tmp_path / "out/summary.json").read_text())
+    assert kept["unit"] == "standard deviations"
+    assert kept["verdict"] == "relies"
+    assert 0 <= kept["gate_out_opposite_low"] <= kept["gate_out_opposite"] <= kept["gate_out_opposite_high"] <= 1
+    assert not (tmp_path / "out/sensitivity.zarr").exists()
+    assert "standard deviations" in (tmp_path / "out/report.html").read_text()
+    config["plan"]["seeds"] = 6
+    with pytest.raises(ValueError, match=r"plan\.seeds: expected 1, for one detector, got 6"):
+        AuditConfig.model_validate(config)
+
+
+def test_the_digest_of_a_plan_without_a_detector_is_what_it_was(networks: list[str], tmp_path: Path) -> None:
+    kept = {}
+    for name, more in (("a", {}), ("b", {"gate": {"reference": data(), "detector": "denoising"}})):
+        config = AuditConfig.model_validate(values(tmp_path / name, classifiers=networks, **more))
+        _written(config, RunFolder(config.folder))
+        kept[name] = json.loads((tmp_path / name / "plan.json").read_text())
+    assert kept["a"] == kept["b"]
+    assert not {"detector", "gate"} & kept["a"].keys()

@@ -151,3 +151,30 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("name: a\nclasifier: b\n")
     with pytest.raises(InputError, match="clasifier"):
         read_as(ExplainConfig, tmp_path / "x.yaml")
+
+
+def test_a_gate_says_of_every_edit_whether_it_is_in_distribution(trained: dict[str, str], tmp_path: Path) -> None:
+    generator = "tests.ood.detectors:GaussianGenerator"
+    gate = {"reference": {"kind": "brain", "n": 40, "seed": 9, "size": SIZE}, "generator": generator}
+    gate["settings"] = {"levels": [0.3, 0.6]}
+    plain = explain_run(config_of(trained, tmp_path / "plain"))
+    summary = explain_run(config_of(trained, tmp_path / "run", gate=gate))
+    found = Atlas(tmp_path / "run/atlas.zarr").read()
+    assert found.gate_p is not None
+    assert found.gate_p_before is not None
+    edited = found.edited.flatten(1).any(1)
+    assert torch.equal(found.gate_p.isnan(), ~edited)
+    assert bool(((found.gate_p_before > 0) & (found.gate_p_before <= 1)).all())
+    assert summary["gate_p"] == pytest.approx(float(found.gate_p[edited].quantile(0.5)))
+    assert summary["gate_out"] == pytest.approx(float((found.gate_p[edited] <= 0.05).double().mean()))
+    assert "gate p" in (tmp_path / "run/report.html").read_text()
+    assert any(line.startswith("out of distribution") for line in lines(summary))
+    without = Atlas(tmp_path / "plain/atlas.zarr").read()
+    assert without.gate_p is None
+    assert torch.equal(without.x_cf, found.x_cf)
+    assert not {key for key in plain if key.startswith("gate")}
+    again = explain_run(config_of(trained, tmp_path / "run", gate=gate))
+    assert again["gate_p"] == summary["gate_p"]
+    other = gate | {"settings": {"levels": [0.3]}}
+    with pytest.raises(AtlasError, match="gate: stored"):
+        explain_run(config_of(trained, tmp_path / "run", gate=other))

@@ -116,6 +116,18 @@ def test_batch_normalisation_adapts_where_a_network_has_any() -> None:
     assert set(kind_of_shift(batch, known, detector).treated) == set()
 
 
+def test_batch_normalisation_that_cannot_be_adapted_is_said_and_no_error() -> None:
+    class Twice(Normed):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.norm(x))
+
+    detector = ood.fit(people(60, 9), FeatureMean(), features=Twice())
+    found = kind_of_shift(people(40, 7).replace(x=0.5 * people(40, 7).x + 0.4), people(40, 8), detector)
+    assert found.kind is Kind.COVARIATE
+    assert set(found.treated) == {"intensity"}
+    assert "Batch normalisation was not adapted: network: expected" in found.sentence
+
+
 def test_what_cannot_be_asked_is_said(fitted: ood.Fitted) -> None:
     batch, known = people(40, 10, prior=0.95), people(60, 11)
     alone = kind_of_shift(batch, known, fitted)
