@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
+from cfx.core.random import permutation
 from cfx.data import BrainConfig, DataConfig, load_cohort
 from cfx.data.foreign import brought, foreign, inverted, matched, turned
 from cfx.data.ladder import Kind, Rung, lesioned, rungs
@@ -17,6 +18,7 @@ from cfx.runtime.config import Frozen, UserPath
 
 INSIDE = "in-distribution"
 """Name of the set that all others are told from."""
+_ORDER = 912  # stream
 _MADE: dict[str, Callable[[Cohort, int], Cohort]] = {
     "rotated": lambda cohort, seed: turned(cohort),
     "inverted": lambda cohort, seed: inverted(cohort),
@@ -129,9 +131,23 @@ def _other(name: str, other: Other, inside: Cohort, seed: int) -> Cohort:
         found = _MADE[other.made](inside, seed)
     else:
         assert other.data is not None
-        found = load_cohort(other.data)[: len(inside)]
+        found = drawn(other.data, len(inside), seed)
         found = Cohort(brought(found.x, inside.shape), ids=tuple(f"{name}-{i}" for i in found.ids))
     return found.replace(x=matched(found.x, inside.x), x_true=None) if other.matched else found
+
+
+def drawn(config: DataConfig, most: int | None, seed: int) -> Cohort:
+    """Images in a random order, so that any number of the first stand for all; simulated subjects in their own.
+
+    Args:
+        config: Where they are.
+        most: Take this many of the first; None takes all.
+        seed: Seed of the order.
+    """
+    cohort = load_cohort(config)
+    if isinstance(config, BrainConfig):
+        return cohort[:most]
+    return cohort[permutation(len(cohort), seed=seed, stream=_ORDER)[:most]]
 
 
 def units(ids: dict[str, tuple[str, ...]]) -> dict[str, torch.Tensor]:
@@ -150,7 +166,7 @@ class Shifts(Frozen):
     reference: DataConfig
     """In-distribution images to fit to and calibrate on, of other subjects; none of them in the networks' training."""
     reference_rows: int | None = Field(default=None, ge=2)
-    """Take this many of the first reference images only."""
+    """Take this many of the reference images only, drawn at random."""
     calibration: float = Field(default=0.5, gt=0, lt=1)
     """Share of the subjects of `reference` that p-values are made of."""
     ladder: Ladder | None = None
@@ -158,7 +174,7 @@ class Shifts(Frozen):
     shifts: dict[str, Other] = Field(default_factory=dict)
     """Other sets of images, by name."""
     rows: int | None = Field(default=None, ge=1)
-    """Take this many of the first images of every set only."""
+    """Take this many images of every set only, drawn at random (of simulated subjects the first)."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:

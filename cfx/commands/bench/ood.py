@@ -17,7 +17,7 @@ import cfx
 from cfx.atlas import Atlas, write_atlas
 from cfx.commands.bench import cost
 from cfx.commands.bench.detections import table_rows
-from cfx.commands.bench.ladder import Shift, Shifts, shifts_of, units
+from cfx.commands.bench.ladder import Shift, Shifts, drawn, shifts_of, units
 from cfx.commands.bench.ood_figure import Shown, draw
 from cfx.commands.bench.ood_table import markdown
 from cfx.commands.networks import Networks, arguments, opened
@@ -25,7 +25,6 @@ from cfx.commands.ood import built
 from cfx.commands.rows import network_print
 from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError, CfxError
-from cfx.data import load_cohort
 from cfx.models.opening import Network, spec_of
 from cfx.ood import Fitted, OodScores, fit
 from cfx.ood.detector import Detector
@@ -51,9 +50,9 @@ class OodMethod(Networks):
     settings: Mapping[str, Any] = Field(default_factory=dict)
     """Settings that differ from its defaults."""
     rows: int | None = Field(default=None, ge=1)
-    """Score this many of the first images of every set only, where it is too slow for all of them."""
+    """Score this many of the images of every set only, where it is too slow for all of them."""
     reference_rows: int | None = Field(default=None, ge=2)
-    """Fit and calibrate it on this many of the first reference images only, likewise."""
+    """Fit and calibrate it on this many of the reference images only, likewise."""
 
     @property
     def name(self) -> str:
@@ -116,8 +115,8 @@ class Bench:
     def __init__(self, config: OodBench, accelerator: "Accelerator") -> None:
         self.config, self.device = config, accelerator.device
         self.detectors: dict[str, Detector] = {m.name: built(m.detector, m.settings) for m in config.methods}
-        self.reference = load_cohort(config.reference)[: config.reference_rows]
-        inside = load_cohort(config.data)[: config.rows]
+        self.reference = drawn(config.reference, config.reference_rows, config.seed)
+        inside = drawn(config.data, config.rows, config.seed)
         self.shifts = shifts_of(config.data, inside, config.ladder, dict(config.shifts), config.seed)
         self.loaded: dict[str, nn.Module] = {}
         self.fitted: dict[str, Fitted] = {}

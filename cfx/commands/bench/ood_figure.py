@@ -80,7 +80,9 @@ def _ladder(ax: Axes, rows: Sequence[Row], shifts: Sequence[str], kind: str) -> 
             value, low, high = _value(row, shift, kind)
             y = -j + step * ((len(rows) - 1) / 2 - i)
             size = 5.5 if i == 0 else 3.5
-            ax.plot([low, high], [y, y], color=_colour(i), linewidth=1.6 if i == 0 else 0.7, alpha=1.0 if i == 0 else 0.5)
+            ax.plot(
+                [low, high], [y, y], color=_colour(i), linewidth=1.6 if i == 0 else 0.7, alpha=1.0 if i == 0 else 0.5
+            )
             ax.plot(value, y, "o", color=_colour(i), markersize=size, zorder=3)
     for j in range(len(shifts) + 1):
         ax.axhline(0.5 - j, color="0.9", linewidth=0.6, zorder=0)

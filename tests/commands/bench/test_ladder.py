@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfx.commands.bench.ladder import INSIDE, Ladder, Other, Shifts, shifts_of, units
+from cfx.commands.bench.ladder import INSIDE, Ladder, Other, Shifts, drawn, shifts_of, units
 from cfx.core.errors import InputError
 from cfx.data import BrainConfig, NpzConfig, load_cohort
 
@@ -32,7 +32,7 @@ def test_rungs_and_other_sets_come_in_order(inside, tmp_path):
     assert all(cohort.shape == inside.shape and len(cohort) == 4 for cohort in made.values())
     assert made[INSIDE] is inside
     assert made["tag"].ids == inside.ids == made["around"].ids
-    assert made["noisy"].ids[0] == "noisy-test-0"
+    assert all(name.startswith("noisy-test-") for name in made["noisy"].ids)
     assert torch.equal(made["around"].x, inside.x.rot90(1, (-2, -1)))
 
 
@@ -68,6 +68,19 @@ def test_real_lesions_are_one_more_rung(inside, tmp_path):
     assert [s.name for s in found] == [INSIDE, "tag", "ms-lesions"]
     with pytest.raises(InputError, match="packed masks"):
         found[-1].make()
+
+
+def test_any_number_of_the_first_images_stands_for_all(tmp_path):
+    images_, labels = np.zeros((90, 8, 8), np.uint8), np.repeat(np.arange(3), 30)  # sorted by class, as files are
+    np.savez(
+        tmp_path / "sorted.npz", test_images=images_ + 80 * labels[:, None, None].astype(np.uint8), test_labels=labels
+    )
+    source = NpzConfig(path=tmp_path / "sorted.npz", split="test")
+    found = drawn(source, 30, 0)
+    assert found.y.bincount(minlength=3).min() > 3
+    assert drawn(source, 10, 0).ids == found.ids[:10]
+    assert set(drawn(source, None, 1).ids) == {f"test-{k}" for k in range(90)}
+    assert drawn(BRAINS, 2, 0).ids == load_cohort(BRAINS).ids[:2]
 
 
 def test_rows_of_one_name_are_of_one_subject():
