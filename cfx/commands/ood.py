@@ -123,12 +123,11 @@ class _Run:
     @cached_property
     def fitted(self) -> Fitted:
         """The detector, fitted and calibrated; the same in every process."""
-        with together(self.accelerator):
-            config, place = self.config, self.accelerator.device
-            return fitted_to(
-                config, self.networks, self.reference, self.held, place, level=config.level, seed=config.seed,
-                batch_size=config.batch_size,
-            )  # fmt: skip
+        config, place = self.config, self.accelerator.device
+        return fitted_to(
+            config, self.networks, self.reference, self.held, place, level=config.level, seed=config.seed,
+            batch_size=config.batch_size,
+        )  # fmt: skip
 
     @property
     def calibrated(self) -> Calibrated:
@@ -159,6 +158,8 @@ class _Run:
     def filled(self) -> Atlas[OodScores]:
         """The atlas with all rows."""
         with together(self.accelerator):
+            fitted = self.fitted
+        with together(self.accelerator):
             if self.accelerator.is_main_process:
                 self._create()
             self.folder.begin(self.config)
@@ -166,7 +167,7 @@ class _Run:
         with together(self.accelerator):
             for rows in self._mine(atlas):
                 cohort = self.source[rows]
-                atlas.write(self.fitted.score(cohort).replace(row=torch.tensor(rows)), cohort)
+                atlas.write(fitted.score(cohort).replace(row=torch.tensor(rows)), cohort)
                 give_back()
         return atlas
 

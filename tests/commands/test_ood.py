@@ -1,6 +1,9 @@
 """Whole runs of out-of-distribution detection: the files, resuming, what is warned of, what a check says, refusals."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +138,16 @@ def test_a_wrong_detector_is_one_line_of_error(tmp_path):
     found = CliRunner().invoke(app, ["ood", str(path)])
     assert found.exit_code == 2
     assert "detector: expected one of" in found.output
+
+
+def test_two_processes_write_the_same_rows_bit_for_bit(run, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(values(tmp_path / "out")))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cfx"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([*launch, "ood", str(path)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone, shared = (read_atlas(folder / "atlas.zarr", OodScores) for folder in (run[0], tmp_path / "out"))
+    for name in ("score", "p", "map", "row"):
+        assert torch.equal(getattr(alone, name), getattr(shared, name)), name
+    assert done.stdout.count("wrote") == 1
