@@ -5,11 +5,12 @@ image, and denoised once: q_k = E[x | x_k]. What a generator knows it restores. 
 some places harder than others, so that the errors of a busy image that it knows exceed those of a plain one that it
 does not. They are compared with what is usual at their place and for the picture there:
 
-    l_k(p) = log of (q_k - x)^2, smoothed by a Gaussian of `width` pixels
-    r(p)   = (log |grad q_k|^2, q_k, q_k^2) for all k, smoothed alike
+    l_k(p) = log of (S (q_k - x))^2, smoothed once more by a pixel
+    r(p)   = (log S |grad q_k|^2, S q_k, (S q_k)^2) for all k
     z(p)   = mean over k of (l_k - m_k - (r - m_r)' b_k) / s_k
 
-with means m and deviations s at every pixel, and b the least-squares slope over all pixels, of the images it is fitted
+with S a Gaussian of `width` pixels (the grain of errors averages out, what is of one sign in one place does not), means
+m and deviations s at every pixel, and b the least-squares slope over all pixels, of the images it is fitted
 to (whose own z leave themselves out of m and s). z is the map. The vector v of an image has seven entries: the means of
 the largest 0.1, 1, 10 and 100 % of z, and log mean |x(p) - x(p + j)|^2 for j = 1, 2 and 4 pixels, its complexity, for
 which no network is asked. With v standardised, d^2 its squared Mahalanobis distance (shrunk) and u the mean of its
@@ -43,7 +44,8 @@ _NOISE = 0xD0  # stream
 _DISTANCES = (1, 2, 4)  # pixels between which differences are taken
 _FLOOR = 0.3  # of the mean deviation of all pixels, below which none is taken
 _EDGE = 1e-4  # |grad|^2 that counts as none, in images of [-1, 1]
-_EXACT = 1e-6  # squared error that counts as none
+_AGAIN = 1.0  # pixels by which squared errors are smoothed, so that a change of sign is no small error
+_EXACT = 1e-7  # squared error that counts as none
 _RIDGE = 1e-3  # of the mean square of the regressors
 
 
@@ -53,7 +55,7 @@ class Denoising:
 
     Attributes:
         levels: Noise levels sigma in (0, 1), ascending.
-        width: Deviation, in pixels, of the Gaussian that smooths the maps.
+        width: Deviation, in pixels, of the Gaussian S.
 
     Raises:
         InputError: no level, levels outside (0, 1) or not ascending, or a width that is not positive.
@@ -62,7 +64,7 @@ class Denoising:
     name: ClassVar[str] = "denoising"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
     levels: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.9)
-    width: float = 2.0
+    width: float = 1.5
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -101,7 +103,7 @@ class Denoising:
 
     def _maps_of(self, q: Float[Tensor, "m c *grid"], x: Float[Tensor, "m c *grid"]) -> Float[Tensor, "m map *grid"]:
         """Those of one-step estimates of images."""
-        error = (q - x).square().mean(1, keepdim=True)
+        error = geometry.smooth(geometry.smooth(q - x, self.width).square().mean(1, keepdim=True), _AGAIN)
         edges = torch.stack([g.square() for g in torch.gradient(q, dim=list(range(2, q.ndim)))]).sum(0)
         smooth = geometry.smooth(
             torch.cat([error, edges.mean(1, keepdim=True), q.mean(1, keepdim=True)], 1), self.width
