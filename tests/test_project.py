@@ -65,7 +65,7 @@ def test_public_names_load():
     assert cfx.audit is audit.audit
     functions = ["adapt", "audit", "explain", "load", "load_cohort", "read_atlas", "write_atlas", "write_report"]
     assert all(callable(getattr(cfx, name)) for name in functions)
-    assert set(dir(cfx)) == {"Cohort", "Counterfactuals", "__version__", "report", *functions}
+    assert set(dir(cfx)) == {"Cohort", "Counterfactuals", "__version__", "ood", "report", *functions}
     assert cfx.report.write_report is cfx.write_report
 
 
