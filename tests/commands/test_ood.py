@@ -145,7 +145,9 @@ def test_two_processes_write_the_same_rows_bit_for_bit(run, tmp_path):
     path.write_text(yaml.safe_dump(values(tmp_path / "out")))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cfx"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    done = subprocess.run([*launch, "ood", str(path)], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [*launch, "ood", str(path)], capture_output=True, text=True, env=environment, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     alone, shared = (read_atlas(folder / "atlas.zarr", OodScores) for folder in (run[0], tmp_path / "out"))
     for name in ("score", "p", "map", "row"):
