@@ -33,7 +33,7 @@ def against(calibration: Float[Tensor, " m"], score: Float[Tensor, " n"], thresh
         axes.hist(np.clip(array(values), edges[0], edges[-1]), bins=edges, color=colour, alpha=0.85, label=name)
         if threshold is not None and threshold <= edges[-1]:
             axes.axvline(threshold, color="0.35", linewidth=1.2, linestyle="--")
-        axes.legend(frameon=False, loc="upper right", fontsize=9)
+        axes.legend(frameon=False, loc="upper center", fontsize=9)
         axes.set_ylabel("images", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)

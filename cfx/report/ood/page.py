@@ -101,7 +101,7 @@ def sentences(scores: OodScores, calibrated: Calibrated) -> list[str]:
     low, high = wilson_interval(out / n, n)
     are = "is" if out == 1 else "are"
     head = f"{out} of {n} images {are} out of distribution ({percent(out / n)}, 95 % interval {span(low, high)})."
-    level = percent(scores.level)
+    level = _level(scores)
     if calibrated.threshold(scores.level) is None:
         few = math.ceil(1 / scores.level - 1e-9) - 1
         chance = f"With {m} calibration images nothing can be out at level {level}; it takes at least {few}."
@@ -125,9 +125,14 @@ def sentences(scores: OodScores, calibrated: Calibrated) -> list[str]:
     return [head, chance, together, basis]
 
 
+def _level(scores: OodScores) -> str:
+    """The level in percent, as it was given."""
+    return f"{100 * scores.level:g} %"
+
+
 def _limits(scores: OodScores) -> list[str]:
     return [
-        f"The level holds over in-distribution images as a whole ({percent(scores.level)} of them are called out), not "
+        f"The level holds over in-distribution images as a whole ({_level(scores)} of them are called out), not "
         "for every kind of them: a rare scanner among them may be called out more often.",
         "In distribution means like the reference images; whether those are what the networks were trained on, or what "
         "they are right about, is not asked here. An image that is in may still be decided wrongly.",
@@ -145,7 +150,7 @@ def _tiles(scores: OodScores) -> list[tuple[str, str, str]]:
     spent = [f"{float(v.double().mean()):.3g} {name}" for name, v in nfe.items() if int(v.sum())]
     return [
         (f"{percent(out / n)}", "out of distribution", f"{out} of {n} images"),
-        (f"{percent(scores.level)}", "level", "share of in-distribution images that may be called out"),
+        (f"{_level(scores)}", "level", "share of in-distribution images that may be called out"),
         (f"{float(scores.p.min()):.2g}", "lowest p-value", f"none can be below {1 / (scores.calibrated + 1):.2g}"),
         (str(scores.calibrated), "calibration images", "in distribution, not fitted to"),
         (", ".join(spent) or "none", "evaluations an image", f"{float(scores.seconds.double().mean()):.2g} s an image"),

@@ -69,7 +69,7 @@ def test_a_level_that_cannot_be_reached_is_said():
     few = torch.arange(5.0)
     said = sentences(scored(torch.tensor([9.0]), calibration=few), Calibrated(few, 3, {}))
     assert said[0].startswith("0 of 1 images are")
-    assert "nothing can be out at level 5.0 %; it takes at least 19." in said[1]
+    assert "nothing can be out at level 5 %; it takes at least 19." in said[1]
     assert Calibrated(few, 3, {}).threshold(0.05) is None
 
 
