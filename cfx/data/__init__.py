@@ -1,4 +1,4 @@
-"""Cohorts of images: simulated brains, and readers for the user's own NIfTI, PNG, NPZ and zarr data.
+"""Cohorts of images: simulated brains, lung lesions as four readers drew them, and one's own NIfTI, PNG, NPZ, zarr.
 
 Like the names of `cfx`, those below load on first use: reading a folder of PNG needs no brain template.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cfx.data.config import load_cohort as load_cohort
     from cfx.data.config import open_cohort as open_cohort
     from cfx.data.export import to_nifti as to_nifti
+    from cfx.data.lidc import LidcConfig as LidcConfig
     from cfx.data.nifti import NiftiConfig as NiftiConfig
     from cfx.data.npz import NpzConfig as NpzConfig
     from cfx.data.png import PngConfig as PngConfig
@@ -22,6 +23,7 @@ _HOME = {
     "BrainConfig": "cfx.data.brain",
     "Cohort": "cfx.core.cohort",
     "DataConfig": "cfx.data.config",
+    "LidcConfig": "cfx.data.lidc",
     "NiftiConfig": "cfx.data.nifti",
     "NpzConfig": "cfx.data.npz",
     "PngConfig": "cfx.data.png",
@@ -35,6 +37,7 @@ __all__ = [
     "BrainConfig",
     "Cohort",
     "DataConfig",
+    "LidcConfig",
     "NiftiConfig",
     "NpzConfig",
     "PngConfig",

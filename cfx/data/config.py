@@ -10,14 +10,17 @@ from cfx.core.cohort import Cohort, Source, spread
 from cfx.core.errors import CfxWarning, InputError
 from cfx.data.brain import BrainConfig, open_brain
 from cfx.data.lazy import LazyCohort
+from cfx.data.lidc import LidcConfig, open_lidc
 from cfx.data.nifti import NiftiConfig, open_nifti
 from cfx.data.npz import NpzConfig, open_npz
 from cfx.data.png import PngConfig, open_png
 from cfx.data.zarr import ZarrConfig, open_zarr
 from cfx.runtime.config import Frozen, check
 
-DataConfig = Annotated[BrainConfig | NpzConfig | PngConfig | NiftiConfig | ZarrConfig, Field(discriminator="kind")]
-"""A source of images; in YAML the key `kind` (brain, npz, png, nifti or zarr) says which."""
+DataConfig = Annotated[
+    BrainConfig | LidcConfig | NpzConfig | PngConfig | NiftiConfig | ZarrConfig, Field(discriminator="kind")
+]
+"""A source of images; in YAML the key `kind` (brain, lidc, npz, png, nifti or zarr) says which."""
 
 _LOOKED_AT = 4  # images of those that are not all read at once
 _LEAST_SPAN = 0.1  # of the whole range; 12-bit images stored in 16 bits span 0.06
@@ -36,8 +39,8 @@ def load_cohort(config: DataConfig | Mapping[str, Any]) -> Cohort:
         config: One of the classes, or a mapping of its keys as in YAML: `{"kind": "npz", "path": "images.npz"}`.
 
     Raises:
-        InputError: a key or value that is no part of that kind; as the reader of that kind (`open_brain`, `open_npz`,
-            `open_png`, `open_nifti`, `open_zarr`); or `lazy` is asked for where all images are needed at once.
+        InputError: a key or value that is no part of that kind; as the reader of that kind (`open_brain`, `open_lidc`,
+            `open_npz`, `open_png`, `open_nifti`, `open_zarr`); or `lazy` is asked for where all are needed at once.
     """
     config = _checked(config)
     if config.lazy:
@@ -97,5 +100,7 @@ def _opened(config: DataConfig) -> LazyCohort:
             return open_nifti(config)
         case ZarrConfig():
             return open_zarr(config)
+        case LidcConfig():
+            return open_lidc(config)
         case BrainConfig():
             return open_brain(config)

