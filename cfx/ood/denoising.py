@@ -36,8 +36,8 @@ from cfx.core import geometry
 from cfx.core.errors import InputError
 from cfx.core.resize import resized
 from cfx.ood.detector import Ask, Learn, Scored
-from cfx.ood.reconstruction.standard import Density
-from cfx.ood.reconstruction.walks import draws, every, generator_of, in_groups, noised, signal
+from cfx.ood.standard import Density
+from cfx.ood.walks import draws, every, generator_of, in_groups, noised, signal
 
 SHARES = (0.001, 0.01, 0.1, 1.0)
 _NOISE = 0xD0  # stream

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from cfx.ood.detector import Ask, Learn, Scored
 from cfx.ood.reconstruction.kernel import Kernel
-from cfx.ood.reconstruction.standard import check_positive
 from cfx.ood.reconstruction.trajectory import directions, even_levels
-from cfx.ood.reconstruction.walks import generator_of, times_of
+from cfx.ood.standard import check_positive
+from cfx.ood.walks import generator_of, times_of
 
 
 @dataclass(frozen=True)

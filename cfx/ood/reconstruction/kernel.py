@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cfx.ood.reconstruction.standard import Density
+from cfx.ood.standard import Density
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cfx.ood.detector import Ask, Learn, Scored
 from cfx.ood.reconstruction.elbo import Elbo, kl, squared
-from cfx.ood.reconstruction.standard import check_positive
+from cfx.ood.standard import check_positive
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from cfx.core.errors import InputError
 from cfx.ood.detector import Ask, Learn, Scored
-from cfx.ood.reconstruction.standard import Density, check_positive
-from cfx.ood.reconstruction.walks import every, generator_of, in_groups, noised, signal, times_of
+from cfx.ood.standard import Density, check_positive
+from cfx.ood.walks import every, generator_of, in_groups, noised, signal, times_of
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule
 from cfx.ood.detector import Ask, Learn, Scored
 from cfx.ood.reconstruction.errors import error_map, feature_error
-from cfx.ood.reconstruction.standard import Standard
-from cfx.ood.reconstruction.walks import (
+from cfx.ood.standard import Standard
+from cfx.ood.walks import (
     Versions,
     descend,
     draws,

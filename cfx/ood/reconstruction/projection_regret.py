@@ -24,8 +24,8 @@ from torch import Tensor
 from cfx.core.errors import InputError
 from cfx.ood.detector import Ask, Learn, Scored
 from cfx.ood.reconstruction.errors import check_features, check_kind, error_map, feature_error
-from cfx.ood.reconstruction.standard import check_positive
-from cfx.ood.reconstruction.walks import (
+from cfx.ood.standard import check_positive
+from cfx.ood.walks import (
     Versions,
     descend,
     draws,

@@ -25,8 +25,8 @@ from cfx.core.errors import InputError
 from cfx.ood.detector import Ask, Learn, Scored
 from cfx.ood.reconstruction.errors import error_map, per_image
 from cfx.ood.reconstruction.noise import octaves
-from cfx.ood.reconstruction.standard import check_positive
-from cfx.ood.reconstruction.walks import ancestral, generator_of, images_of, noised, signal, start_grid
+from cfx.ood.standard import check_positive
+from cfx.ood.walks import ancestral, generator_of, images_of, noised, signal, start_grid
 
 _VALUES = 1 << 20  # of noise that are made together
 

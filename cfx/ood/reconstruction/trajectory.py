@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cfx.core.solvers import ddim_step
 from cfx.ood.detector import Ask
-from cfx.ood.reconstruction.walks import every, generator_of, signal
+from cfx.ood.walks import every, generator_of, signal
 
 
 def even_levels(steps: int) -> list[float]:

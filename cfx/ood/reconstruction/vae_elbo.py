@@ -14,7 +14,7 @@ from typing import ClassVar
 from cfx.ood.detector import Ask, Learn, Scored
 from cfx.ood.reconstruction.elbo import Elbo
 from cfx.ood.reconstruction.errors import error_map
-from cfx.ood.reconstruction.standard import check_positive
+from cfx.ood.standard import check_positive
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from cfx.core.density import Gaussian, gaussian
 from cfx.core.errors import InputError
 from cfx.ood.detector import Ask, Learn, Scored
 from cfx.ood.reconstruction.errors import check_features, check_kind
-from cfx.ood.reconstruction.standard import Standard
 from cfx.ood.reconstruction.vae import reconstruction_error
+from cfx.ood.standard import Standard
 
 _LEAST, _MOST = 6, 8192  # images, three in each half; numbers of a code, whose covariance has the square of it
 

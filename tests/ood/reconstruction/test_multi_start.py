@@ -6,7 +6,7 @@ import torch
 from cfx.core.errors import InputError
 from cfx.core.solvers import ddim_step, sample
 from cfx.ood import build_detector
-from cfx.ood.reconstruction.walks import draws, start_grid
+from cfx.ood.walks import draws, start_grid
 from tests.ood.detectors import SCHEDULE, GaussianGenerator, images
 from tests.ood.reconstruction.known import ask, learn, maps
 

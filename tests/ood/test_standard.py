@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cfx.core.errors import InputError
-from cfx.ood.reconstruction.standard import Density, Standard, check_positive
+from cfx.ood.standard import Density, Standard, check_positive
 
 
 def rows(n=4000, seed=1):

@@ -7,7 +7,7 @@ from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule
 from cfx.core.solvers import ddim_step, sample
 from cfx.ood.reconstruction import walks
-from cfx.ood.reconstruction.walks import ancestral, descend, draws, images_of, in_groups, noised, signal, start_grid
+from cfx.ood.walks import ancestral, descend, draws, images_of, in_groups, noised, signal, start_grid
 from tests.ood.detectors import SCHEDULE, GaussianGenerator, images
 from tests.ood.reconstruction.known import CodeGenerator, ask
 
