@@ -6,7 +6,7 @@ import torch
 from cfx.core.errors import InputError
 from cfx.core.schedule import Schedule
 from cfx.core.solvers import ddim_step, sample
-from cfx.ood.reconstruction import walks
+from cfx.ood import walks
 from cfx.ood.walks import ancestral, descend, draws, images_of, in_groups, noised, signal, start_grid
 from tests.ood.detectors import SCHEDULE, GaussianGenerator, images
 from tests.ood.reconstruction.known import CodeGenerator, ask
