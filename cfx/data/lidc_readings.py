@@ -119,8 +119,8 @@ class Readings:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             names, patients, counted = (tuple(file[k].tolist()) for k in ("lesions", "patients", "counted"))
             counts = dict(zip(counted, file["counts"].tolist(), strict=True))
-            found = (file[k] for k in ("packed", "reading", "lesion", "z"))
-            return cls(grid, *found, names, patients, counts)
+            packed, reading, lesion, z = (file[k] for k in ("packed", "reading", "lesion", "z"))
+            return cls(grid, packed, reading, lesion, z, names, patients, counts)
 
 
 def readings(database: Path, grid: Grid, cache: Path | None = None) -> Readings:
@@ -222,7 +222,8 @@ def drawn(outlines: list[Outline], columns: Ints, rows: Ints) -> Flags:
     for outline in outlines:
         (inside if outline.inside else out)[_enclosed(outline.points - low, inside.shape)] = True
     x, y = (np.clip(at, a, b) - a for at, a, b in zip((columns, rows), low, high, strict=True))  # the margin is empty
-    return (inside & ~out)[np.ix_(y, x)]
+    mask: Flags = (inside & ~out)[np.ix_(y, x)]
+    return mask
 
 
 def _enclosed(points: Ints, shape: tuple[int, int]) -> Flags:

@@ -1,4 +1,4 @@
-"""Rendered lung lesions: from a shape near the readers' mean that is none of their masks."""
+"""Rendered lung lesions: from a shape of their own near the readers' mean."""
 
 import torch
 
@@ -46,14 +46,14 @@ def test_the_order_of_readers_does_not_show():
     assert torch.allclose(render(rows(radius[:, torch.tensor([3, 1, 0, 2])]))[0], x, atol=1e-5)
 
 
-def test_the_hidden_shape_is_near_the_mean_and_nobodys():
+def test_the_hidden_shape_is_near_the_mean_and_another():
     hidden = render(ALIKE)[1][:, 0]
     overlap = dice(hidden, ALIKE.masks[:, 0])
-    assert float(overlap.max()) < 1  # all readers agree, and yet the image has another shape
-    assert 0.9 < float(overlap.mean()) < 0.99
+    assert float((overlap < 1).float().mean()) > 0.9  # all readers agree, and yet the image has another shape
+    assert 0.93 < float(overlap.mean()) < 0.98
     shift = hidden.flatten(1).sum(1).double().div(torch.pi).sqrt() - 10
-    assert 0.2 < float(shift.std()) < 1.2
-    assert abs(float(shift.mean())) < 0.4
+    assert 0.2 < float(shift.std()) < 0.6
+    assert abs(float(shift.mean())) < 0.2
 
 
 def test_few_readers_make_a_faint_lesion_and_disagreement_a_soft_one():
