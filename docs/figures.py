@@ -8,6 +8,7 @@ what is committed here:
 - `bench boundary`: docs/bench/boundary.json, of `cfx bench counterfactual configs/bench/brain64-boundary.yaml`;
 - `tuning`: docs/bench/tuning.json, of `cfx bench tuning`;
 - `planted`: docs/bench/planted.md, of `cfx bench planted`;
+- `ood brain64`, `ood fashion`: docs/bench/ood-*.json, the `results.json` of `cfx bench ood configs/bench/*-ood.yaml`;
 - `audit`: docs/audit/*.json, each the `summary.json` of one `cfx audit`.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/methods.md", "docs/audit.md")
+PAGES = ("README.md", "docs/methods.md", "docs/audit.md", "docs/ood.md")
 ROWS = [0, 1, 2, 3]  # the first rows, not the best ones
 
 FREE = ("gradient-attack", "additive-map")  # one evaluation, of the stability test
@@ -130,6 +131,30 @@ def _audited(kind: str, q: int) -> list[str]:
     return [kind, f"{q} %", effect, f"{r['margin']:.2f}", f"{r['round_trip_arm']:+.3f}", lost, f"**{r['verdict']}**"]
 
 
+def ood(file: str) -> Cells:
+    """Detectors of out-of-distribution images: `brain64` on the ladder, `fashion` on sets of photographs."""
+    rows = json.loads((ROOT / f"docs/bench/ood-{file}.json").read_text())
+    means = {"near": "auroc_near", "worst": "auroc_near_min", "FPR95": "fpr95_near"}
+    means |= {"beyond": "auroc_beyond", "worst beyond": "auroc_beyond_min"} if file == "brain64" else {}
+    means |= {"far": "auroc_far"}
+    means |= {"false alarms, tolerated": "false_alarm_tolerated"} if file == "brain64" else {}
+    means |= {"false alarms": "false_alarm"}
+    maps = ["map AUPRC"] if file == "brain64" else ["digits"]
+    head = ["detector", "n", *means, *maps, "U-Net evaluations"]
+    return [head, *(_detector(row, list(means.values()), maps[0]) for row in rows if "error" not in row)]
+
+
+def _detector(row: Mapping[str, Any], means: Sequence[str], last: str) -> list[str]:
+    """One detector's cells."""
+    name, own = row["method"], row.get("map_auprc") if last == "map AUPRC" else row["shift.digits.auroc"]
+    said = f"**{name}** (ours)" if name in ("denoising", "denoising-once", "cascade") else name
+    near = _said(row["auroc_near"], ".3f")
+    if row.get("auroc_near_low") is not None:
+        near += f" [{row['auroc_near_low']:.3f}, {row['auroc_near_high']:.3f}]"
+    figures = [_said(row.get(k), ".3f") for k in means[1:]]
+    return [said, str(row["n"]), near, *figures, _said(own, ".3f"), _said(row["nfe_unet_forward"], ".3g")]
+
+
 TABLES: dict[str, Callable[[], Cells]] = {
     "demo": demo,
     "bench typical": partial(bench, "typical"),
@@ -137,6 +162,8 @@ TABLES: dict[str, Callable[[], Cells]] = {
     "tuning": tuning,
     "planted": planted,
     "audit": audit,
+    "ood brain64": partial(ood, "brain64"),
+    "ood fashion": partial(ood, "fashion"),
 }
 
 
