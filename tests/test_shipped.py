@@ -10,11 +10,14 @@ import torch
 from cfx.commands.bench.planted import figures, planted_cohort
 from cfx.core.abduction import abduct, mean_of, replay
 from cfx.core.cohort import Cohort
+from cfx.core.scores import auroc
 from cfx.counterfactual import Minimal, explain
 from cfx.counterfactual.metrics import evaluate
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import BrainConfig, load_cohort
+from cfx.data.ladder import RUNGS
 from cfx.models import load
+from cfx.ood import Fitted, fit
 
 NAMES = ("brain64-classifier", "brain64-relu-classifier", "brain64-diffusion", "brain64-oracle", "brain64-vae")
 
@@ -42,6 +45,11 @@ def result(models: dict[str, torch.nn.Module], cohort: Cohort, reference: Cohort
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def gate(root: Path, reference: Cohort) -> Fitted:
+    return fit(reference, generator=load(root / "checkpoints/brain64-ood-diffusion"))
+
+
 @pytest.mark.parametrize("name", ["brain64-classifier", "brain64-relu-classifier", "brain64-oracle"])
 def test_classifiers_know_unseen_subjects(models: dict[str, torch.nn.Module], name: str) -> None:
     unseen = load_cohort(BrainConfig(n=300, seed=11))
@@ -55,6 +63,13 @@ def test_the_plain_classifier_is_of_relu_and_batch_normalisation(models: dict[st
     assert sum(isinstance(m, torch.nn.ReLU) for m in network.modules()) == 7
     assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == 7
     assert not any(isinstance(m, torch.nn.GroupNorm | torch.nn.SiLU) for m in network.modules())
+
+
+@pytest.mark.parametrize("name", ["tag", "implant", "ruler", "upside-down", "slice-above"])
+def test_to_the_generator_of_clean_slices_they_are_out_of_distribution(gate: Fitted, name: str) -> None:
+    base = BrainConfig(n=12, seed=9)
+    usual, found = (gate.score(cohort).score for cohort in (load_cohort(base), RUNGS[name].make(base)))
+    assert float(auroc(torch.cat([usual, found]), torch.arange(24) >= 12)) > 0.9
 
 
 def test_the_autoencoder_reconstructs(models: dict[str, torch.nn.Module], cohort: Cohort) -> None:

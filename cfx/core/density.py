@@ -75,7 +75,7 @@ def gaussian(z: Float[Tensor, "n d"], *, mean: Float[Tensor, "n d"] | None = Non
     if int(failed) or not bool((factor.diagonal() > 1e-9 * scale**0.5).all()):
         raise InputError(
             f"z: expected a covariance with an inverse, got a singular one of {len(z)} rows in {z.shape[1]} columns; "
-            "fit to more rows, to fewer features, or let it be shrunk"
+            f"fit to more rows{'' if shrunk else ', to fewer features, or let it be shrunk'}"
         )
     return Gaussian(centre, factor, weight)
 

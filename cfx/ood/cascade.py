@@ -1,9 +1,10 @@
 """Detectors one after another, the cheapest first; the next is asked only about images that are not decided.
 
 Every stage's score is put on one scale by in-distribution images that it was not fitted to, with their median 0 and
-their 90 % quantile 1. An image that a stage finds more ordinary than half of them (below 0) or far beyond nearly all of
-them (above `beyond`) is decided and keeps that score; the others go on to the next stage, and the last decides. So the
-score of an image remains a function of the image alone, and its p-value valid.
+their 90 % quantile 1. An image that a stage finds ordinary (between their 10 % quantile and their median) or far beyond
+nearly all of them (above `beyond`) is decided and keeps that score; the others go on to the next stage, and the last
+decides. A score below the 10 % quantile decides nothing: an autoencoder gives back a blurred image better than any other.
+The score of an image remains a function of the image alone, and its p-value valid.
 
 Cost: that of the first stage for every image, of the others for undecided images alone.
 """
@@ -21,7 +22,7 @@ from cfx.ood.detector import Ask, Learn, Scored, Scorer
 from cfx.ood.registry import build_detector
 
 _SPLIT = 0xCA  # stream
-_HIGH = 0.9  # quantile that is 1 on the common scale
+_LOW, _HIGH = 0.1, 0.9  # quantiles: from where an image can be ordinary, and what is 1 on the common scale
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class Cascade:
             raise InputError(f"stages: expected one whose networks are given, got {list(self.stages)}")
         scorers = [stage.fit(mine) for stage in there]
         scores = torch.stack([other.collect(lambda ask, s=s: s(ask).score.double()) for s in scorers])  # type: ignore[misc]
-        middle, high = scores.median(1).values, scores.quantile(_HIGH, dim=1)
-        return CascadeScorer(tuple(scorers), middle, (high - middle).clamp_min(1e-9), self.beyond)
+        low, middle, high = (scores.quantile(share, dim=1) for share in (_LOW, 0.5, _HIGH))
+        scale = (high - middle).clamp_min(1e-9)
+        return CascadeScorer(tuple(scorers), middle, scale, (low - middle) / scale, self.beyond)
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,14 @@ class CascadeScorer:
         stages: The fitted stages.
         middle: Median score of each on in-distribution images.
         scale: What one unit of the common scale is of each.
+        least: From where each finds an image ordinary, on the common scale.
         beyond: From where an image is out without further questions.
     """
 
     stages: tuple[Scorer, ...]
     middle: Float[Tensor, " k"]
     scale: Float[Tensor, " k"]
+    least: Float[Tensor, " k"]
     beyond: float
 
     def __call__(self, ask: Ask) -> Scored:
@@ -96,7 +100,8 @@ class CascadeScorer:
             with ask.some(rows) as part:
                 found = (stage(part).score.double().to(score) - self.middle[k]) / self.scale[k]
             score[rows], decided_by[rows] = found, float(k)
-            rows = rows[(found > 0) & (found < self.beyond)]
+            ordinary = (found >= self.least[k]) & (found <= 0)
+            rows = rows[~ordinary & (found < self.beyond)]
             if not len(rows):
                 break
         return Scored(score, None, {"stage": decided_by})

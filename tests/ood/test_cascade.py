@@ -35,6 +35,11 @@ def test_the_last_stage_decides_what_is_undecided():
     assert torch.allclose(only(Ask(x[last], Tools(generator=GaussianGenerator()))).score.float(), alone, atol=1e-3)
 
 
+def test_a_stage_does_not_decide_what_it_finds_more_ordinary_than_the_ordinary():
+    found = fitted().score(images(20, seed=8, deviation=0.01))
+    assert found.statistics["stage"].tolist() == [1] * 20
+
+
 def test_stages_without_their_networks_are_left_out():
     assert len(fitted(("vae-mahalanobis", *STAGES)).scorer.stages) == 2
 
