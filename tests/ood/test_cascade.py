@@ -6,6 +6,8 @@ import torch
 from cfx.core.errors import InputError
 from cfx.core.scores import auroc
 from cfx.ood import build_detector, fit
+from cfx.ood.cascade import CascadeScorer
+from cfx.ood.detector import Ask, Scored, Tools
 from tests.ood.detectors import GaussianGenerator, cohort, images
 
 STAGES = ("denoising-once", "denoising")
@@ -30,14 +32,26 @@ def test_the_last_stage_decides_what_is_undecided():
     assert bool(last.any())
     alone = (found.score[last].double() * scorer.scale[1] + scorer.middle[1]).float()
     (only,) = {s.settings.name: s for s in scorer.stages if s.settings.name == "denoising"}.values()
-    from cfx.ood.detector import Ask, Tools
-
     assert torch.allclose(only(Ask(x[last], Tools(generator=GaussianGenerator()))).score.float(), alone, atol=1e-3)
 
 
 def test_a_stage_does_not_decide_what_it_finds_more_ordinary_than_the_ordinary():
-    found = fitted().score(images(20, seed=8, deviation=0.01))
-    assert found.statistics["stage"].tolist() == [1] * 20
+    """Scores of the first stage: too ordinary, ordinary, undecided, beyond; the second is asked about two of them."""
+    first, second = torch.tensor([-3.0, -0.5, 0.5, 9.0]), []
+
+    def one(ask):
+        return Scored(first)
+
+    def two(ask):
+        second.extend(ask.x[:, 0, 0, 0].tolist())
+        return Scored(torch.full((len(ask),), 7.0))
+
+    half = torch.tensor([-1.0, -1.0])
+    scorer = CascadeScorer((one, two), torch.zeros(2), torch.ones(2), half, 6.0)
+    found = scorer(Ask(torch.arange(4.0).view(4, 1, 1, 1), Tools()))
+    assert second == [0.0, 2.0]
+    assert found.score.tolist() == [7.0, -0.5, 7.0, 9.0]
+    assert found.statistics["stage"].tolist() == [1, 0, 1, 0]
 
 
 def test_stages_without_their_networks_are_left_out():
