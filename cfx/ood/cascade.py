@@ -3,7 +3,7 @@
 Every stage's score is put on one scale by in-distribution images that it was not fitted to, with their median 0 and
 their 90 % quantile 1. An image that a stage finds ordinary (between their 10 % quantile and their median) or far beyond
 nearly all of them (above `beyond`) is decided and keeps that score; the others go on to the next stage, and the last
-decides. A score below the 10 % quantile decides nothing: an autoencoder gives back blurred images better than any other.
+decides. A score below the 10 % quantile decides nothing: an autoencoder gives back blurred images best of all.
 The score of an image remains a function of the image alone, and its p-value valid.
 
 Cost: that of the first stage for every image, of the others for undecided images alone.

@@ -1,26 +1,28 @@
 """Errors of one-step denoising at a few noise levels, in one batch, each judged against its place and its complexity.
 
-An image x is noised to x_k = alpha_k x + sigma_k eps_k at K levels, each with one draw eps_k that is the same for every
-image, and denoised once: q_k = E[x | x_k]. What a generator knows it restores. But edges are harder than plains, and
-some places harder than others, so that the errors of a busy image that it knows exceed those of a plain one that it
-does not. They are compared with what is usual at their place and for the picture there:
+An image x becomes x_k = alpha_k x + sigma_k eps_k at K levels and is denoised once: q_k = E[x | x_k]. At some levels
+eps_k is one draw, the same for every image: what a generator knows it restores. At the others, `clean`, it is 0: the
+image alone is taken for a noised one, and what is taken away from it the generator does not expect there; noise would
+hide what is small. But edges are harder than plains, and some places harder than others, so that the errors of a busy
+image that it knows exceed those of a plain one that it does not. They are compared with what is usual at their place
+and for the picture there:
 
     l_k(p) = log of (S (q_k - x))^2, smoothed once more by a pixel
     r(p)   = (log S |grad q_k|^2, S q_k, (S q_k)^2) for all k
     z(p)   = mean over k of (l_k - m_k - (r - m_r)' b_k) / s_k
 
 with S a Gaussian of `width` pixels (the grain of errors averages out, what is of one sign in one place does not), means
-m and deviations s at every pixel, and b the least-squares slope over all pixels, of the images it is fitted
-to (whose own z leave themselves out of m and s). z is the map. The vector v of an image has seven entries: the means of
-the largest 0.1, 1, 10 and 100 % of z, and log mean |x(p) - x(p + j)|^2 for j = 1, 2 and 4 pixels, its complexity, for
-which no network is asked. With v standardised, d^2 its squared Mahalanobis distance (shrunk) and u the mean of its
-first four entries, the score is d^2 / 7 + max(u, 0)^2: two-sided, as a shift can make errors smaller (blur does), and
-one-sided, as most make them larger, which a two-sided distance alone is slow to see.
+m and deviations s at every pixel, and b the least-squares slope over all pixels, of the images it is fitted to (whose
+own z leave themselves out of m and s). z is the map. The vector v of an image has seven entries: the means of the
+largest 0.1, 1, 10 and 100 % of z, and log mean |x(p) - x(p + j)|^2 for j = 1, 2 and 4 pixels, its complexity, for which
+no network is asked. With v standardised, d^2 its squared Mahalanobis distance (shrunk) and u the mean of its first four
+entries, the score is d^2 / 7 + max(u, 0)^2: two-sided, as a shift can make errors smaller (blur does), and one-sided,
+as most make them larger, which a two-sided distance alone is slow to see.
 
 Cost: K generator evaluations an image, in parallel.
 
-References: Mahmood, Oliva, Styner (2021), "Multiscale score matching for out-of-distribution detection", for errors at
-several levels as a vector; Serra et al. (2020), "Input complexity and out-of-distribution detection with
+References: Mahmood, Oliva, Styner (2021), "Multiscale score matching for out-of-distribution detection", for several
+levels at once and images without noise; Serra et al. (2020), "Input complexity and out-of-distribution detection with
 likelihood-based generative models", for what complexity explains. The correction of each pixel is ours.
 """
 
@@ -54,23 +56,27 @@ class Denoising:
     """Settings of the detector.
 
     Attributes:
-        levels: Noise levels sigma in (0, 1), ascending.
+        levels: Noise levels sigma in (0, 1), ascending, at which images are noised.
+        clean: The same, at which they are not.
         width: Deviation, in pixels, of the Gaussian S.
 
     Raises:
-        InputError: no level, levels outside (0, 1) or not ascending, or a width that is not positive.
+        InputError: no level at all, levels outside (0, 1) or not ascending, or a width that is not positive.
     """
 
     name: ClassVar[str] = "denoising"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
-    levels: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.9)
+    levels: tuple[float, ...] = (0.2, 0.4, 0.75)
+    clean: tuple[float, ...] = (0.1, 0.2)
     width: float = 1.5
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        ends = (0.0, *self.levels, 1.0)
-        if not self.levels or any(not a < b for a, b in pairwise(ends)):
-            raise InputError(f"levels: expected noise levels in (0, 1), ascending, got {self.levels}")
+        for name, levels in (("levels", self.levels), ("clean", self.clean)):
+            if any(not a < b for a, b in pairwise((0.0, *levels, 1.0))):
+                raise InputError(f"{name}: expected noise levels in (0, 1), ascending, got {levels}")
+        if not self.levels and not self.clean:
+            raise InputError("levels, clean: expected at least one noise level, got none")
         if not self.width > 0:
             raise InputError(f"width: expected a positive number of pixels, got {self.width}")
 
@@ -89,11 +95,13 @@ class Denoising:
     def maps(self, ask: Ask, seed: int) -> Float[Tensor, "b map k *grid"]:
         """Of every image, on the grid the generator works on: l, and the three parts of r, at every level."""
         x, schedule = signal(ask), generator_of(ask).schedule
-        times = [schedule.time_of(level) for level in self.levels]
+        times = [schedule.time_of(level) for level in (*self.levels, *self.clean)]
 
         def at(which: list[int]) -> Float[Tensor, "k b map *grid"]:
             own = [times[i] for i in which]
-            x_t = noised(schedule, x[None], own, draws(x, which, seed, _NOISE)).flatten(0, 1)
+            eps = draws(x, which, seed, _NOISE)
+            eps[[i >= len(self.levels) for i in which]] = 0
+            x_t = noised(schedule, x[None], own, eps).flatten(0, 1)
             t = torch.tensor(own, device=x.device).repeat_interleave(len(x))
             q = ask.posterior(x_t, t, every(ask, len(which))).mean
             found = self._maps_of(q, x.repeat(len(which), *[1] * (x.ndim - 1)))
@@ -114,10 +122,11 @@ class Denoising:
 
 @dataclass(frozen=True)
 class DenoisingOnce(Denoising):
-    """The same with one level and one evaluation."""
+    """The same with one level, noised, and one evaluation."""
 
     name: ClassVar[str] = "denoising-once"
     levels: tuple[float, ...] = (0.2,)
+    clean: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

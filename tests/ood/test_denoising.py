@@ -9,7 +9,8 @@ from cfx.data import BrainConfig, load_cohort
 from cfx.data.ladder import RUNGS
 from cfx.ood import build_detector, fit
 from cfx.ood.denoising import Usual, complexity
-from tests.ood.detectors import GaussianGenerator, cohort, images
+from cfx.ood.detector import Ask, Tools
+from tests.ood.detectors import SCHEDULE, GaussianGenerator, cohort, images
 
 FITTED = {}
 
@@ -43,7 +44,7 @@ def test_in_three_dimensions():
     """Simulated volumes: a bright ball in the brain is found and shown, with two evaluations an image."""
     base = BrainConfig(kind="brain", n=24, seed=5, size=32, dims=3)
     inside, marked = load_cohort(base), RUNGS["dark-lesion"].make(base.model_copy(update={"n": 6, "start": 100}))
-    made = build_detector("denoising", levels=(0.2, 0.6))
+    made = build_detector("denoising", levels=(0.6,), clean=(0.2,))
     fitted = fit(inside, made, generator=GaussianGenerator(float(inside.x.mean()), float(inside.x.var())))
     found = fitted.score(marked)
     assert found.map.shape == (6, 1, 32, 32, 32)
@@ -78,6 +79,18 @@ def test_what_the_picture_explains_is_taken_out():
     assert float(usual.slope[0, 0]) == pytest.approx(3, rel=0.01)
 
 
+def test_clean_levels_see_the_image_alone():
+    """Of a normal prior, q - x at a clean level is (gain alpha - 1) x in every pixel: no draw is in it."""
+    x, generator = images(3), GaussianGenerator()
+    made = build_detector("denoising", levels=(), clean=(0.5,), width=1e-6)
+    maps = [made.maps(Ask(x, Tools(generator=generator)), seed) for seed in (0, 1)]
+    assert torch.equal(*maps)
+    t = SCHEDULE.time_of(0.5)
+    alpha, sigma = SCHEDULE.alpha(t, x), SCHEDULE.sigma(t, x)
+    gain = alpha * 0.04 / (alpha**2 * 0.04 + sigma**2)
+    assert torch.allclose(maps[0][:, 2, 0], (gain * alpha * x)[:, 0], atol=1e-5)
+
+
 def test_a_latent_generator_is_asked_about_codes_and_its_map_is_of_the_image():
     class Halves(GaussianGenerator):
         """Codes are images of half the size."""
@@ -99,7 +112,16 @@ def test_complexity_is_the_log_of_squared_differences():
     assert torch.allclose(complexity(ramp)[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"levels": ()}, {"levels": (0.5, 0.2)}, {"levels": (0.0, 0.5)}, {"width": 0.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"levels": (), "clean": ()},
+        {"levels": (0.5, 0.2)},
+        {"clean": (0.2, 1.0)},
+        {"levels": (0.0, 0.5)},
+        {"width": 0.0},
+    ],
+)
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(InputError, match="expected"):
         build_detector("denoising", **settings)
