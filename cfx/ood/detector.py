@@ -95,16 +95,28 @@ class Ask:
         return self.tools.generator(x_t, t)
 
     def encode(self, x: Float[Tensor, "m c *space"], rows: Int[Tensor, " m"] | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the autoencoder's posterior."""
+        """Mean and standard deviation of the autoencoder's posterior; a deviation of 0 where it gives a code alone.
+
+        Raises:
+            InputError: it cannot take these images, or returns something else.
+        """
         self._count(("autoencoder",), rows)
-        mean, std, *_ = self._autoencoder.encode(x)
-        return mean, std
+        found = ask(self._autoencoder.encode, x, name="autoencoder", device=self.tools.device)
+        return _posterior(found, len(x))
 
     def decode(self, z: Float[Tensor, "m z *coarse"], rows: Int[Tensor, " m"] | None = None) -> Tensor:
-        """The images of the autoencoder's latents."""
+        """The images of the autoencoder's latents.
+
+        Raises:
+            InputError: it cannot take these latents, or returns no images of the shape of the batch's.
+        """
         self._count(("autoencoder",), rows)
-        found: Tensor = self._autoencoder.decode(z)
-        return found
+        found = ask(self._autoencoder.decode, z, name="autoencoder", device=self.tools.device)
+        images = tensor_of(found, "autoencoder")
+        if images.shape[1:] != self.x.shape[1:]:
+            wanted, came = tuple(self.x.shape[1:]), tuple(images.shape[1:])
+            raise InputError(f"autoencoder: expected decode to give images of shape {wanted}, got {came}")
+        return images
 
     def logits(self, x: Float[Tensor, "m c *space"], rows: Int[Tensor, " m"] | None = None) -> Float[Tensor, "m k"]:
         """Logits of the classifier."""
@@ -162,6 +174,17 @@ class Ask:
         every = torch.arange(len(self), device=self.x.device) if rows is None else rows
         for kind in kinds:
             self.spent.count(kind, every)
+
+
+def _posterior(found: object, n: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation in what `encode` gave for n images; rows of a lone tensor are codes, not the two of them."""
+    pair = (found, torch.zeros_like(found)) if isinstance(found, Tensor) else found
+    if isinstance(pair, tuple | list) and len(pair) >= 2 and all(isinstance(v, Tensor) for v in pair[:2]):
+        mean, std = pair[:2]
+        if len(mean) == n:
+            return mean, std
+    came = f"a code of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    raise InputError(f"autoencoder: expected encode to give mean and deviation, one row for each of {n}, got {came}")
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,9 @@ class Elbo:
             )
         if not math.isfinite(code):
             raise InputError(
-                "autoencoder: expected positive deviations of the latent, got one of 0 or less; an autoencoder that is "
-                "not variational has no such bound, its error is the detector vae"
+                "autoencoder: expected positive deviations of the latent, got one of 0 or less; if encode gives "
+                "logarithms of variances, return (mean, (logvar / 2).exp()); an autoencoder that is not variational "
+                "has no such bound, its error is the detector vae"
             )
         return cls(variance, draws, learn.seed)
 
