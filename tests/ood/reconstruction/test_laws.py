@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from cfx.core.errors import InputError
-from cfx.ood import DETECTORS, build_detector, fit
+from cfx.ood import DETECTORS, build_detector, fit, walks
 from cfx.ood.detector import Learn, Spent
-from cfx.ood.reconstruction import walks
 from tests.ood.detectors import GaussianGenerator, cohort, images
 from tests.ood.reconstruction.known import CodeGenerator, LinearVae, LongGenerator, ask, learn, maps, tools
 
