@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
@@ -242,6 +243,26 @@ class Source(Protocol):
 
     def __getitem__(self, rows: Index) -> Cohort:
         """These rows with their images."""
+
+
+def as_source(images: object, name: str) -> Source:
+    """Images a user gave: a tensor or array of them is a cohort, a source is left as it is.
+
+    Args:
+        images: What was given.
+        name: Name of the argument, used in errors.
+
+    Raises:
+        InputError: neither, or images as `check_images` refuses them.
+    """
+    if isinstance(images, Source):
+        return images
+    if isinstance(images, Tensor | np.ndarray):
+        return Cohort(images)  # type: ignore[arg-type]  # arrays become tensors
+    raise InputError(
+        f"{name}: expected images (n, c, *space), a tensor, an array or a Cohort, got {type(images).__name__}; "
+        "cfx.load_cohort({...}) reads a folder"
+    )
 
 
 @dataclass(frozen=True)

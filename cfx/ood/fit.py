@@ -8,12 +8,14 @@ the detector and however bad it is (`cfx.core.conformal`); that holds for images
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cfx.core.cohort import Cohort, Source, check_images, subject_names
+from cfx.core.cohort import SUBJECT, Cohort, Source, as_source, check_images, subject_names
 from cfx.core.conformal import conformal_p_values, conformal_quantile
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
@@ -26,6 +28,9 @@ from cfx.models.wrappers import Score
 from cfx.ood.detector import Ask, Detector, Features, Learn, Scored, Scorer, Spent, Tools
 from cfx.ood.registry import build_detector
 from cfx.ood.result import Membership, OodScores
+
+Images = Float[Tensor, "_ _ ..."] | NDArray[Any] | Source
+"""Images in [-1, 1]: a tensor or array, a cohort, or any source of them."""
 
 _SPLIT = 0x00D  # stream
 _MISSING = {
@@ -63,16 +68,16 @@ class Fitted:
         """The p-value of every image, where the images are; errors as `score`."""
         return self.score(x).p.to(x.device)
 
-    def score(self, x: Float[Tensor, "n c *space"] | Source) -> OodScores:
+    def score(self, x: Images) -> OodScores:
         """Score images.
 
         Args:
-            x: Images in [-1, 1], or a cohort or source of such.
+            x: Images in [-1, 1], a tensor or array, or a cohort or source of such.
 
         Raises:
-            InputError: images that are not finite, not in [-1, 1] or not of the shape it was fitted to.
+            InputError: no images, or images that are not finite, not in [-1, 1] or not of the shape it was fitted to.
         """
-        source = Cohort(x) if isinstance(x, Tensor) else x
+        source = as_source(x, "x")
         if tuple(source.shape) != self.shape:
             wanted, came = (" x ".join(map(str, of)) for of in (self.shape, source.shape))
             raise InputError(f"x: expected images of the shape it was fitted to, {wanted}, got {came}")
@@ -115,7 +120,7 @@ class Fitted:
 
 
 def fit(
-    cohort: Source,
+    cohort: Images,
     detector: Detector | str = "denoising",
     *,
     generator: Generative | None = None,
@@ -123,7 +128,7 @@ def fit(
     classifier: Classifier | None = None,
     ensemble: Sequence[Classifier] = (),
     features: Features | None = None,
-    calibration: Source | float = 0.5,
+    calibration: Images | float = 0.5,
     level: float = 0.05,
     seed: int = 0,
     batch_size: int = 64,
@@ -154,6 +159,7 @@ def fit(
             that are not finite, not in [-1, 1], or of other shapes.
     """
     made = build_detector(detector) if isinstance(detector, str) else detector
+    _check_given(made, generator, ensemble, batch_size)
     _check_level("level", level)
     place = device or device_of(generator, autoencoder, classifier, *ensemble, features) or torch.device("cpu")
     if features is None and classifier is not None and "features" in made.needs:
@@ -165,15 +171,16 @@ def fit(
     )  # fmt: skip
     if lacking := [name for name in made.needs if not getattr(tools, name)]:
         raise InputError(f"{made.name}: expected {_MISSING[lacking[0]]}, got none")
-    learn, held = _parts(cohort, calibration, seed)
+    held_out = calibration if isinstance(calibration, float | int) else as_source(calibration, "calibration")
+    learn, held = _parts(as_source(cohort, "cohort"), held_out, seed)
     scorer = made.fit(Learn(learn, tools, seed, batch_size))
     scores = [_asked(scorer, x, tools)[0].score.double().cpu() for x in held.x.split(batch_size)]
     return Fitted(made, scorer, tools, _finite(torch.cat(scores)).sort().values, learn.shape, level, batch_size)
 
 
 def score(
-    x: Float[Tensor, "n c *space"] | Source,
-    cohort: Source,
+    x: Images,
+    cohort: Images,
     detector: Detector | str = "denoising",
     **networks: object,
 ) -> OodScores:
@@ -210,13 +217,21 @@ def _parts(cohort: Source, calibration: Source | float, seed: int) -> tuple[Coho
         out = torch.tensor([name in held for name in subject_names(cohort)], dtype=torch.bool)
         learn, other = cohort[~out], cohort[out]
     else:
-        if both := sorted(set(subject_names(cohort)) & set(subject_names(calibration))):
-            raise InputError(f"calibration: expected other subjects than those of cohort, got both in {both[:4]}")
         learn, other = _whole(cohort), _whole(calibration)
+        if both := _shared(learn, other):
+            raise InputError(f"calibration: expected other subjects than those of cohort, got both in {both[:4]}")
     if other.shape != learn.shape:
         raise InputError(f"calibration: expected images of the shape of cohort, {learn.shape}, got {other.shape}")
     _check_rows(learn, other)
     return learn, other
+
+
+def _shared(learn: Cohort, held: Cohort) -> list[str]:
+    """Subjects of both; of images that are numbered on either side, and so without names, those that are the same."""
+    if not all(c.ids == tuple(map(str, range(len(c)))) and SUBJECT not in c.covariates for c in (learn, held)):
+        return sorted(set(subject_names(learn)) & set(subject_names(held)))
+    seen = {image.numpy().tobytes() for image in learn.x.cpu()}
+    return [name for name, image in zip(held.ids, held.x.cpu(), strict=True) if image.numpy().tobytes() in seen]
 
 
 def _whole(source: Source) -> Cohort:
@@ -232,6 +247,21 @@ def _check_rows(learn: Cohort, held: Cohort) -> None:
         raise InputError("calibration: expected at least one image to calibrate on, got none")
     if bool((learn.x == learn.x[:1]).all()):
         raise InputError("cohort: expected images that differ, got the same image in every row")
+
+
+def _check_given(detector: object, generator: object, ensemble: object, batch_size: int) -> None:
+    """Refuse what is no detector, no generator, no several classifiers, or no size of a batch."""
+    if not isinstance(detector, Detector) or isinstance(detector, type):
+        raise InputError(f"detector: expected a name or one with settings, such as Knn(k=5), got {detector!r:.60}")
+    if generator is not None and not isinstance(generator, Generative):
+        raise InputError(
+            "generator: expected a diffusion model with its schedule, Denoiser(network, schedule) of "
+            f"cfx.core.denoiser, or what cfx.load opens, got {type(generator).__name__}"
+        )
+    if not isinstance(ensemble, list | tuple):
+        raise InputError(f"ensemble: expected a list of classifiers, got {type(ensemble).__name__}")
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
 
 
 def _check_level(name: str, value: float) -> None:

@@ -33,7 +33,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cfx.core.calibration import reliability, top_label
-from cfx.core.cohort import Cohort, Source, subjects
+from cfx.core.cohort import Cohort, Source, as_source, subjects
 from cfx.core.crossed import sign_flip
 from cfx.core.errors import InputError
 from cfx.core.groups import sums
@@ -45,7 +45,7 @@ from cfx.core.strata import apart, permuted_p, placed, stratified_ranks
 from cfx.models.batch_norm import LAYERS, target_statistics
 from cfx.models.competence import competence_of
 from cfx.models.judge import Classifier, Judge
-from cfx.ood.fit import Fitted
+from cfx.ood.fit import Fitted, Images
 from cfx.ood.shifted import Kind, Shifted, Treated
 
 _FEWEST = 8  # subjects on either side: with fewer even the clearest shift is hardly told from chance
@@ -53,8 +53,8 @@ _HALF = 0.5  # of the excess of the scores that a treatment has to take away
 
 
 def kind_of_shift(
-    x: Source,
-    reference: Source,
+    x: Images,
+    reference: Images,
     detector: Fitted,
     *,
     classifier: Classifier | None = None,
@@ -84,7 +84,9 @@ def kind_of_shift(
             f"level, permutations: expected a level in (0, 1) and at least {1 / max(level, 1e-9):.0f} permutations, "
             f"got {level} and {permutations}"
         )
-    both = _Both(_whole(x), _whole(reference), detector, seed)
+    if not isinstance(detector, Fitted):
+        raise InputError(f"detector: expected a fitted one, cfx.ood.fit(...), got {type(detector).__name__}")
+    both = _Both(_whole(as_source(x, "x")), _whole(as_source(reference, "reference")), detector, seed)
     judge = detector.tools.classifier if classifier is None else Judge(classifier, device=detector.tools.device)
     answers = None if judge is None else both.answers(judge)
     found = _Found(both, answers, level, permutations)

@@ -50,5 +50,8 @@ def build_detector(name: str, **settings: object) -> Detector:
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise InputError(f"{name}: expected settings among {known}, got {unknown}")
-    made: Detector = detector(**settings)
+    try:
+        made: Detector = detector(**settings)
+    except TypeError as error:  # text where a number belongs, say
+        raise InputError(f"{name}: expected settings like those of {detector()}, got {settings}") from error
     return made

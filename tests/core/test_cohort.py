@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from cfx.core.cohort import Cohort, Part, Source, categories, check_images, part, spread, subject_names, subjects
+from cfx.core.cohort import (
+    Cohort,
+    Part,
+    Source,
+    as_source,
+    categories,
+    check_images,
+    part,
+    spread,
+    subject_names,
+    subjects,
+)
 from cfx.core.errors import InputError
 
 
@@ -214,3 +225,12 @@ def test_rows_are_spread_evenly_from_the_first_to_the_last(n, most):
     assert at[:1] + at[-1:] == ([0, n - 1] if n else [])
     gaps = [b - a for a, b in itertools.pairwise(at)]
     assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+def test_images_a_user_gives_become_a_source():
+    x = torch.zeros(2, 1, 4, 4)
+    source = Cohort(x)
+    assert as_source(source, "x") is source
+    assert torch.equal(as_source(x.numpy(), "x")[[0, 1]].x, x)
+    with pytest.raises(InputError, match=r"cohort: expected images .* got dict"):
+        as_source({"kind": "png"}, "cohort")

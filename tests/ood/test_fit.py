@@ -9,6 +9,7 @@ from cfx.core.conformal import conformal_p_values, conformal_quantile
 from cfx.core.errors import InputError
 from cfx.core.gates import Gate
 from cfx.ood import Membership, fit, score
+from cfx.ood.fit import _check_given
 from tests.ood.detectors import GaussianGenerator, MeanDetector, cohort, images
 
 SCALAR = MeanDetector()
@@ -88,6 +89,7 @@ def test_discoveries_keep_their_share():
         (lambda: fit(cohort(4), SCALAR, calibration=cohort(4, 1, (4, 4))), "calibration: expected images of the shape"),
         (lambda: fit(Cohort(torch.zeros(8, 1, 4, 4)), SCALAR), "the same image in every row"),
         (lambda: fit(cohort(20), SCALAR).score(images(2, space=(4, 4))), "1 x 8 x 8, got 1 x 4 x 4"),
+        (lambda: fit(cohort(20), SCALAR, batch_size=0), "batch_size: expected at least 1, got 0"),
         (lambda: fit(cohort(20), SCALAR).score(torch.full((2, 1, 8, 8), torch.nan)), "x"),
     ],
 )  # fmt: skip
@@ -107,3 +109,33 @@ def test_a_detector_is_a_classifier_whose_logit_is_its_score_in_deviations():
     assert ((logit > 0) == (fitted(x) <= 0.2)).float().mean() > 0.99
     few = fit(cohort(6), MeanDetector(), level=0.01).as_classifier()
     assert few.threshold == pytest.approx(float(fit(cohort(6), MeanDetector()).calibration[-1]))
+
+
+def test_tensors_and_arrays_of_images_are_taken_like_cohorts():
+    x, new = images(20), images(4, seed=1)
+    wanted = fit(Cohort(x), SCALAR).score(new).p
+    for given in (lambda v: v, lambda v: v.numpy()):
+        assert torch.equal(fit(given(x), SCALAR).score(given(new)).p, wanted)
+        assert torch.equal(score(given(new), given(x), SCALAR).p, wanted)
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (lambda: _check_given(None, None, (), 1), "detector: expected a name"),
+        (lambda: _check_given(MeanDetector, None, (), 1), "detector: expected a name"),
+        (lambda: _check_given(SCALAR, torch.nn.Flatten(), (), 1), r"generator: .*Denoiser\(network, schedule\)"),
+        (lambda: _check_given(SCALAR, "folder", (), 1), "generator: .*got str"),
+        (lambda: _check_given(SCALAR, None, torch.nn.Sequential(), 1), "ensemble: expected a list of classifiers"),
+    ],
+)  # fmt: skip
+def test_what_is_no_network_at_all_is_refused_before_it_is_asked(check, said):
+    with pytest.raises(InputError, match=said):
+        check()
+
+
+def test_images_without_names_are_the_same_subject_only_where_they_are_the_same_image():
+    x = images(30)
+    assert fit(x[:20], SCALAR, calibration=x[20:]).score(x[:2]).calibrated == 10
+    with pytest.raises(InputError, match=r"calibration: expected other subjects .* got both in \['0', '1'\]"):
+        fit(x[:20], SCALAR, calibration=x[18:])
