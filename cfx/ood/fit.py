@@ -33,6 +33,7 @@ Images = Float[Tensor, "_ _ ..."] | NDArray[Any] | Source
 """Images in [-1, 1]: a tensor or array, a cohort, or any source of them."""
 
 _SPLIT = 0x00D  # stream
+_LOOKED_AT = 8  # images that a classifier is shown twice
 _MISSING = {
     "generator": "a diffusion model: generator=...",
     "autoencoder": "a variational autoencoder: autoencoder=...",
@@ -173,6 +174,7 @@ def fit(
         raise InputError(f"{made.name}: expected {_MISSING[lacking[0]]}, got none")
     held_out = calibration if isinstance(calibration, float | int) else as_source(calibration, "calibration")
     learn, held = _parts(as_source(cohort, "cohort"), held_out, seed)
+    _check_steady(made, learn, tools)
     scorer = made.fit(Learn(learn, tools, seed, batch_size))
     scores = [_asked(scorer, x, tools)[0].score.double().cpu() for x in held.x.split(batch_size)]
     return Fitted(made, scorer, tools, _finite(torch.cat(scores)).sort().values, learn.shape, level, batch_size)
@@ -262,6 +264,16 @@ def _check_given(detector: object, generator: object, ensemble: object, batch_si
         raise InputError(f"ensemble: expected a list of classifiers, got {type(ensemble).__name__}")
     if batch_size < 1:
         raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+
+
+@torch.no_grad()
+def _check_steady(detector: Detector, learn: Cohort, tools: Tools) -> None:
+    """Refuse classifiers that the detector asks and that give one image two answers, on a few images."""
+    asked = (tools.classifier if "classifier" in detector.needs else None, *tools.ensemble)
+    for judge in asked if "ensemble" in detector.needs else asked[:1]:
+        if judge is not None:
+            with judge.at_rest():
+                judge.check_company(learn.x[:_LOOKED_AT].to(tools.device))
 
 
 def _check_level(name: str, value: float) -> None:

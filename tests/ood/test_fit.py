@@ -139,3 +139,14 @@ def test_images_without_names_are_the_same_subject_only_where_they_are_the_same_
     assert fit(x[:20], SCALAR, calibration=x[20:]).score(x[:2]).calibrated == 10
     with pytest.raises(InputError, match=r"calibration: expected other subjects .* got both in \['0', '1'\]"):
         fit(x[:20], SCALAR, calibration=x[18:])
+
+
+@pytest.mark.parametrize(("detector", "given"), [("mcp", "classifier"), ("ensemble", "ensemble")])
+def test_a_classifier_that_draws_at_random_at_rest_is_refused(detector, given):
+    def drawn(x):
+        kept = torch.nn.functional.dropout(x, 0.5).flatten(1).mean(1)
+        return torch.stack([kept, -kept], 1) * 100
+
+    networks = {given: [drawn, drawn] if given == "ensemble" else drawn}
+    with pytest.raises(InputError, match=r"expected the same answer whenever an image is shown"):
+        fit(cohort(20), detector, **networks)
