@@ -7,17 +7,17 @@ hide what is small. But edges are harder than plains, and some places harder tha
 image that it knows exceed those of a plain one that it does not. They are compared with what is usual at their place
 and for the picture there:
 
-    l_k(p) = log of (S (q_k - x))^2, smoothed once more by a pixel
+    l_k(p) = log of (S (q_k - x))^2, smoothed once more by up to a pixel
     r(p)   = (log S |grad q_k|^2, S q_k, (S q_k)^2) for all k
-    z(p)   = mean over k of (l_k - m_k - (r - m_r)' b_k) / s_k
+    z(p)   = mean over k and all S of (l_k - m_k - (r - m_r)' b_k) / s_k
 
-with S a Gaussian of `width` pixels (the grain of errors averages out, what is of one sign in one place does not), means
-m and deviations s at every pixel, and b the least-squares slope over all pixels, of the images it is fitted to (whose
-own z leave themselves out of m and s). z is the map. The vector v of an image has seven entries: the means of the
-largest 0.1, 1, 10 and 100 % of z, and log mean |x(p) - x(p + j)|^2 for j = 1, 2 and 4 pixels, its complexity, for which
-no network is asked. With v standardised, d^2 its squared Mahalanobis distance (shrunk) and u the mean of its first four
-entries, the score is d^2 / 7 + max(u, 0)^2: two-sided, as a shift can make errors smaller (blur does), and one-sided,
-as most make them larger, which a two-sided distance alone is slow to see.
+with S a Gaussian of one of the `widths` (the grain of errors averages out, what is of one sign in one place does not,
+unless it is smaller than S), means m and deviations s at every pixel, and b the least-squares slope over all pixels, of
+the images it is fitted to (whose own z leave themselves out of m and s). z is the map. The vector v of an image has
+seven entries: the means of the largest 0.1, 1, 10 and 100 % of z, and log mean |x(p) - x(p + j)|^2 for j = 1, 2 and 4
+pixels, its complexity, for which no network is asked. With v standardised, d^2 its squared Mahalanobis distance
+(shrunk) and u the mean of its first four entries, the score is d^2 / 7 + max(u, 0)^2: two-sided, as a shift can make
+errors smaller (blur does), and one-sided, as most make them larger, which a two-sided distance alone is slow to see.
 
 Cost: K generator evaluations an image, in parallel.
 
@@ -46,7 +46,7 @@ _NOISE = 0xD0  # stream
 _DISTANCES = (1, 2, 4)  # pixels between which differences are taken
 _FLOOR = 0.3  # of the mean deviation of all pixels, below which none is taken
 _EDGE = 1e-4  # |grad|^2 that counts as none, in images of [-1, 1]
-_AGAIN = 1.0  # pixels by which squared errors are smoothed, so that a change of sign is no small error
+_AGAIN = 1.0  # pixels, at most, by which squared errors are smoothed, so that a change of sign is no small error
 _EXACT = 1e-7  # squared error that counts as none
 _RIDGE = 1e-3  # of the mean square of the regressors
 
@@ -58,17 +58,17 @@ class Denoising:
     Attributes:
         levels: Noise levels sigma in (0, 1), ascending, at which images are noised.
         clean: The same, at which they are not.
-        width: Deviation, in pixels, of the Gaussian S.
+        widths: Deviations, in pixels, of the Gaussians S.
 
     Raises:
-        InputError: no level at all, levels outside (0, 1) or not ascending, or a width that is not positive.
+        InputError: no level at all, levels outside (0, 1) or not ascending, or no width, or one that is not positive.
     """
 
     name: ClassVar[str] = "denoising"
     needs: ClassVar[tuple[str, ...]] = ("generator",)
     levels: tuple[float, ...] = (0.2, 0.4, 0.75)
     clean: tuple[float, ...] = (0.1, 0.2)
-    width: float = 1.5
+    widths: tuple[float, ...] = (0.7, 1.5)
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -77,8 +77,8 @@ class Denoising:
                 raise InputError(f"{name}: expected noise levels in (0, 1), ascending, got {levels}")
         if not self.levels and not self.clean:
             raise InputError("levels, clean: expected at least one noise level, got none")
-        if not self.width > 0:
-            raise InputError(f"width: expected a positive number of pixels, got {self.width}")
+        if not self.widths or not all(width > 0 for width in self.widths):
+            raise InputError(f"widths: expected positive numbers of pixels, got {self.widths}")
 
     def fit(self, learn: Learn) -> "DenoisingScorer":
         """What is usual at each place, and the density of what is made of it.
@@ -87,37 +87,45 @@ class Denoising:
             InputError: errors that are not finite or the same for every image, or images that are equally complex.
         """
         maps = learn.collect(lambda ask: self.maps(ask, learn.seed))
-        usual = Usual.of(maps)
-        z = torch.cat([usual.within(part) for part in maps.split(learn.batch_size)])
+        usual = tuple(Usual.of(of_width) for of_width in maps.unbind(1))
+        parts = maps.split(learn.batch_size)
+        z = torch.cat([_mean([u.within(m) for u, m in zip(usual, p.unbind(1), strict=True)]) for p in parts])
         v = torch.cat([tails(z), complexity(learn.cohort.x)], 1)
         return DenoisingScorer(self, learn.seed, usual, Density.of(v, "errors and complexity"))
 
-    def maps(self, ask: Ask, seed: int) -> Float[Tensor, "b map k *grid"]:
-        """Of every image, on the grid the generator works on: l, and the three parts of r, at every level."""
+    def maps(self, ask: Ask, seed: int) -> Float[Tensor, "b width map k *grid"]:
+        """Of every image, on the grid the generator works on: l, and the three parts of r, at every width and level."""
         x, schedule = signal(ask), generator_of(ask).schedule
         times = [schedule.time_of(level) for level in (*self.levels, *self.clean)]
 
-        def at(which: list[int]) -> Float[Tensor, "k b map *grid"]:
+        def at(which: list[int]) -> Float[Tensor, "k b width map *grid"]:
             own = [times[i] for i in which]
             eps = draws(x, which, seed, _NOISE)
             eps[[i >= len(self.levels) for i in which]] = 0
             x_t = noised(schedule, x[None], own, eps).flatten(0, 1)
             t = torch.tensor(own, device=x.device).repeat_interleave(len(x))
             q = ask.posterior(x_t, t, every(ask, len(which))).mean
-            found = self._maps_of(q, x.repeat(len(which), *[1] * (x.ndim - 1)))
+            again = x.repeat(len(which), *[1] * (x.ndim - 1))
+            found = torch.stack([_maps_of(q, again, width) for width in self.widths], 1)
             return found.view(len(which), len(x), *found.shape[1:])
 
-        return in_groups(ask, len(times), at).movedim(0, 2)
+        return in_groups(ask, len(times), at).movedim(0, 3)
 
-    def _maps_of(self, q: Float[Tensor, "m c *grid"], x: Float[Tensor, "m c *grid"]) -> Float[Tensor, "m map *grid"]:
-        """Those of one-step estimates of images."""
-        error = geometry.smooth(geometry.smooth(q - x, self.width).square().mean(1, keepdim=True), _AGAIN)
-        edges = torch.stack([g.square() for g in torch.gradient(q, dim=list(range(2, q.ndim)))]).sum(0)
-        smooth = geometry.smooth(
-            torch.cat([error, edges.mean(1, keepdim=True), q.mean(1, keepdim=True)], 1), self.width
-        )
-        error, edges, value = smooth.split(1, dim=1)
-        return torch.cat([error.clamp_min(_EXACT).log(), (edges + _EDGE).log(), value, value.square()], 1)
+
+def _maps_of(
+    q: Float[Tensor, "m c *grid"], x: Float[Tensor, "m c *grid"], width: float
+) -> Float[Tensor, "m map *grid"]:
+    """The maps of one-step estimates q of images x at one width."""
+    error = geometry.smooth(geometry.smooth(q - x, width).square().mean(1, keepdim=True), min(width, _AGAIN))
+    edges = torch.stack([g.square() for g in torch.gradient(q, dim=list(range(2, q.ndim)))]).sum(0)
+    smooth = geometry.smooth(torch.cat([error, edges.mean(1, keepdim=True), q.mean(1, keepdim=True)], 1), width)
+    error, edges, value = smooth.split(1, dim=1)
+    return torch.cat([error.clamp_min(_EXACT).log(), (edges + _EDGE).log(), value, value.square()], 1)
+
+
+def _mean(maps: list[Tensor]) -> Float[Tensor, "n 1 *grid"]:
+    """Mean of maps."""
+    return torch.stack(maps).mean(0)
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class Usual:
     """What errors are usual at each place, given the picture there.
 
     Attributes:
-        mean: Mean of all maps of `Denoising.maps`.
+        mean: Mean of all maps of `Denoising.maps` of one width.
         slope: Slopes b, of every regressor (rows) for every level (columns).
         square: Sum of squares of the corrected errors about their mean.
         count: Number of images.
@@ -212,18 +220,19 @@ class DenoisingScorer:
     Attributes:
         settings: The detector.
         seed: Seed of its noise.
-        usual: What is usual at each place.
+        usual: What is usual at each place, for each width.
         density: Density of the vectors.
     """
 
     settings: Denoising
     seed: int
-    usual: Usual
+    usual: tuple[Usual, ...]
     density: Density
 
     def __call__(self, ask: Ask) -> Scored:
         """Score a batch: K generator evaluations an image."""
-        z = self.usual.of_others(self.settings.maps(ask, self.seed).cpu())
+        maps = self.settings.maps(ask, self.seed).cpu()
+        z = _mean([usual.of_others(m) for usual, m in zip(self.usual, maps.unbind(1), strict=True)])
         v = torch.cat([tails(z), complexity(ask.x.cpu())], 1)
         two_sided = self.density.distance2(v) / v.shape[1]
         one_sided = self.density.standard(v)[:, : len(SHARES)].mean(1)

@@ -82,13 +82,13 @@ def test_what_the_picture_explains_is_taken_out():
 def test_clean_levels_see_the_image_alone():
     """Of a normal prior, q - x at a clean level is (gain alpha - 1) x in every pixel: no draw is in it."""
     x, generator = images(3), GaussianGenerator()
-    made = build_detector("denoising", levels=(), clean=(0.5,), width=1e-6)
+    made = build_detector("denoising", levels=(), clean=(0.5,), widths=(1e-6,))
     maps = [made.maps(Ask(x, Tools(generator=generator)), seed) for seed in (0, 1)]
     assert torch.equal(*maps)
     t = SCHEDULE.time_of(0.5)
     alpha, sigma = SCHEDULE.alpha(t, x), SCHEDULE.sigma(t, x)
     gain = alpha * 0.04 / (alpha**2 * 0.04 + sigma**2)
-    assert torch.allclose(maps[0][:, 2, 0], (gain * alpha * x)[:, 0], atol=1e-5)
+    assert torch.allclose(maps[0][:, 0, 2, 0], (gain * alpha * x)[:, 0], atol=1e-5)
 
 
 def test_a_latent_generator_is_asked_about_codes_and_its_map_is_of_the_image():
@@ -119,7 +119,8 @@ def test_complexity_is_the_log_of_squared_differences():
         {"levels": (0.5, 0.2)},
         {"clean": (0.2, 1.0)},
         {"levels": (0.0, 0.5)},
-        {"width": 0.0},
+        {"widths": (0.0,)},
+        {"widths": ()},
     ],
 )
 def test_settings_out_of_range_are_refused(settings):

@@ -22,7 +22,7 @@ def test_unknown_settings_are_refused():
         build_detector("denoising", sigma=1)
 
 
-@pytest.mark.parametrize("settings", [{"width": "wide"}, {"levels": 0.5}])
+@pytest.mark.parametrize("settings", [{"widths": "wide"}, {"levels": 0.5}])
 def test_settings_of_another_type_are_refused(settings):
     with pytest.raises(InputError, match="denoising: expected settings like those of Denoising"):
         build_detector("denoising", **settings)
