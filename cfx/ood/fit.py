@@ -6,6 +6,7 @@ the detector and however bad it is (`cfx.core.conformal`); that holds for images
 """
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from cfx.core.cohort import SUBJECT, Cohort, Source, as_source, check_images, subject_names
 from cfx.core.conformal import conformal_p_values, conformal_quantile
 from cfx.core.denoiser import Generative
-from cfx.core.errors import InputError
+from cfx.core.errors import CfxWarning, InputError
 from cfx.core.random import permutation
 from cfx.models.autoencoder import as_vae
 from cfx.models.features import Penultimate
@@ -286,7 +287,17 @@ def _finite(scores: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
 
     Raises:
         InputError: some are not finite, so that no p-value can be made of them.
+
+    Warns:
+        CfxWarning: all are the same.
     """
     if odd := int((~scores.isfinite()).sum()):
         raise InputError(f"calibration: expected finite scores, got {odd} of {len(scores)} that are not")
+    if len(scores) > 1 and bool((scores == scores[0]).all()):
+        warnings.warn(
+            f"calibration: all {len(scores)} images got one score, so that every image will be in; does the network "
+            "give the same answer to every image?",
+            CfxWarning,
+            stacklevel=3,
+        )
     return scores

@@ -6,7 +6,7 @@ from scipy import stats
 
 from cfx.core.cohort import Cohort
 from cfx.core.conformal import conformal_p_values, conformal_quantile
-from cfx.core.errors import InputError
+from cfx.core.errors import CfxWarning, InputError
 from cfx.core.gates import Gate
 from cfx.ood import Membership, fit, score
 from cfx.ood.fit import _check_given
@@ -150,3 +150,11 @@ def test_a_classifier_that_draws_at_random_at_rest_is_refused(detector, given):
     networks = {given: [drawn, drawn] if given == "ensemble" else drawn}
     with pytest.raises(InputError, match=r"expected the same answer whenever an image is shown"):
         fit(cohort(20), detector, **networks)
+
+
+def test_a_network_that_says_the_same_of_every_image_is_warned_of():
+    with pytest.warns(CfxWarning, match="all 10 images got one score"):
+        found = fit(cohort(20), "mcp", classifier=lambda x: torch.tensor([[1.0, 0.0]]).repeat(len(x), 1)).score(
+            images(3)
+        )
+    assert found.verdict.tolist() == [int(Membership.IN)] * 3
