@@ -156,7 +156,7 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
 def test_a_gate_says_of_every_edit_whether_it_is_in_distribution(trained: dict[str, str], tmp_path: Path) -> None:
     generator = "tests.ood.detectors:GaussianGenerator"
     gate = {"reference": {"kind": "brain", "n": 40, "seed": 9, "size": SIZE}, "generator": generator}
-    gate["settings"] = {"levels": [0.3, 0.6]}
+    gate["settings"] = {"levels": [0.3, 0.6], "clean": []}
     part = {"part": "attempt"}  # these networks reach no margin
     plain = explain_run(config_of(trained, tmp_path / "plain", **part))
     summary = explain_run(config_of(trained, tmp_path / "run", gate=gate, **part))

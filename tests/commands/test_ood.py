@@ -27,8 +27,17 @@ def brains(n: int, start: int = 0, **more) -> dict:
     return {"kind": "brain", "n": n, "seed": 3, "start": start, "size": 16} | more
 
 
+SETTINGS = {"levels": [0.3, 0.6], "clean": []}
+
+
 def values(out: Path, **changes) -> dict:
-    base = {"name": "run", "out": str(out), "generator": GENERATOR, "level": 0.1, "settings": {"levels": [0.3, 0.6]}}
+    base = {
+        "name": "run",
+        "out": str(out),
+        "generator": GENERATOR,
+        "level": 0.1,
+        "settings": {"levels": [0.3, 0.6], "clean": []},
+    }
     return base | {"data": brains(5), "reference": brains(40, 100), "batch_size": 2} | changes
 
 
@@ -50,7 +59,7 @@ def test_a_run_leaves_a_whole_folder(run):
     assert (summary["out_share_low"], summary["out_share_high"]) == wilson_interval(summary["out_share"], 5)
     assert (summary["n"], summary["calibrated"], summary["nfe_unet_forward"]) == (5, 20, 2.0)
     assert f"{found['out']} of 5 images" in (folder / "report.html").read_text()
-    assert yaml.safe_load((folder / "config.yaml").read_text())["settings"] == {"levels": [0.3, 0.6]}
+    assert yaml.safe_load((folder / "config.yaml").read_text())["settings"] == SETTINGS
 
 
 def test_the_rows_are_those_that_python_gives(run):
@@ -59,7 +68,7 @@ def test_the_rows_are_those_that_python_gives(run):
 
     rows = read_atlas(run[0] / "atlas.zarr", OodScores)
     made = fit(
-        load_cohort(brains(40, 100)), built("denoising", {"levels": [0.3, 0.6]}), generator=GaussianGenerator(),
+        load_cohort(brains(40, 100)), built("denoising", SETTINGS), generator=GaussianGenerator(),
         level=0.1,
     ).score(load_cohort(brains(5)))  # fmt: skip
     assert torch.allclose(rows.score, made.score, rtol=1e-4)

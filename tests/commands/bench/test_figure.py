@@ -16,11 +16,11 @@ from cfx.commands.bench.figure import (
     _best_known,
     _examples,
     _gallery,
-    _names,
     _picture,
     _scatter,
     beside,
     draw,
+    named,
     power_figure,
 )  # fmt: skip
 from cfx.core.cohort import Cohort
@@ -102,7 +102,7 @@ class TestPanels:
         ax = figure.subplots()
         points = _scatter(ax, rows, "l1")
         figure.draw_without_rendering()
-        _names(ax, points)
+        named(ax, points)
         return ax
 
     def test_a_method_stands_at_its_cost_and_worth_with_its_interval(self):

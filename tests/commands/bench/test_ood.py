@@ -31,8 +31,8 @@ def config(out: Path, **changes) -> OodBench:
         "ladder": {"rungs": list(RUNGS)},
         "shifts": {"bricks": {"kind": "far", "made": "textures"}},
         "methods": [
-            {"detector": "denoising", "settings": {"levels": [0.3, 0.6]}},
-            {"detector": "denoising", "label": "few", "settings": {"levels": [0.5]}, "rows": 4},
+            {"detector": "denoising", "settings": {"levels": [0.3, 0.6], "clean": []}},
+            {"detector": "denoising", "label": "few", "settings": {"levels": [0.5], "clean": []}, "rows": 4},
         ],
     }  # fmt: skip
     return OodBench.model_validate(values | changes)
