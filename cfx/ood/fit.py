@@ -8,6 +8,7 @@ the detector and however bad it is (`cfx.core.conformal`); that holds for images
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from cfx.core.denoiser import Generative
 from cfx.core.errors import CfxWarning, InputError
 from cfx.core.random import permutation
 from cfx.models.autoencoder import as_vae
+from cfx.models.doubts import of_outputs, of_range
 from cfx.models.features import Penultimate
 from cfx.models.judge import Classifier, Judge
 from cfx.models.running import at_rest, device_of
@@ -269,12 +271,23 @@ def _check_given(detector: object, generator: object, ensemble: object, batch_si
 
 @torch.no_grad()
 def _check_steady(detector: Detector, learn: Cohort, tools: Tools) -> None:
-    """Refuse classifiers that the detector asks and that give one image two answers, on a few images."""
+    """Refuse classifiers that the detector asks and that give one image two answers, on a few images.
+
+    Warns:
+        CfxWarning: outputs that look like probabilities, or images in [0, 1] where the generator knows [-1, 1].
+    """
     asked = (tools.classifier if "classifier" in detector.needs else None, *tools.ensemble)
+    x = learn.x[:_LOOKED_AT].to(tools.device)
+    said = [of_range(x, tools.generator, tools.device) if "generator" in detector.needs else None]
     for judge in asked if "ensemble" in detector.needs else asked[:1]:
         if judge is not None:
             with judge.at_rest():
-                judge.check_company(learn.x[:_LOOKED_AT].to(tools.device))
+                logits = judge.check_company(x)
+                with suppress(InputError):  # one without a gradient may be asked, but not be pushed to see its range
+                    said.append(of_outputs(judge, x, logits))
+    for words in said:
+        if words is not None:
+            warnings.warn(words, CfxWarning, stacklevel=3)
 
 
 def _check_level(name: str, value: float) -> None:

@@ -158,3 +158,11 @@ def test_a_network_that_says_the_same_of_every_image_is_warned_of():
             images(3)
         )
     assert found.verdict.tolist() == [int(Membership.IN)] * 3
+
+
+def test_probabilities_in_the_place_of_logits_are_warned_of():
+    def network(x):
+        return torch.stack([x.flatten(1).mean(1), -x.flatten(1).mean(1)], 1).mul(9).softmax(1)
+
+    with pytest.warns(CfxWarning, match="probabilities"):
+        fit(cohort(60), "energy", classifier=network)
