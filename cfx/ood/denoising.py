@@ -106,20 +106,18 @@ class Denoising:
             t = torch.tensor(own, device=x.device).repeat_interleave(len(x))
             q = ask.posterior(x_t, t, every(ask, len(which))).mean
             again = x.repeat(len(which), *[1] * (x.ndim - 1))
-            found = torch.stack([_maps_of(q, again, width) for width in self.widths], 1)
+            found = torch.stack([maps_of(q, again, width) for width in self.widths], 1)
             return found.view(len(which), len(x), *found.shape[1:])
 
         return in_groups(ask, len(times), at).movedim(0, 3)
 
 
-def _maps_of(
-    q: Float[Tensor, "m c *grid"], x: Float[Tensor, "m c *grid"], width: float
-) -> Float[Tensor, "m map *grid"]:
-    """The maps of one-step estimates q of images x at one width."""
+def maps_of(q: Float[Tensor, "m c *grid"], x: Float[Tensor, "m c *grid"], width: float) -> Float[Tensor, "m map *grid"]:
+    """The maps l and r of one-step estimates q of images x at one width."""
     error = geometry.smooth(geometry.smooth(q - x, width).square().mean(1, keepdim=True), min(width, _AGAIN))
     edges = torch.stack([g.square() for g in torch.gradient(q, dim=list(range(2, q.ndim)))]).sum(0)
-    smooth = geometry.smooth(torch.cat([error, edges.mean(1, keepdim=True), q.mean(1, keepdim=True)], 1), width)
-    error, edges, value = smooth.split(1, dim=1)
+    picture = torch.cat([edges.mean(1, keepdim=True), q.mean(1, keepdim=True)], 1)
+    edges, value = geometry.smooth(picture, width).split(1, dim=1)
     return torch.cat([error.clamp_min(_EXACT).log(), (edges + _EDGE).log(), value, value.square()], 1)
 
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from cfx.core.errors import InputError
+from cfx.core.geometry import smooth
 from cfx.core.scores import auroc, average_precision
 from cfx.data import BrainConfig, load_cohort
 from cfx.data.ladder import RUNGS
 from cfx.ood import build_detector, fit
-from cfx.ood.denoising import Usual, complexity
+from cfx.ood.denoising import Usual, complexity, maps_of
 from cfx.ood.detector import Ask, Tools
 from tests.ood.detectors import SCHEDULE, GaussianGenerator, cohort, images
 
@@ -89,6 +90,15 @@ def test_clean_levels_see_the_image_alone():
     alpha, sigma = SCHEDULE.alpha(t, x), SCHEDULE.sigma(t, x)
     gain = alpha * 0.04 / (alpha**2 * 0.04 + sigma**2)
     assert torch.allclose(maps[0][:, 0, 2, 0], (gain * alpha * x)[:, 0], atol=1e-5)
+
+
+def test_maps_are_those_of_the_formula():
+    q, x = images(3, seed=1), images(3, seed=2)
+    error = smooth(smooth(q - x, 1.5).square(), 1.0).log()
+    edges = smooth(sum(g.square() for g in torch.gradient(q, dim=(2, 3))), 1.5)
+    value = smooth(q, 1.5)
+    expected = torch.cat([error, (edges + 1e-4).log(), value, value.square()], 1)
+    assert torch.allclose(maps_of(q, x, 1.5), expected, atol=1e-5)
 
 
 def test_a_latent_generator_is_asked_about_codes_and_its_map_is_of_the_image():
