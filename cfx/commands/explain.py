@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
-from cfx.runtime.provenance import hardware, source_print, versions
+from cfx.runtime.provenance import made, source_print
 from cfx.runtime.shares import even, is_main, joined, together
 
 if TYPE_CHECKING:
@@ -156,10 +155,7 @@ class _Run:
     @cached_property
     def made(self) -> dict[str, Any]:
         """When, how and where the rows were made."""
-        date = datetime.now(UTC).isoformat(timespec="seconds")
-        return {"date": date, "command": self.words} | {
-            "hardware": hardware(self.accelerator.device), "versions": versions()
-        }  # fmt: skip
+        return made(self.words, self.accelerator.device)
 
     def everything(self) -> tuple[Atlas[Counterfactuals], dict[str, Any]]:
         """The atlas of the first depth, and the figures of all depths."""

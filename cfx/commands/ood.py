@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
 from cfx.runtime.memory import give_back
 from cfx.runtime.processes import make_accelerator
-from cfx.runtime.provenance import hardware, source_print, versions
+from cfx.runtime.provenance import made, source_print
 from cfx.runtime.shares import dealt, even, is_main, together
 
 if TYPE_CHECKING:
@@ -150,10 +149,7 @@ class _Run:
     @property
     def made(self) -> dict[str, Any]:
         """When, how and where the rows were made."""
-        date = datetime.now(UTC).isoformat(timespec="seconds")
-        return {"date": date, "command": self.words} | {
-            "hardware": hardware(self.accelerator.device), "versions": versions()
-        }  # fmt: skip
+        return made(self.words, self.accelerator.device)
 
     def filled(self) -> Atlas[OodScores]:
         """The atlas with all rows."""

@@ -218,10 +218,7 @@ def explain_batches(
     seed, reference = _whole("seed", seed, least=0), _reference(reference)
     images = Images.of(x, None, row, edit, keep)
     _check_shape(images.shape, generator)
-    made = build_method(method) if isinstance(method, str) else method
-    if not isinstance(made, Method) or isinstance(made, type):
-        raise InputError(f"method: expected a name or a method with settings, such as Minimal(), got {method!r:.60}")
-    check_generator(made, generator)
+    made = _method(method, generator)
     reviewer = generator if reviewer is None and isinstance(generator, Generative) else reviewer
     place = device or device_of(generator, classifier) or torch.device("cpu")
     second = None if oracle is None else Judge(oracle, "oracle", place)
@@ -355,6 +352,19 @@ def _check_networks(**networks: object) -> None:
             raise InputError(f"{name}: expected a network or a function of images, got {type(network).__name__}")
         if name == "reviewer" and network is not None and not isinstance(network, Generative):
             raise InputError(f"{name}: expected a diffusion model, got {type(network).__name__}")
+
+
+def _method(method: Method | str, generator: object) -> Method:
+    """A method, for which the generator is of the right kind.
+
+    Raises:
+        InputError: no method, or one that needs another generator.
+    """
+    made = build_method(method) if isinstance(method, str) else method
+    if not isinstance(made, Method) or isinstance(made, type):
+        raise InputError(f"method: expected a name or a method with settings, such as Minimal(), got {method!r:.60}")
+    check_generator(made, generator)
+    return made
 
 
 def _reference(reference: object) -> Cohort | None:

@@ -18,13 +18,13 @@ Reference: Sundararajan, Taly, Yan (2017), "Axiomatic attribution for deep netwo
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core.broadcast import each
+from cfx.core.codes import Word
 from cfx.core.geometry import smooth
 
 Margins = Callable[[Int[Tensor, " r"], Float[Tensor, "r c *space"]], Float[Tensor, " r"]]
@@ -45,17 +45,8 @@ _WIDTH = 1.0  # voxels, standard deviation
 _SEEN = 1e-3  # of the largest attribution: below, a voxel is not seen
 
 
-class Reading(StrEnum):
+class Reading(Word):
     """How a classifier reads an edit; `meaning` says it in a sentence."""
-
-    meaning: str
-
-    def __new__(cls, word: str, meaning: str) -> "Reading":
-        """A word with its meaning."""
-        reading = str.__new__(cls, word)
-        reading._value_ = word
-        reading.meaning = meaning
-        return reading
 
     WHOLE = "whole", "The classifier reads most of the change."
     REDUNDANT = "redundant", "The rest alone moves the classifier as well: more than one part of the change suffices."

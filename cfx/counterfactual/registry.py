@@ -1,10 +1,8 @@
 """Methods of explanation by name; a method's module is imported when it is first asked for."""
 
-from dataclasses import fields
-from importlib import import_module
-
 from cfx.core.denoiser import Generative
 from cfx.core.errors import InputError
+from cfx.core.named import build
 from cfx.counterfactual.method import Method
 from cfx.models.autoencoder import Vae
 
@@ -60,15 +58,7 @@ def build_method(name: str, **settings: object) -> Method:
     """A method with its published settings, or these.
 
     Raises:
-        InputError: an unknown name or setting.
+        InputError: an unknown name or setting, or settings of another type.
     """
-    if name not in METHODS:
-        raise InputError(f"method: expected one of {list(METHODS)}, got {name!r}")
-    module, kind = METHODS[name].split(":")
-    method = getattr(import_module(f"cfx.counterfactual.{module}"), kind)
-    known = [f.name for f in fields(method)]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise InputError(f"{name}: expected settings among {known}, got {unknown}")
-    made: Method = method(**settings)
+    made: Method = build("method", METHODS, "cfx.counterfactual", name, settings)
     return made

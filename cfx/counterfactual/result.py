@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import reduce
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cfx.core.codes import Code
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.rows import Index, Rows, about
@@ -24,17 +24,8 @@ if TYPE_CHECKING:
     from cfx.atlas.store import Exists
 
 
-class Verdict(IntEnum):
+class Verdict(Code):
     """What became of one row; `meaning` says it in a sentence."""
-
-    meaning: str
-
-    def __new__(cls, code: int, meaning: str) -> "Verdict":
-        """A code with its meaning."""
-        verdict = int.__new__(cls, code)
-        verdict._value_ = code
-        verdict.meaning = meaning
-        return verdict
 
     FLIPPED = 0, "The classifier reaches the asked margin for the target class on the final image."
     ALREADY = 1, "It did so on the input already; the image is returned unchanged."

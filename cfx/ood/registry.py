@@ -1,9 +1,6 @@
 """Detectors by name; a detector's module is imported when it is first asked for."""
 
-from dataclasses import fields
-from importlib import import_module
-
-from cfx.core.errors import InputError
+from cfx.core.named import build
 from cfx.ood.detector import Detector
 
 DETECTORS = {
@@ -40,18 +37,7 @@ def build_detector(name: str, **settings: object) -> Detector:
     """A detector with its usual settings, or these.
 
     Raises:
-        InputError: an unknown name or setting.
+        InputError: an unknown name or setting, or settings of another type.
     """
-    if name not in DETECTORS:
-        raise InputError(f"detector: expected one of {list(DETECTORS)}, got {name!r}")
-    module, kind = DETECTORS[name].split(":")
-    detector = getattr(import_module(f"cfx.ood.{module}"), kind)
-    known = [f.name for f in fields(detector)]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise InputError(f"{name}: expected settings among {known}, got {unknown}")
-    try:
-        made: Detector = detector(**settings)
-    except TypeError as error:  # text where a number belongs, say
-        raise InputError(f"{name}: expected settings like those of {detector()}, got {settings}") from error
+    made: Detector = build("detector", DETECTORS, "cfx.ood", name, settings)
     return made

@@ -2,26 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cfx.core.codes import Code
 from cfx.core.conformal import benjamini_hochberg
 from cfx.core.rows import Rows, about
 
 
-class Membership(IntEnum):
+class Membership(Code):
     """Whether an image is of the distribution; `meaning` says it in a sentence."""
-
-    meaning: str
-
-    def __new__(cls, code: int, meaning: str) -> "Membership":
-        """A code with its meaning."""
-        made = int.__new__(cls, code)
-        made._value_ = code
-        made.meaning = meaning
-        return made
 
     IN = 0, "As ordinary as the images it was calibrated on, at the level asked for."
     OUT = 1, "More unusual than all but a share `level` of the images it was calibrated on."

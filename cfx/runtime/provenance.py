@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,17 @@ def command(argv: Sequence[str]) -> str:
     program = Path(argv[0]).name if argv else ""
     start = {"__main__.py": "python -m cfx.training", "": "cfx.training.train(...)", "-c": "cfx.training.train(...)"}
     return " ".join([start.get(program, program), *argv[1:]])
+
+
+def made(words: str, device: torch.device) -> dict[str, Any]:
+    """When, how and where the rows of a run were made.
+
+    Args:
+        words: The command line that was given.
+        device: What computed.
+    """
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "command": words, "hardware": hardware(device), "versions": versions()}
 
 
 def hardware(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from datetime import datetime
 
 import pytest
 import torch
@@ -74,3 +75,11 @@ def test_images_are_known_by_their_values_however_they_are_held():
     ]  # fmt: skip
     prints = [provenance.source_print(other) for other in [images, *others]]
     assert len(set(prints)) == len(prints)
+
+
+def test_where_rows_were_made_is_told_with_the_command():
+    found = provenance.made("cfx explain mine.yaml", torch.device("cpu"))
+    assert found["command"] == "cfx explain mine.yaml"
+    assert found["hardware"].startswith("CPU, ")
+    assert "torch" in found["versions"]
+    assert datetime.fromisoformat(found["date"]).tzinfo is not None
