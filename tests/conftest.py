@@ -24,6 +24,13 @@ def pytest_configure(config):
     torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item):
+    """A network that a test builds has the same weights in every run, whatever ran before it."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items):
     """Say why tests cannot run on this machine."""
     import torch

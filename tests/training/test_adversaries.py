@@ -92,7 +92,9 @@ class TestDecorrelation:
         adversary = decorrelation(cohort, cohort.covariates["c"], weight=1.0)
         network = adversary.network(3)
         assert network(features).shape == (60, 2)
-        torch.testing.assert_close(network(9 * features), network(features), rtol=1e-3, atol=1e-4)
+        # What a layer norm adds to a variance v changes its output by about 1e-5 / 2v: rows that hardly vary feel it.
+        varied = features[features.std(1) > 0.5]
+        torch.testing.assert_close(network(9 * varied), network(varied), rtol=1e-3, atol=1e-4)
 
     def test_the_confounder_is_standardised_in_each_class_whatever_the_labels_are_called(self):
         c = torch.tensor([1.0, 3.0, 10.0, 14.0, 18.0])
