@@ -159,8 +159,8 @@ class Cohort(Rows):
         mask: Region of interest (a brain mask, say) `(n, 1, *space)`, or None.
         x_true: True counterfactual of every row (the same subject, the other class), for simulated cohorts only.
         lesion: Ground-truth lesion mask of `x`, `(n, 1, *space)`, or None.
-        readings: Lesion masks of several readers, `(n, readers, *space)`, or None; one that is empty is a reader who
-            drew nothing.
+        readings: Masks of several readers, `(n, readers, *space)`, or None: of lesions, or class numbers with 0 the
+            background. One that is empty is a reader who drew nothing.
         reading: Whether each of them outlined the lesion at all, here or in another slice, `(n, readers)`, or None.
         classes: Names of the classes, in label order.
         axes: Names of the spatial axes, by the direction in which their index grows (right, front, top for a volume in
@@ -180,7 +180,7 @@ class Cohort(Rows):
     mask: Bool[Tensor, "n 1 *space"] | None = field(default=None, metadata=about(array="region"))
     x_true: Float[Tensor, "n c *space"] | None = field(default=None, metadata=about(array="truth"))
     lesion: Bool[Tensor, "n 1 *space"] | None = None
-    readings: Bool[Tensor, "n reader *space"] | None = None
+    readings: Bool[Tensor, "n reader *space"] | UInt8[Tensor, "n reader *space"] | None = None
     reading: Bool[Tensor, "n reader"] | None = None
     classes: Sequence[str] = field(default_factory=list)
     axes: Sequence[str] = field(default_factory=list)

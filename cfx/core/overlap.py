@@ -13,6 +13,7 @@ References: Jaccard (1912); Dice (1945).
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+Form = Literal["v", "u"]
+"""Means over all ordered pairs of a set with itself, or over pairs of different masks."""
 _WORDS = 1 << 17  # of pairs worked on at a time, so that they stay in the cache
 
 
@@ -57,6 +60,12 @@ class Overlap:
 def dice_of(both: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Dice overlap of counts of voxels: in both masks, in the one and in the other."""
     return torch.where(a + b == 0, 1.0, 2 * both / (a + b))
+
+
+def within(distance: Float[Tensor, "n s s"], form: Form) -> Float[Tensor, " n"]:
+    """Mean distance of pairs of one set; the diagonal is 0."""
+    s = distance.shape[-1]
+    return distance.sum((1, 2)) / (s * s if form == "v" else s * (s - 1))
 
 
 def overlaps(a: Bool[Tensor, "n s ..."], b: Bool[Tensor, "n r ..."]) -> Overlap:

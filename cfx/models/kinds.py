@@ -26,6 +26,7 @@ KINDS: dict[str, str] = {
     "regressor": "cfx.models.regressor:REGRESSOR",
     "segmenter": "cfx.models.segmenters:SEGMENTER",
     "features": "cfx.models.features:FEATURES",
+    "mask-sampler": "cfx.models.samplers.sampler:MASK_SAMPLER",
 }
 """Name of each kind, and where its `Kind` is."""
 

@@ -23,6 +23,7 @@ BUILDERS: dict[str, tuple[str, str]] = {
     "convnext": ("classifier", "cfx.models.classifiers:ConvNext"),
     "densenet": ("classifier", "cfx.models.classifiers:DenseNet"),
     "residual-unet": ("segmenter", "cfx.models.segmenters:ResidualUnet"),
+    "mask-energy": ("mask-sampler", "cfx.models.samplers.energy:Energy"),
     "monai-diffusion-unet": ("denoiser", "cfx.models.unet:Unet"),
     "monai-autoencoder-kl": ("vae", "cfx.models.others:MonaiKl"),
     "monai-densenet121": ("classifier", "cfx.models.others:densenet121"),
@@ -59,7 +60,7 @@ def builder(name: str) -> Builder:
 
 
 def kind(name: str) -> str:
-    """What the network called `name` is for: `denoiser`, `vae`, `classifier` (image to numbers) or `segmenter`.
+    """What the network called `name` is for, the first of its pair in `BUILDERS`.
 
     Raises:
         InputError: no network of that name.

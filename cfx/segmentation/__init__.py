@@ -1,3 +1,6 @@
-"""Segmentation distributions: which masks several experts would have drawn of an image."""
+"""Segmentation as a distribution: what several experts would have drawn, and how near drawn masks come to it."""
 
-import cfx.segmentation.meanings  # noqa: F401 - puts this room's metrics into the catalogue
+from cfx.segmentation.result import Drawn, Segmentations
+from cfx.segmentation.sample import sample_masks
+
+__all__ = ["Drawn", "Segmentations", "sample_masks"]

@@ -14,6 +14,7 @@ OBJECTIVES: dict[str, str] = {
     "regressor": "cfx.training.regress:RegressorConfig",
     "segmenter": "cfx.training.segment:SegmenterConfig",
     "features": "cfx.training.contrast:FeaturesConfig",
+    "masks": "cfx.training.masks:MasksConfig",
 }
 """`objective.kind` of a configuration, and where its class is."""
 

@@ -20,16 +20,13 @@ References: Szekely and Rizzo (2013), "Energy statistics"; Kohl et al. (2018), "
 of ambiguous images", appendix B; Kosub (2019) for d being a metric.
 """
 
-from typing import Literal
-
 from jaxtyping import Float
 from torch import Tensor
 
 from cfx.core.errors import InputError
+from cfx.core.overlap import Form, within
 from cfx.segmentation.metrics.drawings import Drawings, Masks, alike, layers
 
-Form = Literal["v", "u"]
-"""Means over all ordered pairs, or over pairs of different masks."""
 _LEAST = {"v": 1, "u": 2}
 
 
@@ -56,12 +53,6 @@ def energy(drawn: Drawings, form: Form, reader_form: Form) -> Float[Tensor, " n"
     """`ged` of masks that are checked."""
     own, theirs = within(drawn.among_samples.distance, form), within(drawn.among_readers.distance, reader_form)
     return 2 * drawn.across.distance.mean((1, 2)) - own - theirs
-
-
-def within(distance: Float[Tensor, "n s s"], form: Form) -> Float[Tensor, " n"]:
-    """Mean distance of pairs; the diagonal is 0."""
-    s = distance.shape[-1]
-    return distance.sum((1, 2)) / (s * s if form == "v" else s * (s - 1))
 
 
 def ged_at(

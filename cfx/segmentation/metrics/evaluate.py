@@ -6,10 +6,11 @@ from typing import Self
 from jaxtyping import Float
 from torch import Tensor
 
+from cfx.core.overlap import within
 from cfx.core.rows import Rows
 from cfx.segmentation.metrics.combined import harmonic, parts, printed
 from cfx.segmentation.metrics.drawings import Drawings, Masks
-from cfx.segmentation.metrics.energy import energy, within
+from cfx.segmentation.metrics.energy import energy
 from cfx.segmentation.metrics.matching import matched
 from cfx.segmentation.metrics.voxels import correlation, dice_on_consensus, volume_score
 

@@ -22,10 +22,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core.calibration import BINS, Reliability, reliability
-from cfx.core.overlap import Overlap
+from cfx.core.overlap import Form, Overlap
 from cfx.core.scores import crps
 from cfx.segmentation.metrics.drawings import Drawings, Layers, Masks, over_classes
-from cfx.segmentation.metrics.energy import Form
 
 Voxels = Bool[Tensor, "k n r v"]
 """Masks with the voxels on one axis."""
