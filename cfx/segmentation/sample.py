@@ -155,4 +155,4 @@ def _drawn(code: Code, segmenter: MaskSampler, n: int, row: Tensor, seed: int, b
     for at in torch.arange(b * n).split(batch_size):
         some = tuple(v[image[at].to(v.device)] for v in code)
         parts.append(segmenter.draw(some, seed=seed, row=counter[at].to(code[0].device)).cpu())
-    return torch.cat(parts).unflatten(0, (b, n))
+    return torch.cat(parts).view(b, n, *parts[0].shape[1:])

@@ -7,8 +7,8 @@ With S, S' two masks drawn for an image and Y that of a reader,
 d is one less the Tanimoto similarity, for masks of zeros and ones 1 - IoU. The similarity is a positive definite
 kernel, so the score is proper: on average it is least for the readers' own distribution, and what it exceeds that by
 is half the squared generalised energy distance. So what segmentations are judged by is what is minimised, with draws
-that are still soft. Every reader and every pair of draws enters, without bias: m draws and r readers make mr + m(m - 1) / 2
-distances.
+that are still soft. Every reader and every pair of draws enters, without bias: m draws and r readers make
+mr + m(m - 1) / 2 distances.
 
 Whether there is anything to draw is drawn first, from a head of its own: of its cross-entropy with the share of empty
 readers the best is the true probability. The score is then that of the readers who drew something. A third term, the
