@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from cfx.core.cohort import Source, as_source, check_images
 from cfx.core.denoiser import check_divisible
@@ -29,7 +29,7 @@ MOST = 1 << 20
 
 def sample_masks(
     x: Images,
-    segmenter: MaskSampler,
+    segmenter: nn.Module,
     n: int = 16,
     *,
     rows: Int[Tensor, " n"] | None = None,
@@ -54,6 +54,7 @@ def sample_masks(
     """
     source = as_source(x, "x")
     _check(segmenter, n, batch_size)
+    assert isinstance(segmenter, MaskSampler)
     check_divisible("x", tuple(source.shape[1:]), segmenter.multiple)
     place = device or device_of(segmenter) or torch.device("cpu")
     numbers = torch.arange(len(source)) if rows is None else rows
@@ -62,7 +63,7 @@ def sample_masks(
     step = max(1, batch_size // n)
     parts = []
     with at_rest(segmenter.to(place)), torch.no_grad():
-        for at in torch.arange(len(source)).split(step):
+        for at in torch.arange(len(source)).split(step) if len(source) else ():
             images = source[at].x
             check_images(images, "x")
             parts.append(_sampled(images.to(place), segmenter, n, numbers[at], seed, batch_size))
@@ -117,7 +118,7 @@ def _sampled(
     """The result of some images."""
     start = time.perf_counter()
     code = _encoded(x, segmenter)
-    finite = torch.stack([v.flatten(1).isfinite().all(1) for v in code]).all(0).cpu()
+    finite = torch.stack([v.isfinite().reshape(len(v), -1).all(1) for v in code]).all(0).cpu()
     masks = _drawn(code, segmenter, n, row, seed, batch_size)
     masks[~finite] = 0
     same = Drawings.of(masks, masks, segmenter.classes).among_samples.distance

@@ -76,7 +76,10 @@ def test_every_objective_has_a_toy():
     assert set(NETWORKS) == set(registry.OBJECTIVES)
 
 
-TRAINED = {"denoiser": "diffusion", "vae": "vae", "classifier": "classifier", "segmenter": "segmenter"}
+TRAINED = {
+    "denoiser": {"kind": "diffusion"}, "vae": {"kind": "vae"}, "classifier": {"kind": "classifier"},
+    "segmenter": {"kind": "segmenter"}, "mask-sampler": {"kind": "masks", "region": "mask"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(BUILDERS.keys() - {"shape-vae"}))  # that one an audit trains
@@ -84,7 +87,7 @@ def test_a_network_is_trained_or_says_which_is(name):
     """Every name builds from what images say, or names what is trained in its place."""
     values = {
         "name": "t", "network": {"name": name}, "steps": 1, "batch_size": 2,
-        "data": {"kind": "brain", "n": 4, "size": 16}, "objective": {"kind": TRAINED[BUILDERS[name][0]]},
+        "data": {"kind": "brain", "n": 4, "size": 16}, "objective": TRAINED[BUILDERS[name][0]],
     }  # fmt: skip
     config = check_config(values)
     rows = load_cohort(config.data)

@@ -14,8 +14,12 @@ NETWORKS = {
     "segmenter": {"name": "residual-unet", "channels": [8, 8]},
     "features": {"name": "cnn", "channels": [8, 8]},
     "duq": {"name": "cnn", "channels": [8, 8], "head": {"name": "rbf", "width": 4, "sigma": 0.3}},
+    "masks": {
+        "name": "mask-energy", "patch": 2, "channels": [8, 8], "attention": [False, False], "features": 4, "hidden": 8,
+        "draws": 2, "scales": [4],
+    },
     "latent": {"name": "unet", "channels": [8], "attention": [False]},
-}
+}  # fmt: skip
 OBJECTIVES = {
     "diffusion": {"kind": "diffusion", "classes": 2, "label_dropout": 0.3},
     "vae": {"kind": "vae"},
@@ -24,6 +28,7 @@ OBJECTIVES = {
     "segmenter": {"kind": "segmenter", "region": "mask", "flip": True, "shift": 1},
     "features": {"kind": "features", "dims": 8, "keys": 16, "shift": 1},
     "duq": {"kind": "duq", "rows": 3, "shift": 1, "flip": True, "noise": 0.1},
+    "masks": {"kind": "masks", "region": "mask", "flip": True, "shift": 1, "noise": 0.1},
     "latent": {"kind": "latent", "autoencoder": "", "classes": 2},
 }
 
