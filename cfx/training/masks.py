@@ -18,6 +18,7 @@ from cfx.training.augment import AugmentConfig, augment, moved
 from cfx.training.objectives import Batch, NetworkConfig, Networks, Scores, data_keywords, whole_batches
 
 _DRAWS, _HELD = 4, 64  # masks of each held-out image, and images, that are compared with the readers'
+_EVALUATIONS = 16_384  # of the network that this may take: fewer images of a sampler of many steps
 _COLLAPSED = 0.1  # of the readers' diversity
 
 
@@ -112,7 +113,8 @@ class MasksObjective:
 
     def _compared(self, sampler: MaskSampler, cohort: Source, seed: int) -> dict[str, float]:
         """Squared generalised energy distance, free of bias in both, and both diversities."""
-        rows = torch.linspace(0, len(cohort) - 1, min(_HELD, len(cohort))).long()
+        held = min(_HELD, len(cohort), max(1, _EVALUATIONS // (_DRAWS * sampler.nfe)))
+        rows = torch.linspace(0, len(cohort) - 1, held).long()
         part = cohort[rows]
         readings = self.config.target(part)
         device = next(sampler.parameters()).device
