@@ -1,0 +1,123 @@
+"""What drawn masks of an image say together: how likely each place is, how large it is, which mask to show.
+
+With p_k(v) the share of the samples that give class k to voxel v, background included:
+
+    probability     p_k(v) of every foreground class
+    entropy         -sum_k p_k(v) log p_k(v), in nats: 0 where all agree, log 2 = .69 where half have the one class
+    volume          voxels of a class in a sample, times the volume of one; an interval holds at least a share `level`
+    agreement       mean IoU of two different samples that hold anything: where there is one, how alike are outlines?
+    medoid          the sample nearest to all others on average: the most representative mask, and one that was drawn
+    extremes        the smallest that is not empty, and the largest
+
+The medoid is not what most samples have voxel by voxel: such a mask may look like none of them, and of a lesion that
+half draw here and half there it is empty.
+
+Samples are masks `(n, s, *space)`, boolean or class numbers with the number of `classes`, background included; an empty
+mask is one like any other (`cfx.segmentation.metrics` has the policy).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cfx.core.errors import InputError
+from cfx.core.predictive import entropy as entropy_of
+from cfx.segmentation.metrics.drawings import Layers, Masks, alike, layers
+from cfx.segmentation.select import herded
+
+
+def probability(masks: Masks, classes: int | None = None) -> Float[Tensor, "n k *space"]:
+    """Share of the samples that give each foreground class to a voxel.
+
+    Args:
+        masks: Samples `(n, s, *space)`.
+        classes: Number of classes, for class numbers.
+
+    Raises:
+        InputError: masks that are none, or class numbers out of range.
+    """
+    return (_counts(layers(masks, "masks", classes)) / masks.shape[1]).transpose(0, 1)
+
+
+def entropy(masks: Masks, classes: int | None = None) -> Float[Tensor, "n *space"]:
+    """Entropy of the class of every voxel among the samples, in nats; arguments and errors as in `probability`."""
+    count, s = _counts(layers(masks, "masks", classes)), masks.shape[1]
+    every = torch.cat([(s - count.sum(0))[None], count])
+    return entropy_of(every.movedim(0, -1) / s)
+
+
+def _counts(own: Layers) -> Int[Tensor, "k n *space"]:
+    """How many samples give each foreground class to a voxel."""
+    return own.sum(2)
+
+
+def volumes(
+    masks: Masks, classes: int | None = None, *, voxel: Float[Tensor, " n"] | float = 1.0
+) -> Float[Tensor, "n s k"]:
+    """Volume (of slices the area) of every foreground class in every sample.
+
+    Args:
+        masks: Samples `(n, s, *space)`.
+        classes: Number of classes, for class numbers.
+        voxel: Volume of a voxel, of all images or of each: `cohort.spacing.prod(1)` is it in mm^2 or mm^3.
+
+    Raises:
+        InputError: as `probability`; or another number of volumes than images.
+    """
+    each = torch.as_tensor(voxel, dtype=torch.float64, device=masks.device)
+    if each.ndim and each.shape != masks.shape[:1]:
+        raise InputError(f"voxel: expected one volume, or one an image ({len(masks)}), got {tuple(each.shape)}")
+    count = layers(masks, "masks", classes).flatten(3).sum(3).permute(1, 2, 0)
+    return count * each.reshape(-1, 1, 1)
+
+
+def interval(values: Float[Tensor, "n s *k"], level: float = 0.9) -> Float[Tensor, "2 n *k"]:
+    """Lower and upper end, both values that were drawn, between which at least a share `level` of the samples lies.
+
+    As many are left out below as above: of 16 samples none at level .9, of 50 two on either side.
+
+    Args:
+        values: One value a sample, such as `volumes`.
+        level: Share, in (0, 1].
+
+    Raises:
+        InputError: a level outside (0, 1], or no sample.
+    """
+    s = values.shape[1]
+    if not 0 < level <= 1 or not s:
+        raise InputError(f"level: expected a share in (0, 1] of at least one sample, got {level} of {s}")
+    ordered = values.sort(dim=1).values
+    left_out = min(int((1 - level) / 2 * s + 1e-9), (s - 1) // 2)  # 1 - .9 is a little less than .1
+    return torch.stack([ordered[:, left_out], ordered[:, s - 1 - left_out]])
+
+
+def agreement(masks: Masks, classes: int | None = None) -> Float[Tensor, " n"]:
+    """Mean IoU of two different samples of which neither is empty; NaN where there are not two such.
+
+    It does not change with the number of samples, as what all of them share would. Arguments and errors as in
+    `probability`.
+    """
+    own = layers(masks, "masks", classes)
+    holds = own.flatten(3).any(3).any(0)
+    pair = (holds[:, :, None] & holds[:, None]) & ~torch.eye(holds.shape[1], dtype=torch.bool, device=masks.device)
+    return torch.where(pair, alike(own, own).iou, 0.0).sum((1, 2)) / pair.sum((1, 2))
+
+
+def holding(masks: Masks) -> Float[Tensor, " n"]:
+    """Share of the samples of an image that are not empty: how likely there is anything."""
+    return (masks != 0).flatten(2).any(2).double().mean(1)
+
+
+def medoid(masks: Masks, classes: int | None = None) -> Int[Tensor, " n"]:
+    """Position of the sample nearest to all of its image in 1 - IoU; arguments and errors as in `probability`."""
+    return herded(masks, 1, classes)[:, 0]
+
+
+def extremes(masks: Masks, classes: int | None = None) -> Int[Tensor, "2 n k"]:
+    """Positions of the smallest sample that is not empty, and of the largest, of every foreground class.
+
+    Where all are empty it is the first sample. Arguments and errors as in `probability`.
+    """
+    size = layers(masks, "masks", classes).flatten(3).sum(3).permute(1, 2, 0).double()
+    some = size.masked_fill(size == 0, torch.inf)
+    return torch.stack([some.argmin(1), size.argmax(1)])
