@@ -100,7 +100,7 @@ def test_four_that_were_chosen_are_nearer_to_the_readers_than_the_first_four():
 
 @pytest.mark.parametrize("n", [0, 7])
 def test_more_than_there_are_and_none_are_refused(n):
-    with pytest.raises(InputError, match=f"n: expected 1 .. 6, as many as there are samples .* got {n}"):
+    with pytest.raises(InputError, match=rf"n: expected 1 .. 6, as many as there are samples .* got {n}"):
         herded(random_masks(2, 6, None, (4, 4), seed=0), n)
 
 

@@ -101,7 +101,7 @@ def test_the_medoid_is_the_nearest_to_all_and_the_extremes_are_drawn_and_hold_so
 
 def test_what_does_not_fit_is_refused():
     masks = random_masks(3, 4, 3, (4, 4), seed=1)
-    with pytest.raises(InputError, match="masks: expected class numbers 0 .. 1, got 0 .. 2"):
+    with pytest.raises(InputError, match=r"masks: expected class numbers 0 .. 1, got 0 .. 2"):
         probability(masks, 2)
     with pytest.raises(InputError, match="classes: expected the number of classes"):
         entropy(masks)
