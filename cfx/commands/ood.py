@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,28 +10,26 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-import cfx
 from cfx.atlas import Atlas
+from cfx.commands.filling import Filling, FillingConfig, asked, first, lines
 from cfx.commands.networks import DetectorConfig, arguments, opened_all, prints
-from cfx.core.cohort import Source, part, spread, subject_names
+from cfx.core.cohort import Source, spread, subject_names
 from cfx.core.conformal import chance_of_so_many
 from cfx.core.errors import CfxWarning, InputError, heard
 from cfx.core.statistics import wilson_interval
-from cfx.data import DataConfig, open_cohort
-from cfx.display.catalogue import Metric, metric, register
+from cfx.data import open_cohort
+from cfx.display.catalogue import Metric, register
 from cfx.models.gate import OUT
 from cfx.models.running import BATCH
 from cfx.ood import Fitted, Membership, OodScores, build_detector, fit
 from cfx.ood.detector import Detector
 from cfx.report.ood.page import Calibrated, ood_page
-from cfx.runtime.config import RunConfig
 from cfx.runtime.files import digest
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
-from cfx.runtime.memory import give_back
 from cfx.runtime.processes import make_accelerator
-from cfx.runtime.provenance import made, source_print
-from cfx.runtime.shares import dealt, even, is_main, together
+from cfx.runtime.provenance import source_print
+from cfx.runtime.shares import is_main, together
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -59,21 +57,11 @@ register(
 )
 
 
-class OodConfig(DetectorConfig, RunConfig):
+class OodConfig(DetectorConfig, FillingConfig):
     """Which images to score, against which, with which detector."""
 
-    data: DataConfig
-    """Images to score."""
     level: float = Field(default=0.05, gt=0, lt=1)
     """Share of in-distribution images that may be called out."""
-    rows: int | None = Field(default=None, ge=1)
-    """Score this many of the first images; None scores all."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of all randomness."""
-    batch_size: int = Field(default=64, ge=1)
-    """Most images worked on together."""
-    resume: bool = True
-    """Go on with what the folder has, if it was made of the same; false starts anew and replaces it."""
 
 
 def built(name: str, settings: Mapping[str, Any]) -> Detector:
@@ -139,51 +127,19 @@ class _Run:
     @property
     def prints(self) -> dict[str, str]:
         """What the rows are made of."""
-        config = self.config
         held = str(self.held) if isinstance(self.held, float) else source_print(self.held)
         images = {"images": source_print(self.source), "reference": source_print(self.reference), "calibration": held}
-        return images | prints(config, self.networks) | {
-            "version": cfx.__version__, "settings": repr(self.fitted.detector), "seed": str(config.seed),
-        }  # fmt: skip
-
-    @property
-    def made(self) -> dict[str, Any]:
-        """When, how and where the rows were made."""
-        return made(self.words, self.accelerator.device)
+        return images | prints(self.config, self.networks) | {"settings": repr(self.fitted.detector)}
 
     def filled(self) -> Atlas[OodScores]:
         """The atlas with all rows."""
         with together(self.accelerator):
             fitted = self.fitted
-        with together(self.accelerator):
-            if self.accelerator.is_main_process:
-                self._create()
-            self.folder.begin(self.config)
-        atlas = Atlas(self.folder / "atlas.zarr", OodScores)
-        with together(self.accelerator):
-            for rows in self._mine(atlas):
-                cohort = self.source[rows]
-                atlas.write(fitted.score(cohort).replace(row=torch.tensor(rows)), cohort)
-                give_back()
-        return atlas
-
-    def _create(self) -> None:
-        """Make the atlas, once everything else has been checked."""
-        first = self.source[[0]]
-        Atlas.create(
-            self.folder / "atlas.zarr", self.fitted.score(first)[:0], rows=range(len(self.source)), cohort=first[:0],
-            ids=self.source.ids, fingerprint=self.prints, shard=even(len(self.source), self.config.batch_size),
-            attributes={"config": self.config.model_dump(mode="json"), "made": self.made},
-            exists="resume" if self.config.resume else "overwrite",
-        )  # fmt: skip
-
-    def _mine(self, atlas: Atlas[OodScores]) -> Iterator[list[int]]:
-        """The rows of this process that are still missing, shard by shard."""
-        shards, missing = atlas.shards(), set(atlas.missing())
-        for k in dealt(len(shards), self.accelerator):
-            rows = [row for row in shards[k] if row in missing]
-            if rows:
-                yield rows
+        return Filling(
+            self.config, self.source, lambda: fitted.score(self.source[[0]])[:0],
+            lambda cohort, rows: fitted.score(cohort).replace(row=torch.tensor(rows)), self.prints, self.words,
+            self.accelerator,
+        ).filled(OodScores)  # fmt: skip
 
     def summary(self, atlas: Atlas[OodScores]) -> dict[str, Any]:
         """The figures of all rows."""
@@ -202,12 +158,6 @@ def summarise(scores: OodScores, config: OodConfig) -> dict[str, Any]:
         "discoveries": int(scores.discoveries(scores.level).sum()), "seed": config.seed,
         "p_median": float(scores.p.median()), "seconds_per_image": float(scores.seconds.double().mean()), **nfe,
     }  # fmt: skip
-
-
-def asked(config: OodConfig) -> Source:
-    """The images to score."""
-    source = open_cohort(config.data)
-    return source if config.rows is None else part(source, slice(0, config.rows))
 
 
 def references(config: DetectorConfig) -> tuple[Source, Source | float]:
@@ -290,7 +240,7 @@ def looked(config: OodConfig, data: Source, networks: Mapping[str, nn.Module]) -
         InputError: images, reference, detector and networks that do not go together.
     """
     reference, held = references(config)
-    source = data if config.rows is None else part(data, slice(0, config.rows))
+    source = first(config, data)
     check_apart(source, reference)
     detector = built(config.detector, config.settings)
     if lacking := [key for key in detector.needs if not arguments(dict(networks)).get(key)]:
@@ -301,21 +251,10 @@ def looked(config: OodConfig, data: Source, networks: Mapping[str, nn.Module]) -
     return f"{len(source)} images by {config.detector}, calibrated on {m} at level {config.level:g}"
 
 
-def lines(summary: Mapping[str, Any]) -> list[str]:
-    """The figures of a run as people read them."""
-    return [f"{metric(name).heading:<36}{_said(name, summary)}" for name in SHOWN if name in summary]
-
-
-def _said(name: str, summary: Mapping[str, Any]) -> str:
-    """A figure with its interval."""
-    known = {key: summary.get(key) for key in (name, f"{name}_low", f"{name}_high")}
-    return metric(name).spread({key: None if value is None else float(value) for key, value in known.items()})
-
-
 CONFIG = OodConfig
 
 
 def command(config: OodConfig, words: str) -> str:
     """Run, and say what came out."""
-    text = "\n".join(lines(ood_run(config, words)))
+    text = "\n".join(lines(SHOWN, ood_run(config, words)))
     return f"{text}\n\nwrote {config.folder}/report.html, atlas.zarr, summary.json, config.yaml"

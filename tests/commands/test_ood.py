@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from cfx.atlas import read_atlas
 from cfx.cli import app
 from cfx.commands.check import check
-from cfx.commands.ood import OodConfig, lines, ood_run
+from cfx.commands.filling import lines
+from cfx.commands.ood import SHOWN, OodConfig, ood_run
 from cfx.core.errors import AtlasError, CfxWarning, InputError
 from cfx.core.statistics import wilson_interval
 from cfx.ood import Membership, OodScores, fit
@@ -136,7 +137,7 @@ def test_the_shipped_configuration_is_one_for_this_verb():
 
 
 def test_the_console_says_it_in_lines(run):
-    text = "\n".join(lines(run[1]))
+    text = "\n".join(lines(SHOWN, run[1]))
     assert "out of distribution" in text
     assert "calibrated on" in text
 
