@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cfx.core.cohort import Cohort as Cohort
     from cfx.data.brain import BrainConfig as BrainConfig
+    from cfx.data.brain_readers import BrainReadersConfig as BrainReadersConfig
     from cfx.data.config import DataConfig as DataConfig
     from cfx.data.config import load_cohort as load_cohort
     from cfx.data.config import open_cohort as open_cohort
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BrainConfig": "cfx.data.brain",
+    "BrainReadersConfig": "cfx.data.brain_readers",
     "Cohort": "cfx.core.cohort",
     "DataConfig": "cfx.data.config",
     "LidcConfig": "cfx.data.lidc",
@@ -35,6 +37,7 @@ _HOME = {
 
 __all__ = [
     "BrainConfig",
+    "BrainReadersConfig",
     "Cohort",
     "DataConfig",
     "LidcConfig",

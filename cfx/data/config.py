@@ -9,6 +9,7 @@ from pydantic import Field
 from cfx.core.cohort import Cohort, Source, spread
 from cfx.core.errors import CfxWarning, InputError
 from cfx.data.brain import BrainConfig, open_brain
+from cfx.data.brain_readers import BrainReadersConfig, open_brain_readers
 from cfx.data.lazy import LazyCohort
 from cfx.data.lidc import LidcConfig, open_lidc
 from cfx.data.nifti import NiftiConfig, open_nifti
@@ -18,9 +19,10 @@ from cfx.data.zarr import ZarrConfig, open_zarr
 from cfx.runtime.config import Frozen, check
 
 DataConfig = Annotated[
-    BrainConfig | LidcConfig | NpzConfig | PngConfig | NiftiConfig | ZarrConfig, Field(discriminator="kind")
+    BrainConfig | BrainReadersConfig | LidcConfig | NpzConfig | PngConfig | NiftiConfig | ZarrConfig,
+    Field(discriminator="kind"),
 ]
-"""A source of images; in YAML the key `kind` (brain, lidc, npz, png, nifti or zarr) says which."""
+"""A source of images; in YAML the key `kind` (brain, brain-readers, lidc, npz, png, nifti or zarr) says which."""
 
 _LOOKED_AT = 4  # images of those that are not all read at once
 _LEAST_SPAN = 0.1  # of the whole range; 12-bit images stored in 16 bits span 0.06
@@ -102,5 +104,7 @@ def _opened(config: DataConfig) -> LazyCohort:
             return open_zarr(config)
         case LidcConfig():
             return open_lidc(config)
+        case BrainReadersConfig():
+            return open_brain_readers(config)
         case BrainConfig():
             return open_brain(config)

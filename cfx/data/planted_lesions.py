@@ -65,15 +65,27 @@ ROUND: Mapping[str, Marks] = {
 
 def discs(marks: Marks, people: Population, f: Factors) -> Soft:
     """One disc (or ball) in every image, at a random place of its tissue."""
+    space = people.grid.maps.shape[2:]
+    middle = centres(marks.tissue, people, f)
+    away = (
+        (geometry.identity(tuple(space), middle) - each(middle, people.grid.maps)).square().sum(1, keepdim=True).sqrt()
+    )
+    radius = marks.radius[0] + (marks.radius[1] - marks.radius[0]) * _uniform(people, f)[:, 1]
+    return torch.sigmoid((each(radius, away) - away * people.grid.spacing) / _EDGE)
+
+
+def centres(tissue: Literal["white", "grey"], people: Population, f: Factors) -> Float[Tensor, "n dims"]:
+    """A random place of a tissue in every subject, in pixels."""
     maps = people.grid.at(f.level)
-    tissue = geometry.warp(maps, people.deformation(f, maps), padding="zeros")[:, [_TISSUES[marks.tissue]]]
-    u = uniform((2,), seed=people.config.seed, row=f.index, stream=_STREAM)
-    weight = (tissue > 0.6).double().flatten(1).cumsum(1) + 1e-9
-    place = torch.searchsorted(weight, u[:, :1].double() * weight[:, -1:]).clamp(max=weight.shape[1] - 1)[:, 0]
-    centre = torch.stack(torch.unravel_index(place, maps.shape[2:]), 1).float()
-    away = (geometry.identity(tuple(maps.shape[2:]), maps) - each(centre, maps)).square().sum(1, keepdim=True).sqrt()
-    radius = marks.radius[0] + (marks.radius[1] - marks.radius[0]) * u[:, 1]
-    return torch.sigmoid((each(radius, maps) - away * people.grid.spacing) / _EDGE)
+    there = geometry.warp(maps, people.deformation(f, maps), padding="zeros")[:, [_TISSUES[tissue]]]
+    weight = (there > 0.6).double().flatten(1).cumsum(1) + 1e-9
+    u = _uniform(people, f)[:, :1].double()
+    place = torch.searchsorted(weight, u * weight[:, -1:]).clamp(max=weight.shape[1] - 1)[:, 0]
+    return torch.stack(torch.unravel_index(place, maps.shape[2:]), 1).float()
+
+
+def _uniform(people: Population, f: Factors) -> Float[Tensor, "n 2"]:
+    return uniform((2,), seed=people.config.seed, row=f.index, stream=_STREAM)
 
 
 def masks_at(path: Path, people: Population, f: Factors) -> Soft:
@@ -146,7 +158,7 @@ def _masks(path: Path) -> tuple[Bool[Tensor, "k x y z"], Float[Tensor, "4 4"]]:
         raise InputError(f"lesions: {wanted}, got {path} ({error})") from error
 
 
-def drawn(cohort: Cohort, ink: Soft, value: float) -> Cohort:
+def drawn(cohort: Cohort, ink: Soft, value: float | Float[Tensor, "n 1 *_"]) -> Cohort:
     """Images with lesions drawn on them inside their mask, and what was drawn as their `lesion`."""
     assert cohort.mask is not None
     ink = torch.where(cohort.mask & (ink > _FAINT), ink, 0.0)

@@ -29,7 +29,7 @@ def test_settings_survive_a_round_trip():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"kind": "dicom", "path": "x"}, "'brain', 'lidc', 'npz', 'png', 'nifti'"),
+        ({"kind": "dicom", "path": "x"}, "'brain', 'brain-readers', 'lidc', 'npz', 'png', 'nifti'"),
         ({"path": "x"}, "kind"),
         ({"kind": "png", "path": "x", "sizes": 3}, "sizes\n  Extra inputs are not permitted"),
         ({"kind": "npz"}, "path\n  Field required"),
