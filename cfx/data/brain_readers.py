@@ -106,7 +106,7 @@ def open_brain_readers(config: BrainReadersConfig) -> LazyCohort:
 
 
 def _rendered(people: Population, f: Factors) -> tuple[Bool[Tensor, "n 1 *space"], Map, Map]:
-    """Brain masks, images of them at half their brightness with a lesion each, and the share of a voxel that is lesion."""
+    """Brain masks, images at half their brightness with a lesion each, and the share of a voxel that is lesion."""
     found = people.render(f)
     u = uniform((3,), seed=people.config.seed, row=f.index, stream=_MARKS)
     value, radius, edge = (each(a + (b - a) * u[:, k], found.x) for k, (a, b) in enumerate((_VALUE, _RADIUS, _EDGE)))
