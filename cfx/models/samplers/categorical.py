@@ -101,7 +101,8 @@ class Categorical(MaskSampler):
     def _guess(self, x: Tensor, x_t: Tensor, t: Tensor) -> Float[Tensor, "b k *space"]:
         """p(y | x_t, image)."""
         shown = torch.cat([x, state_of(x_t, self.classes)], 1)
-        return self.trunk(shown, t - 1).float().softmax(1)
+        guess: Tensor = self.trunk(shown, t - 1).float().softmax(1)
+        return guess
 
     def _drawn(self, p: Tensor, seed: int, row: Tensor, stream: int) -> UInt8[Tensor, "b *space"]:
         """A class for every voxel."""

@@ -10,7 +10,7 @@ is a sum weighs the latter some thousand times too much, and nothing that is wor
 evidence bound itself.
 
 The map of features h(x) is computed once an image. Combined with z voxel by voxel, as published, it gives draws that
-contain one another; here z is laid out on a coarse grid, enlarged, and combined with h by 3x3 convolutions, so that a
+contain one another; here z is laid out on a coarse grid, enlarged, and combined with h by a 3x3 convolution, so that a
 draw may grow on one side and shrink on another.
 
 References: Kohl, Romera-Paredes, Meyer, De Fauw, Ledsam, Maier-Hein, Eslami, Jimenez Rezende, Ronneberger (2018), "A
@@ -83,7 +83,7 @@ class ProbUnet(MaskSampler):
         self.head = nn.Sequential(
             conv(features + _WIDTH, features, 3, padding=1),
             nn.SiLU(),
-            conv(features, features, 3, padding=1),
+            conv(features, features, 1),
             nn.SiLU(),
             conv(features, classes - 1, 1),
         )
