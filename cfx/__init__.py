@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cfx import ood as ood
     from cfx import report as report
+    from cfx import segmentation as segmentation
     from cfx.atlas import read_atlas as read_atlas
     from cfx.atlas import write_atlas as write_atlas
     from cfx.confounder.audit import audit as audit
@@ -35,12 +36,12 @@ _HOME = {
     "write_report": "cfx.report.page",
 }
 
-_ROOMS = ("ood", "report")
+_ROOMS = ("ood", "report", "segmentation")
 """Rooms that are asked by their name: `cfx.ood.fit`."""
 
 __all__ = [
     "Cohort", "Counterfactuals", "__version__", "adapt", "audit", "explain", "load", "load_cohort", "ood",
-    "read_atlas", "report", "write_atlas", "write_report",
+    "read_atlas", "report", "segmentation", "write_atlas", "write_report",
 ]  # fmt: skip
 
 

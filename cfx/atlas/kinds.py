@@ -11,6 +11,7 @@ KINDS = {
     "Measurements": "cfx.counterfactual.metrics.rows",
     "OodScores": "cfx.ood.result",
     "Scores": "cfx.confounder.intervention",
+    "Segmentations": "cfx.segmentation.result",
     "Sensitivity": "cfx.confounder.observed.sensitivity",
 }
 """Name of each class of results, and the module it is in."""

@@ -46,6 +46,10 @@ VERBS: dict[str, Verb] = {
         "cfx.commands.ood",
         "Are these images in distribution? Scores, maps, report.html, summary.json into the run's folder.",
     ),
+    "segment": Verb(
+        "cfx.commands.segment",
+        "How sure is the outline? Masks as experts would draw them, report.html, summary.json into the run's folder.",
+    ),
     "import": Verb("cfx.commands.imports", "Write a network of MONAI or diffusers as a checkpoint folder of cfx."),
     "demo": Verb(
         "cfx.commands.explain",

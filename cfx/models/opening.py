@@ -35,11 +35,12 @@ from cfx.models.exported import read_exported
 from cfx.models.folders import diffusers_model, is_diffusers, labels_of, read_schedule
 from cfx.models.interop import load_network_state
 from cfx.models.kinds import find
+from cfx.models.samplers.sampler import MaskSampler
 from cfx.models.weights import contents, read_script, read_state
 from cfx.runtime.config import Frozen, check, expanded
 from cfx.runtime.shipped import located
 
-Role = Literal["classifier", "oracle", "generator", "autoencoder"]
+Role = Literal["classifier", "oracle", "generator", "autoencoder", "segmenter"]
 
 _IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _CHOICES = (
@@ -109,7 +110,7 @@ def open_network(network: Described, role: Role = "classifier") -> nn.Module:
     Args:
         network: Its path, or a `NetworkSpec`, or the mapping of one.
         role: `classifier` and `oracle` give images in [-1, 1] to logits (`cfx.models.adapt`); `generator` a diffusion
-            model; `autoencoder` what encodes and decodes.
+            model; `autoencoder` what encodes and decodes; `segmenter` what draws masks.
 
     Raises:
         InputError: a network that does not suit the role, or settings that do not suit the network.
@@ -123,7 +124,7 @@ def open_network(network: Described, role: Role = "classifier") -> nn.Module:
         found = _classifier(opened, spec, role)
     else:
         _no_adapting(spec, role)
-        found = _generator(opened, spec, role) if role == "generator" else as_vae(opened)
+        found = _suited(opened, spec, role)
     return _at_rest(found)
 
 
@@ -262,6 +263,24 @@ def _output(spec: NetworkSpec, role: str) -> Output | None:
     except InputError as error:
         raise InputError(f"{role}: {spec.path} has independent findings (multilabel): {error}") from error
     return output
+
+
+def _suited(opened: nn.Module, spec: NetworkSpec, role: str) -> nn.Module:
+    """A network as a generator, an autoencoder or a segmenter.
+
+    Raises:
+        InputError: it is none.
+    """
+    if role == "autoencoder":
+        return as_vae(opened)
+    if role == "generator":
+        return _generator(opened, spec, role)
+    if not isinstance(opened, MaskSampler):
+        raise InputError(
+            f"{role}: expected a network that draws masks (cfx train with objective.kind: masks), got "
+            f"{type(opened).__name__} of {spec.path}; one that gives a single mask has no distribution"
+        )
+    return opened
 
 
 def _no_adapting(spec: NetworkSpec, role: str) -> None:

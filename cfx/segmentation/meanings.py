@@ -29,12 +29,28 @@ _BY_SAMPLES: tuple[tuple[str, str, str, Better], ...] = (
     ("ci_printed", "CI as printed", "3abc / (a + b + c) of the same three, below their harmonic mean.", "higher"),
 )
 
+
+def register_for(n: int, which: str = "") -> None:
+    """Put the figures that change with the number of samples into the catalogue, for n of them.
+
+    Args:
+        n: How many.
+        which: Which of an image's samples, as the end of the names; the plain ones by default.
+    """
+    said = f"Of {n} samples an image{f', {which} ones' if which else ''}."
+    register(
+        *(
+            Metric("_".join(filter(None, (name, str(n), which))), f"{heading}_{n}{f', {which}' if which else ''}",
+                   f"{meaning} {said}", better)
+            for name, heading, meaning, better in _BY_SAMPLES
+        )
+    )  # fmt: skip
+
+
+for _n in SAMPLES:
+    register_for(_n)
+
 register(
-    *(
-        Metric(f"{name}_{n}", f"{heading}_{n}", f"{meaning} Of {n} samples an image.", better)
-        for name, heading, meaning, better in _BY_SAMPLES
-        for n in SAMPLES
-    ),
     Metric(
         "ged_limit",
         "GED_inf",
@@ -46,6 +62,18 @@ register(
         "GED debiased",
         "The same with infinitely many samples and readers: 0 on average for the true distribution.",
         "lower",
+    ),
+    Metric("samples", "masks an image", "How many masks were drawn of every image.", "", ".0f"),
+    Metric("empty_share", "empty masks", "Share of the masks that hold nothing."),
+    Metric("agreement", "agreement", "Mean IoU of two masks of an image of which neither is empty."),
+    Metric("volume", "volume", "Mean volume, of slices area, of the masks of an image that hold anything.", "", ".1f"),
+    Metric("volume_from", "from", "Lower end of the interval of an image's volume.", "", ".1f"),
+    Metric("volume_to", "to", "Upper end of the interval of an image's volume.", "", ".1f"),
+    Metric("volume_width", "width of its interval", "How wide the interval of an image's volume is.", "", ".1f"),
+    Metric("collapsed", "all masks equal", "Images whose masks are all equal.", "", ".0f"),
+    Metric("refused", "refused", "Images that the network has no finite answer for.", "", ".0f"),
+    Metric(
+        "nfe_encoder", "encoder passes", "Times an image is looked at, whatever the number of masks.", "lower", ".3g"
     ),
     Metric(
         "diversity", "diversity", "Mean distance (1 - IoU) between two samples of an image; near the readers' is best."

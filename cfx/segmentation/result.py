@@ -23,7 +23,7 @@ class Segmentations(Rows):
     """Masks as several experts might have drawn them, one row an image.
 
     Attributes:
-        masks: Labels of every voxel, 0 the background, `(n, samples, *space)`.
+        masks: Labels of every voxel, 0 the background, `(n, draw, *space)`.
         verdict: `Drawn` codes.
         row: Index of the row in the user's input.
         diversity: Mean distance (1 - IoU) of two masks of the image; NaN where refused.
@@ -33,10 +33,10 @@ class Segmentations(Rows):
         segmenter: Name of the network.
         samples: Masks an image.
         seed: Seed of the draws.
-        classes: Names of the labels, the background first.
+        labels: Names of the labels, the background first.
     """
 
-    masks: UInt8[Tensor, "n sample *space"]
+    masks: UInt8[Tensor, "n draw *space"]
     verdict: Int[Tensor, " n"] = field(metadata=about(codes=Drawn))
     row: Int[Tensor, " n"]
     diversity: Float[Tensor, " n"]
@@ -46,4 +46,4 @@ class Segmentations(Rows):
     segmenter: str
     samples: int
     seed: int
-    classes: Sequence[str]
+    labels: Sequence[str]

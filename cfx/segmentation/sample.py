@@ -83,7 +83,7 @@ def blank(segmenter: MaskSampler, n: int, shape: tuple[int, ...], seed: int = 0)
     return Segmentations(
         masks=torch.zeros(0, n, *shape[1:], dtype=torch.uint8), verdict=none, row=none, diversity=empty,
         nfe_encoder=none, nfe_unet_forward=none, seconds=empty, segmenter=name_of(segmenter), samples=n, seed=seed,
-        classes=names_of(segmenter),
+        labels=names_of(segmenter),
     )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def _sampled(
         masks=masks, verdict=verdict, row=row, diversity=apart, nfe_encoder=once,
         nfe_unet_forward=once * n * segmenter.nfe,
         seconds=torch.full((len(x),), (time.perf_counter() - start) / len(x)),
-        segmenter=name_of(segmenter), samples=n, seed=seed, classes=names_of(segmenter),
+        segmenter=name_of(segmenter), samples=n, seed=seed, labels=names_of(segmenter),
     )  # fmt: skip
 
 

@@ -19,12 +19,16 @@ References: Szekely and Rizzo (2013), "Energy statistics"; Chen, Welling, Smola 
 herding"; Mak and Joseph (2018), "Support points".
 """
 
+from typing import overload
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core.errors import InputError
 from cfx.segmentation.metrics.drawings import Masks, alike, layers
+from cfx.segmentation.metrics.energy import diversity
+from cfx.segmentation.result import Segmentations
 
 _LESS = 1e-12  # by which a swap has to lower the distance, above its rounding
 
@@ -47,12 +51,21 @@ def herded(masks: Masks, n: int, classes: int | None = None) -> Int[Tensor, "b n
     return nearest(alike(own, own).distance, n)
 
 
-def representative(masks: Masks, n: int, classes: int | None = None) -> Masks:
-    """The n samples `(b, n, *space)` of every image that represent all of them best; arguments and errors as `herded`.
+@overload
+def representative(drawn: Segmentations, n: int) -> Segmentations: ...
+@overload
+def representative(drawn: Masks, n: int, classes: int | None = None) -> Masks: ...
+def representative(drawn: Segmentations | Masks, n: int, classes: int | None = None) -> Segmentations | Masks:
+    """The n samples of every image that represent all of them best; arguments and errors as `herded`.
 
-    Of `Segmentations` ask its method of this name.
+    Of a result the diversity becomes that of the n (NaN of one); its verdicts and costs stay those of all that were
+    drawn.
     """
-    return picked(masks, herded(masks, n, classes))
+    if isinstance(drawn, Tensor):
+        return picked(drawn, herded(drawn, n, classes))
+    masks = representative(drawn.masks, n, len(drawn.labels))
+    apart = drawn.diversity * torch.nan if n < 2 else diversity(masks, len(drawn.labels)).to(drawn.diversity)
+    return drawn.replace(masks=masks, samples=n, diversity=torch.where(drawn.diversity.isnan(), torch.nan, apart))
 
 
 def picked(masks: Masks, at: Int[Tensor, "b n"]) -> Masks:

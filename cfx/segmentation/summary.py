@@ -16,13 +16,16 @@ Samples are masks `(n, s, *space)`, boolean or class numbers with the number of 
 mask is one like any other (`cfx.segmentation.metrics` has the policy).
 """
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cfx.core.errors import InputError
 from cfx.core.predictive import entropy as entropy_of
 from cfx.segmentation.metrics.drawings import Layers, Masks, alike, layers
+from cfx.segmentation.result import Segmentations
 from cfx.segmentation.select import herded
 
 
@@ -71,7 +74,9 @@ def volumes(
     return count * each.reshape(-1, 1, 1)
 
 
-def interval(values: Float[Tensor, "n s *k"], level: float = 0.9) -> Float[Tensor, "2 n *k"]:
+def interval(
+    values: Float[Tensor, "n s *k"], level: float = 0.9, where: Bool[Tensor, "n s *k"] | None = None
+) -> Float[Tensor, "2 n *k"]:
     """Lower and upper end, both values that were drawn, between which at least a share `level` of the samples lies.
 
     As many are left out below as above: of 16 samples none at level .9, of 50 two on either side.
@@ -79,16 +84,18 @@ def interval(values: Float[Tensor, "n s *k"], level: float = 0.9) -> Float[Tenso
     Args:
         values: One value a sample, such as `volumes`.
         level: Share, in (0, 1].
+        where: Which samples count, such as those that are not empty; all by default. NaN where none does.
 
     Raises:
-        InputError: a level outside (0, 1], or no sample.
+        InputError: a level outside (0, 1].
     """
-    s = values.shape[1]
-    if not 0 < level <= 1 or not s:
-        raise InputError(f"level: expected a share in (0, 1] of at least one sample, got {level} of {s}")
-    ordered = values.sort(dim=1).values
-    left_out = min(int((1 - level) / 2 * s + 1e-9), (s - 1) // 2)  # 1 - .9 is a little less than .1
-    return torch.stack([ordered[:, left_out], ordered[:, s - 1 - left_out]])
+    if not 0 < level <= 1:
+        raise InputError(f"level: expected a share in (0, 1], got {level}")
+    counted = torch.ones_like(values, dtype=torch.bool) if where is None else where
+    ordered, s = values.masked_fill(~counted, torch.inf).sort(dim=1).values, counted.sum(1)
+    left_out = ((1 - level) / 2 * s + 1e-9).long().clamp(min=0)  # 1 - .9 is a little less than .1
+    ends = torch.stack([left_out, (s - 1 - left_out).clamp(min=0)], 1)
+    return torch.where(s > 0, ordered.gather(1, ends).movedim(1, 0), torch.nan)
 
 
 def agreement(masks: Masks, classes: int | None = None) -> Float[Tensor, " n"]:
@@ -121,3 +128,41 @@ def extremes(masks: Masks, classes: int | None = None) -> Int[Tensor, "2 n k"]:
     size = layers(masks, "masks", classes).flatten(3).sum(3).permute(1, 2, 0).double()
     some = size.masked_fill(size == 0, torch.inf)
     return torch.stack([some.argmin(1), size.argmax(1)])
+
+
+def unit_of(spacing: Tensor | None, dims: int) -> str:
+    """Unit of `volumes` of images with that spacing in mm, and so many spatial axes."""
+    if spacing is None:
+        return "pixels" if dims == 2 else "voxels"
+    return f"mm^{dims}"
+
+
+def named(name: str, labels: Sequence[str]) -> list[str]:
+    """What a figure of every foreground class is called; of one region it is its name alone."""
+    return [name] if len(labels) == 2 else [f"{name}_{label}" for label in labels[1:]]
+
+
+def figures(drawn: Segmentations, spacing: Float[Tensor, "n dims"] | None, level: float) -> dict[str, Tensor]:
+    """The figures of every image by name, float64, NaN where they have no meaning.
+
+    Args:
+        drawn: The masks.
+        spacing: Spacing of the voxels in mm, None where it is not known.
+        level: Share of the masks that the interval of the volume holds.
+
+    Returns:
+        `diversity`, `agreement`, `empty_share`; and for every foreground class, of the masks that hold it, `volume`,
+        their mean volume, and `volume_from`, `volume_to` and `volume_width` of the interval.
+    """
+    classes = len(drawn.labels)
+    size = volumes(drawn.masks, classes, voxel=1.0 if spacing is None else spacing.double().prod(1))
+    held = size > 0
+    low, high = interval(size, level, held)
+    each = {
+        "volume": size.sum(1) / held.sum(1), "volume_from": low, "volume_to": high, "volume_width": high - low,
+    }  # fmt: skip
+    found = {"diversity": drawn.diversity.double(), "agreement": agreement(drawn.masks, classes)}
+    found["empty_share"] = 1 - holding(drawn.masks)
+    for name, values in each.items():
+        found |= dict(zip(named(name, drawn.labels), values.unbind(1), strict=True))
+    return found

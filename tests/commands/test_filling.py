@@ -12,6 +12,7 @@ from cfx.commands.filling import Filling, FillingConfig, first, lines
 from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError
 from cfx.ood import OodScores
+from cfx.segmentation import meanings  # noqa: F401 - the headings
 
 COHORT = Cohort(torch.linspace(-1, 1, 10).reshape(10, 1, 1, 1).expand(10, 1, 4, 4), ids=tuple("abcdefghij"))
 
@@ -19,7 +20,9 @@ COHORT = Cohort(torch.linspace(-1, 1, 10).reshape(10, 1, 1, 1).expand(10, 1, 4, 
 def scores(cohort: Cohort, rows: list[int]) -> OodScores:
     sizes = {"n": len(rows), "space": (4, 4)}
     blank = OodScores.blank(len(rows), sizes, detector="toy", level=0.1, calibrated=9)
-    return blank.replace(row=torch.tensor(rows), score=cohort.x.flatten(1).mean(1), p=torch.ones(len(rows)))
+    return blank.replace(
+        row=torch.tensor(rows, dtype=torch.long), score=cohort.x.flatten(1).mean(1), p=torch.ones(len(rows))
+    )
 
 
 @dataclass
@@ -85,5 +88,6 @@ def test_the_first_rows_alone(tmp_path):
 def test_lines_have_the_heading_and_the_interval_of_what_is_there():
     found = lines(("n", "ged_4", "ci_4"), {"n": 3, "ged_4": 0.25, "ged_4_low": 0.2, "ged_4_high": 0.3})
     assert len(found) == 2
+    assert found[0].split() == ["n", "3"]
     assert found[1].split()[0] == "GED_4"
     assert found[1].endswith("0.250 [0.200, 0.300]")
