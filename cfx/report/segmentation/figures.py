@@ -14,6 +14,7 @@ from torch import Tensor
 from cfx.core.cohort import Cohort
 from cfx.display.images import Pixels, array, centre, data_uri, flat, outline, picture
 from cfx.report.audit.figures import HIT, INK, blank
+from cfx.report.segmentation.words import said
 from cfx.segmentation.result import Segmentations
 from cfx.segmentation.summary import entropy, probability, volumes
 
@@ -21,6 +22,7 @@ MAP = "magma"
 """Colours of an entropy map."""
 _MOST = 32  # outlines of an image that are drawn
 _BINS = 16
+_TICK = 0.18  # of the height of a histogram
 
 Mask = NDArray[np.bool_]
 
@@ -63,6 +65,11 @@ class Shown:
             reader_volume=[] if readers is None else _volume(readers, voxel),
             most=math.log(classes),
         )
+
+    @property
+    def grey(self) -> str:
+        """The image as a picture in a `data:` address."""
+        return data_uri(self.image)
 
     @property
     def coloured(self) -> str:
@@ -150,9 +157,10 @@ def _histogram(axes: Axes, one: Shown, unit: str) -> None:
     top = one.largest or 1.0
     axes.hist(one.volume, bins=np.linspace(0, top, _BINS + 1).tolist(), color=INK, alpha=0.85, label="drawn")
     if one.reader_volume:
-        axes.plot(one.reader_volume, [0] * len(one.reader_volume), "|", color=HIT, markersize=22, markeredgewidth=2,
-                  label="readers", clip_on=False)  # fmt: skip
-    axes.set_xlabel(unit, fontsize=8)
+        axes.vlines(
+            one.reader_volume, 0, _TICK, HIT, linewidth=2, label="readers", transform=axes.get_xaxis_transform()
+        )
+    axes.set_xlabel(said(unit), fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from cfx.atlas import Atlas
 from cfx.display.catalogue import metric
-from cfx.display.images import data_uri
 from cfx.display.templates import render
 from cfx.report.numbers import count, number, percent, probability
 from cfx.report.segmentation import figures
 from cfx.report.segmentation.figures import Shown
-from cfx.report.segmentation.words import least_sure_first, of_all, of_image, probability_like, size_word
+from cfx.report.segmentation.words import least_sure_first, of_all, of_image, probability_like, said, size_word
 from cfx.segmentation import Drawn, Segmentations
 from cfx.segmentation.summary import named
 
@@ -36,13 +35,8 @@ class Card:
     name: str
     verdict: str
     sentences: Sequence[str]
-    image: str
-    map: str
-    width: int
-    height: int
-    outlines: Sequence[tuple[str, str]]
-    rug: Sequence[tuple[str, str]]
-    largest: str
+    shown: Shown
+    sizes: str
 
 
 def segmentation_page(
@@ -114,13 +108,9 @@ def _cards(
     found = []
     for i, (name, one) in zip(positions, _shown(atlas, positions), strict=True):
         values = {key: float(value[i]) for key, value in rows.items()}
-        said = of_image(values, drawn.samples, drawn.labels, unit, level)
-        height, width = one.image.shape[:2]
-        largest = f"{size_word(unit)} of each drawn outline, from 0 to {number(one.largest)} {unit}"
-        found.append(
-            Card(name, _verdict(drawn, i), said, data_uri(one.image), one.coloured, width, height, one.paths, one.rug,
-                 largest)
-        )  # fmt: skip
+        sentences = of_image(values, drawn.samples, drawn.labels, unit, level)
+        sizes = f"{size_word(unit)} of each drawn outline, from 0 to {number(one.largest)} {said(unit)}"
+        found.append(Card(name, _verdict(drawn, i), sentences, one, sizes))
     return found
 
 
@@ -147,8 +137,8 @@ def _tiles(drawn: Segmentations, summary: Mapping[str, Any]) -> list[tuple[str, 
         found.append((probability(summary["diversity"]), "diversity", f"1 - IoU of two masks; two readers {theirs}"))
         gap = probability_like(summary["ged_debiased"])
         found.append((gap, "distance to the readers", "GED, free of the numbers of masks and readers; 0 is theirs"))
-    spent = f"{summary['nfe_unet_forward']:.3g} and {summary['nfe_encoder']:.3g} encoder"
-    found.append((spent, "evaluations an image", f"{summary['seconds_per_image']:.2g} s, {drawn.samples} masks"))
+    spent = f"and {summary['nfe_encoder']:.3g} of what looks at it; {summary['seconds_per_image']:.2g} s"
+    found.append((f"{summary['nfe_unet_forward']:.3g}", "evaluations an image", spent))
     return found
 
 

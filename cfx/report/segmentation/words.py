@@ -34,6 +34,11 @@ def size_word(unit: str) -> str:
     return "area" if unit in ("mm^2", "pixels") else "volume"
 
 
+def said(unit: str) -> str:
+    """A unit as it is written."""
+    return unit.replace("^2", "\N{SUPERSCRIPT TWO}").replace("^3", "\N{SUPERSCRIPT THREE}")
+
+
 def of_image(values: Mapping[str, float], samples: int, labels: Sequence[str], unit: str, level: float) -> list[str]:
     """How sure the outline of one image is: whether there is one, how large it is, how alike outlines are.
 
@@ -68,11 +73,11 @@ def _size(values: Mapping[str, float], end: str, label: str, unit: str, level: f
     mean, low, high = (values[f"{name}{end}"] for name in ("volume", "volume_from", "volume_to"))
     if math.isnan(mean):
         return f"none of them holds {label}"
-    return f"{of} is {number(mean)} {unit} on average, {share_of(level)} between {number(low)} and {number(high)}"
+    return f"{of} is {number(mean)} {said(unit)} on average, {share_of(level)} between {number(low)} and {number(high)}"
 
 
 def of_all(drawn: Segmentations, rows: Mapping[str, Tensor], summary: Mapping[str, Any]) -> list[str]:
-    """What came out, in words: whether there is anything first, then how alike outlines are, then readers.
+    """What came out, in words: how alike outlines are first, then whether there is anything, sizes and readers.
 
     Args:
         drawn: All rows; their masks are not looked at.
@@ -81,10 +86,10 @@ def of_all(drawn: Segmentations, rows: Mapping[str, Tensor], summary: Mapping[st
     """
     if len(drawn) == 1:
         values = {name: float(v[0]) for name, v in rows.items()}
-        said = of_image(values, drawn.samples, drawn.labels, summary["volume_unit"], summary["level"])
+        found = of_image(values, drawn.samples, drawn.labels, summary["volume_unit"], summary["level"])
     else:
-        said = [_whether(drawn, rows["empty_share"]), *_alike(drawn, summary)]
-    return said + _readers(summary) + _odd(drawn)
+        found = [*_alike(drawn, summary), _whether(drawn, rows["empty_share"]), *_sizes(drawn, summary)]
+    return found + _readers(summary) + _odd(drawn)
 
 
 def _whether(drawn: Segmentations, empty: Tensor) -> str:
@@ -105,22 +110,26 @@ def _whether(drawn: Segmentations, empty: Tensor) -> str:
 
 
 def _alike(drawn: Segmentations, summary: Mapping[str, Any]) -> list[str]:
-    """How alike the outlines of an image are, and how wide its volume is."""
+    """How alike the outlines of an image are."""
     if "agreement" not in summary:
         return []
     share, low, high = (summary[f"agreement{end}"] for end in ("", "_low", "_high"))
-    found = [
-        f"Where there is one, two outlines of an image share {percent(share)} of what either covers (95 % interval "
-        f"{span(low, high)})."
+    return [
+        f"Two drawn outlines of an image share {percent(share)} of what either covers (95 % interval "
+        f"{span(low, high)}), where both hold anything."
     ]
-    unit, level = summary["volume_unit"], summary["level"]
+
+
+def _sizes(drawn: Segmentations, summary: Mapping[str, Any]) -> list[str]:
+    """How large what was drawn is, and how wide its interval."""
+    found, unit, level = [], summary["volume_unit"], summary["level"]
     for end, label in _each(drawn.labels):
         if f"volume{end}" in summary:
             mean, width = (number(summary[f"{name}{end}"]) for name in ("volume", "volume_width"))
             of = f" of {label}" if label else ""
             found.append(
-                f"The {size_word(unit)}{of} is {mean} {unit} on average; {share_of(level)} of the outlines of an image "
-                f"lie within {width} {unit}."
+                f"The {size_word(unit)}{of} is {mean} {said(unit)} on average; {share_of(level)} of the outlines of an "
+                f"image lie within {width} {said(unit)} of each other."
             )
     return found
 
