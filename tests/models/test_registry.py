@@ -12,7 +12,7 @@ def test_every_builder_has_a_small_case():
 
 
 def test_every_network_says_what_it_is_for():
-    assert {kind(name) for name in BUILDERS} == {"denoiser", "vae", "classifier", "segmenter"}
+    assert {kind(name) for name in BUILDERS} == {"denoiser", "vae", "classifier", "segmenter", "mask-sampler"}
     assert kind("patch-unet") == "denoiser"
 
 

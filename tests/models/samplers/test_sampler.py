@@ -6,6 +6,7 @@ import torch
 from cfx.core.errors import InputError
 from cfx.models.registry import BUILDERS, build
 from cfx.models.samplers import Draw, MaskSampler, one_reader
+from tests.models.networks import small
 
 SAMPLERS = sorted(name for name, (kind, _) in BUILDERS.items() if kind == "mask-sampler")
 
@@ -24,7 +25,7 @@ def test_every_reader_is_drawn_as_often_and_by_the_rows_own_key():
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize(("dims", "classes"), [(2, 2), (3, 3)])
 def test_a_draw_depends_on_image_seed_and_counter_alone(name, dims, classes):
-    sampler = build(name, spatial_dims=dims, in_channels=1, classes=classes).eval()
+    sampler = small(name, dims, classes=classes).eval()
     assert isinstance(sampler, MaskSampler)
     space = [2 * sampler.multiple] * dims
     generator = torch.Generator().manual_seed(0)
@@ -42,8 +43,7 @@ def test_a_draw_depends_on_image_seed_and_counter_alone(name, dims, classes):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize(("dims", "classes"), [(2, 2), (3, 3)])
 def test_the_loss_of_a_row_depends_on_its_image_readers_and_slot_alone(name, dims, classes):
-    torch.manual_seed(1)
-    sampler = build(name, spatial_dims=dims, in_channels=1, classes=classes)
+    sampler = small(name, dims, classes=classes)
     space = [2 * sampler.multiple] * dims
     generator = torch.Generator().manual_seed(0)
     x = torch.rand((3, 1, *space), generator=generator) * 2 - 1
