@@ -79,6 +79,10 @@ BENCHES: dict[str, Verb] = {
         "cfx.commands.bench.ood",
         "Compare detectors on what to tolerate and what to find: the ladder, or your own sets of images.",
     ),
+    "segmentation": Verb(
+        "cfx.commands.bench.segmentation",
+        "Compare networks that draw masks with what several readers drew, or with the known distribution of it.",
+    ),
     "reliance": Verb("cfx.commands.bench.reliance", "Check the reliance test itself: type I error and power."),
     "remedies": Verb(
         "cfx.commands.bench.remedies", "Train classifiers with every remedy against a planted confounder."

@@ -41,6 +41,7 @@ from cfx.counterfactual.reading import attribution
 from cfx.counterfactual.registry import NEEDS
 from cfx.counterfactual.result import Counterfactuals
 from cfx.display.catalogue import Metric, metric, register
+from cfx.display.markdown import grid
 from cfx.models.autoencoder import Vae
 from cfx.models.judge import Judge
 from cfx.models.opening import Network, Role, open_network
@@ -292,21 +293,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     parts = [
         f"Explained by `{methods[0]}`:",
-        _markdown(["classifier", "n", *(metric(k).heading for k in _SHOWN)], whole),
+        grid(["classifier", "n", *(metric(k).heading for k in _SHOWN)], whole),
         "Every method: how much of the disease it shows / share of rows whose rest is called carried / share of rows "
         "that are stable, of those that reach the margin:",
-        _markdown(["classifier", *methods], beside),
+        grid(["classifier", *methods], beside),
     ]
     said = {row["classifier"]: row["why"] for row in reversed(first) if "why" in row}
     if said:
         told = [f"- `{name}`: {why}" for name, why in reversed(said.items())]
         parts += ["Not judged, or refused, in their own words:", "\n".join(told)]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _three(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError
 from cfx.core.random import permutation
-from cfx.data import BrainConfig, DataConfig, load_cohort
+from cfx.data import BrainConfig, BrainReadersConfig, DataConfig, load_cohort
 from cfx.data.foreign import brought, foreign, inverted, matched, turned
 from cfx.data.ladder import Kind, Rung, lesioned, rungs
 from cfx.runtime.config import Frozen, UserPath
@@ -145,7 +145,7 @@ def drawn(config: DataConfig, most: int | None, seed: int) -> Cohort:
         seed: Seed of the order.
     """
     cohort = load_cohort(config)
-    if isinstance(config, BrainConfig):
+    if isinstance(config, BrainConfig | BrainReadersConfig):
         return cohort[:most]
     return cohort[permutation(len(cohort), seed=seed, stream=_ORDER)[:most]]
 

@@ -5,7 +5,6 @@ run is a row with an `error`, not the end of the bench. The main process of a la
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -14,9 +13,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 import cfx
-from cfx.atlas import Atlas, write_atlas
+from cfx.atlas import write_atlas
 from cfx.commands.bench import cost
 from cfx.commands.bench.detections import table_rows
+from cfx.commands.bench.keeping import kept, say
 from cfx.commands.bench.ladder import Shift, Shifts, drawn, shifts_of, units
 from cfx.commands.bench.ood_figure import Shown, draw
 from cfx.commands.bench.ood_table import markdown
@@ -24,12 +24,11 @@ from cfx.commands.networks import Networks, arguments, opened
 from cfx.commands.ood import built
 from cfx.commands.rows import network_print
 from cfx.core.cohort import Cohort
-from cfx.core.errors import AtlasError, CfxError
+from cfx.core.errors import CfxError
 from cfx.models.opening import Network, spec_of
 from cfx.ood import Fitted, OodScores, fit
 from cfx.ood.detector import Detector
 from cfx.runtime.config import RunConfig
-from cfx.runtime.files import digest
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
 from cfx.runtime.memory import give_back
@@ -155,7 +154,7 @@ class Bench:
                 found = self.cell(method, shift, cohort)
             except (CfxError, torch.OutOfMemoryError) as error:
                 self.failed[method.name] = str(error)
-                _say(f"{method.name}, {shift.name}: {error}")
+                say(f"{method.name}, {shift.name}: {error}")
                 continue
             said[method.name][shift.name] = found
             if cohort.lesion is not None and shift.kind is not None:
@@ -166,9 +165,9 @@ class Bench:
         cohort = cohort[: method.rows]
         path = self.config.folder / "rows" / method.name / f"{shift.name}.zarr"
         prints = self.prints(method) | {"images": source_print(cohort)}
-        if (found := _kept(path, prints)) is not None:
+        if (found := kept(path, OodScores, prints)) is not None:
             return found
-        _say(f"{method.name}, {shift.name}")
+        say(f"{method.name}, {shift.name}")
         found = self.fit(method).score(cohort)
         if cohort.lesion is None or shift.kind is None:
             found = found.replace(map=None)
@@ -212,23 +211,6 @@ class Bench:
             "reference": f"{self.reference_print} {method.reference_rows}", "seed": str(config.seed),
             "level": f"{config.level:g}, calibration {config.calibration:g}",
         }  # fmt: skip
-
-
-def _kept(path: Path, prints: Mapping[str, str]) -> OodScores | None:
-    """The whole cell of this fingerprint at `path`; None if there is none, or a damaged one."""
-    try:
-        atlas = Atlas(path, OodScores)
-        whole = digest(atlas.attributes["cfx_fingerprint"]) == digest(dict(prints)) and not atlas.missing()
-        return atlas.read() if whole else None
-    except AtlasError:
-        return None
-
-
-def _say(text: str) -> None:
-    """Tell how far the bench is."""
-    from tqdm.auto import tqdm
-
-    tqdm.write(f"bench: {text}")
 
 
 CONFIG = OodBench

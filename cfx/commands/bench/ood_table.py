@@ -5,6 +5,7 @@ from typing import Any
 
 from cfx.commands.bench.ood_figure import KINDS, shifts_of
 from cfx.display.catalogue import metric
+from cfx.display.markdown import grid
 
 Row = Mapping[str, Any]
 SHOWN = (
@@ -43,7 +44,7 @@ def markdown(title: str, rows: Sequence[Row], command: str, hardware: str, notes
 def _methods(rows: Sequence[Row]) -> str:
     known = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
     head = ["method", "n", *(metric(name).heading for name in known)]
-    return _table(head, [[row["method"], str(row["n"]), *(_cell(row, name) for name in known)] for row in rows])
+    return grid(head, [[row["method"], str(row["n"]), *(_cell(row, name) for name in known)] for row in rows])
 
 
 def _cell(row: Row, name: str) -> str:
@@ -61,7 +62,7 @@ def _comparisons(rows: Sequence[Row]) -> str:
     known = [key for key in pairs[0][2] if key != "n"]
     body = [[other, str(found["n"]), *(_verdict(found.get(key)) for key in known)] for other, _, found in pairs]
     head = f"`{pairs[0][1]}` minus each other method, paired by subject over the images both worked on:"
-    return f"{head}\n\n" + _table(["against", "n", *(metric(key).heading for key in known)], body)
+    return f"{head}\n\n" + grid(["against", "n", *(metric(key).heading for key in known)], body)
 
 
 def _verdict(found: Row | None) -> str:
@@ -84,14 +85,9 @@ def _kind(rows: Sequence[Row], kind: str) -> str:
         cells = [_of(row, name, key) for row in rows]
         body.append([shift + mark, rows[0][f"{name}.strength"], *cells])
     what = "share that is out" if kind == "tolerated" else "AUROC"
-    return f"## {kind.capitalize()}: {what}\n\n" + _table(head, body)
+    return f"## {kind.capitalize()}: {what}\n\n" + grid(head, body)
 
 
 def _of(row: Row, name: str, key: str) -> str:
     value, low = row[f"{name}.{key}"], row.get(f"{name}.{key}_low")
     return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.2f}, {row[f'{name}.{key}_high']:.2f}]"
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -5,6 +5,7 @@ from typing import Any
 
 from cfx.commands.bench.rows import COMPARED, DIRECTED
 from cfx.display.catalogue import Metric, metric, register
+from cfx.display.markdown import grid
 
 Row = Mapping[str, Any]
 
@@ -69,7 +70,7 @@ def _metrics(rows: Sequence[Row]) -> str:
     done = [row for row in rows if "error" not in row]
     known = [m for m in SHOWN if any(m in row for row in done)]
     head = ["method", "n", heading("start_sigma"), *(heading(m) for m in known), *map(heading, COSTS)]
-    return _table(
+    return grid(
         head,
         [
             [
@@ -95,7 +96,7 @@ def _comparisons(rows: Sequence[Row]) -> str:
     known = [m for m in COMPARED if any(m in found for _, _, found in pairs)]
     body = [[other, str(found["n"]), *(_verdict(found.get(m)) for m in known)] for other, _, found in pairs]
     head = f"`{pairs[0][1]}` minus each other method, paired over the images both worked on:"
-    return f"{head}\n\n" + _table(["against", "n", *(heading(m) for m in known)], body)
+    return f"{head}\n\n" + grid(["against", "n", *(heading(m) for m in known)], body)
 
 
 def _verdict(found: Row | None) -> str:
@@ -107,9 +108,7 @@ def _directions(rows: Sequence[Row]) -> str:
     known = [m for m in ("error_to_truth_ratio", *DIRECTED) if any(m in found for _, _, found in body)]
     lines = [[method, name, str(found["n"]), *(_spread(found, m) for m in known)] for method, name, found in body]
     return (
-        "By target class:\n\n" + _table(["method", "towards", "n", *(heading(m) for m in known)], lines)
-        if lines
-        else ""
+        "By target class:\n\n" + grid(["method", "towards", "n", *(heading(m) for m in known)], lines) if lines else ""
     )
 
 
@@ -138,8 +137,3 @@ def _number(value: float) -> str:
 def heading(name: str) -> str:
     """What a column of a metric is called."""
     return metric(name).heading
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -12,12 +12,13 @@ has any; so with one foreground class it is that of boolean masks.
 """
 
 from cfx.segmentation.metrics.combined import ci, ci_printed, d_a, d_max, s_c
+from cfx.segmentation.metrics.emptiness import empty_ece, empty_share
 from cfx.segmentation.metrics.energy import diversity, ged, ged_at
 from cfx.segmentation.metrics.evaluate import MaskScores, evaluate
 from cfx.segmentation.metrics.matching import best_m_iou, hm_iou
 from cfx.segmentation.metrics.voxels import consensus_dice, ncc, reader_calibration, volume_crps
 
 __all__ = [
-    "MaskScores", "best_m_iou", "ci", "ci_printed", "consensus_dice", "d_a", "d_max", "diversity", "evaluate", "ged",
-    "ged_at", "hm_iou", "ncc", "reader_calibration", "s_c", "volume_crps",
+    "MaskScores", "best_m_iou", "ci", "ci_printed", "consensus_dice", "d_a", "d_max", "diversity", "empty_ece",
+    "empty_share", "evaluate", "ged", "ged_at", "hm_iou", "ncc", "reader_calibration", "s_c", "volume_crps",
 ]  # fmt: skip
