@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cfx import calibration as calibration
+    from cfx import conformal as conformal
     from cfx import ood as ood
     from cfx import report as report
     from cfx import segmentation as segmentation
@@ -36,12 +38,12 @@ _HOME = {
     "write_report": "cfx.report.page",
 }
 
-_ROOMS = ("ood", "report", "segmentation")
+_ROOMS = ("calibration", "conformal", "ood", "report", "segmentation")
 """Rooms that are asked by their name: `cfx.ood.fit`."""
 
 __all__ = [
-    "Cohort", "Counterfactuals", "__version__", "adapt", "audit", "explain", "load", "load_cohort", "ood",
-    "read_atlas", "report", "segmentation", "write_atlas", "write_report",
+    "Cohort", "Counterfactuals", "__version__", "adapt", "audit", "calibration", "conformal", "explain", "load",
+    "load_cohort", "ood", "read_atlas", "report", "segmentation", "write_atlas", "write_report",
 ]  # fmt: skip
 
 

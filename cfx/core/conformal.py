@@ -76,6 +76,33 @@ def conformal_p_values(scores: Float[Tensor, " n"], new: Float[Tensor, "*m"]) ->
     return (1 + len(scores) - below).double() / (len(scores) + 1)
 
 
+def coverage_band(n: int, new: int, alpha: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Exact band of the share of new rows that is covered, over calibration and new rows together, without ties.
+
+    The number of covered among `new` independent rows is beta-binomial with k and n + 1 - k, k the conformal rank; of
+    scores with ties more may be covered, never fewer on average.
+
+    Args:
+        n: Number of calibration rows.
+        new: Number of new rows.
+        alpha: Largest probability of missing.
+        level: Probability of the band, shared evenly between its sides.
+
+    Returns:
+        Lowest and highest share; (1, 1) where n is too small for alpha, so that every set holds all.
+
+    Raises:
+        InputError: no new rows, or as `conformal_rank`.
+    """
+    k = conformal_rank(n, alpha)
+    if new < 1:
+        raise InputError(f"new: expected at least one row, got {new}")
+    if k > n:
+        return 1.0, 1.0
+    low, high = stats.betabinom(new, k, n + 1 - k).ppf([(1 - level) / 2, (1 + level) / 2])
+    return float(low) / new, float(high) / new
+
+
 def chance_of_so_many(out: int, new: int, calibrated: int, alpha: float) -> float:
     """Probability that at least `out` of `new` rows have p <= alpha, if all of them are like the calibration rows.
 
