@@ -1,4 +1,4 @@
-"""Calibration: do a classifier's probabilities mean what they say, for images and for voxels, and can one number mend it?"""
+"""Calibration: do probabilities mean what they say, of images and of voxels, and can one number mend it?"""
 
 from cfx.calibration.measures import (
     accuracy,

@@ -2,7 +2,7 @@
 
     nll                 -log p_y, in nats
     brier               1/C sum_k (p_k - [y = k])^2 of C classes; scikit-learn's is the sum, C times that
-    ece                 gaps of a reliability diagram (`cfx.core.calibration`): weighted by their rows (weight "rows"), or
+    ece                 gaps of a reliability diagram (`cfx.core.calibration`): by rows (weight "rows"), or
                         all filled bins alike (weight "bins", called ACE or "average" by others)
     classwise_ece       the same of every class k, whose p_k should be the share of rows of class k; mean over classes
     debiased_error      root of the squared error of the bins without the bias of finite samples

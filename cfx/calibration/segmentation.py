@@ -1,8 +1,8 @@
 """Calibration of segmentations, every image by itself.
 
-Pooled figures ask of all voxels together (`cfx.calibration.ece`): an image that says too much is made up for by one that
-says too little. Here each image has its own reliability diagrams, one a class, and its own errors; their means over
-images are what MONAI's `CalibrationErrorMetric` reports. Both are legitimate, and the second is never smaller.
+Pooled figures ask of all voxels together (`cfx.calibration.ece`): an image that says too much is made up for by one
+that says too little. Here each image has its own reliability diagrams, one a class, and its own errors; their means
+over images are what MONAI's `CalibrationErrorMetric` reports. Both are legitimate, and the second is never smaller.
 """
 
 from dataclasses import dataclass

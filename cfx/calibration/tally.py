@@ -50,10 +50,12 @@ class Tally:
         truth, edges = classes(y, found), even_edges(bins)
         confidence, right = top_label(found, truth)
         sums = [bin_sums(confidence.clamp(0, 1), right, edges).cpu()]
-        for k in range(found.shape[1]):
-            sums.append(bin_sums(found[:, k].flatten().clamp(0, 1), (truth == k).flatten(), edges).cpu())
+        each = ((found[:, k].flatten().clamp(0, 1), (truth == k).flatten()) for k in range(found.shape[1]))
+        sums += [bin_sums(of, own, edges).cpu() for of, own in each]
         n = truth.numel()
-        return cls(n, int(right.sum()), n * measures.nll(found, truth), n * measures.brier(found, truth), torch.stack(sums))
+        return cls(
+            n, int(right.sum()), n * measures.nll(found, truth), n * measures.brier(found, truth), torch.stack(sums)
+        )
 
     def __add__(self, other: Self) -> Self:
         """Both together.

@@ -57,7 +57,9 @@ class Temperature:
             InputError: there is one a class.
         """
         if len(self.scale) != 1:
-            raise InputError(f"t: expected one temperature, got a slope for each of {len(self.scale)} classes; see scale")
+            raise InputError(
+                f"t: expected one temperature, got a slope for each of {len(self.scale)} classes; see scale"
+            )
         return float(1 / self.scale)
 
     @classmethod

@@ -4,9 +4,9 @@
     found = fitted.sets(p_new)          # PredictionSets: .sets (n, k), .size, .verdict, .coverage(y), .sentence(0)
 
 A class is in the set where its score is **at most** the ceil((n + 1)(1 - alpha))-th smallest of the calibration rows'
-true classes. That quantile is infinite, and every set holds all classes, where n < (1 - alpha) / alpha. `Mondrian` makes a
-threshold for every class, or for every group of rows, from its own rows: so each class, the rare ones too, is covered.
-Of a class with too few rows, or none, nothing is known and it stays in every set.
+true classes. That quantile is infinite, and every set holds all classes, where n < (1 - alpha) / alpha. `Mondrian`
+makes a threshold for every class, or for every group of rows, from its own rows: so each class, the rare ones too, is
+covered. Of a class with too few rows, or none, nothing is known and it stays in every set.
 
 Probabilities of voxels `(n, k, *space)` are calibrated by images, since those are exchangeable and voxels of one are
 not: on average over images, a share 1 - alpha of an image's voxels (`Mondrian`: of those of a class, over images that
@@ -47,7 +47,7 @@ class Calibrated:
 
     Attributes:
         score: The score and its level.
-        threshold: Score up to which a class is in the set, one a group and class; infinite where too few rows are known.
+        threshold: Score up to which a class is in the set, one a group and class; infinite of too few rows.
         calibration: Scores of the true class of every calibration row, `(n, *space)`.
         y: Classes of the calibration rows.
         group: Group of every calibration row.
@@ -209,7 +209,7 @@ class Conformal:
     """Base of scores that are calibrated as they are: `LAC`, `APS`, `RAPS`."""
 
     def fit(
-        self: Any,  # noqa: ANN401  # a score
+        self: Any,  # a score
         p: Probabilities,
         y: Classes,
         *,

@@ -1,9 +1,10 @@
 """Sets of classes under a shift whose density ratio is known or estimated: coverage returns where plain sets lose it.
 
-**Covariates** shift, p(y | x) stays: with w(x) = dP_new(x) / dP_old(x) the threshold of a new row is the 1 - alpha quantile of
-the calibration scores weighted by w, the row's own weight at infinity. **Labels** shift, p(x | y) stays: w(y) = P_new(y) /
-P_old(y), and a class is tried with its own weight. With w = 1 both are the plain sets, score for score. A new row whose
-weight is large among those of all calibration rows excludes nothing: it is where too little is known.
+**Covariates** shift, p(y | x) stays: with w(x) = dP_new(x) / dP_old(x) the threshold of a new row is the 1 - alpha
+quantile of the calibration scores weighted by w, the row's own weight at infinity. **Labels** shift, p(x | y) stays:
+w(y) = P_new(y) / P_old(y), and a class is tried with its own weight. With w = 1 both are the plain sets, score for
+score. A new row whose weight is large among those of all calibration rows excludes nothing: it is where too little is
+known.
 
 With true weights the level holds in finite samples; with estimated ones up to their error. `label_ratios` solves for
 the new class frequencies from what the classifier decides on unlabelled new rows, `covariate_ratios` asks a logistic
@@ -208,7 +209,9 @@ def covariate_ratios(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = functional.binary_cross_entropy_with_logits(x @ w[1:] + w[0], target) + 0.5 * w[1:].square().sum() / len(x)
+        loss = functional.binary_cross_entropy_with_logits(x @ w[1:] + w[0], target) + 0.5 * w[1:].square().sum() / len(
+            x
+        )
         loss.backward()
         return loss
 

@@ -13,16 +13,17 @@ row and s_b^2 the variance of d in bin b, over n_b - 1,
 
     sum_b n_b / n (mean(d)^2 - s_b^2 / n_b)     the squared error of the bins without that bias
 
-is 0 on average for a calibrated model, and so may be negative; bins with one row do not tell and are left out. They do not ask whether the
-probabilities tell anything; the Brier score, sum_k (p_k - [y = k])^2, does, being proper. (It lies in [0, 2]; its mean
-over classes, a K-th of it, is also in use.)
+is 0 on average for a calibrated model, and so may be negative; bins with one row do not tell and are left out. They do
+not ask whether the probabilities tell anything; the Brier score, sum_k (p_k - [y = k])^2, does, being proper. (It lies
+in [0, 2]; its mean over classes, a K-th of it, is also in use.)
 
 Rows may be images or voxels: give those of one image for its own error, or those of all for the pooled one. For the
 classwise error take `reliability(p[:, k], y == k)` of every class k.
 
 References: Brier (1950); Naeini, Cooper, Hauskrecht (2015) and Guo, Pleiss, Sun, Weinberger (2017), "On calibration of
-modern neural networks", for ECE; Kumar, Liang, Ma (2019), "Verified uncertainty calibration", for the estimate
-without bias (they take a_b (1 - a_b) for the variance, which leaves out how confidences vary in a bin); Neumann, Zisserman, Vedaldi (2018) for ACE; Nguyen, O'Connor (2015) for equal counts.
+modern neural networks", for ECE; Kumar, Liang, Ma (2019), "Verified uncertainty calibration", for the estimate without
+bias (they take a_b (1 - a_b) for the variance, which leaves out how confidences vary in a bin); Neumann, Zisserman,
+Vedaldi (2018) for ACE; Nguyen, O'Connor (2015) for equal counts.
 """
 
 from dataclasses import dataclass

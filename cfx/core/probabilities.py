@@ -85,9 +85,7 @@ def classes(y: Classes, like: Float[Tensor, "n k *space"], name: str = "y") -> I
         raise InputError(f"{name}: expected one class a row or voxel, {wanted}, got {tuple(found.shape)}")
     low, high = (int(v) for v in found.aminmax())
     if low < 0 or high >= like.shape[1]:
-        raise InputError(
-            f"{name}: expected classes 0 .. {like.shape[1] - 1}, a column of the probabilities each, got {low} .. {high}"
-        )
+        raise InputError(f"{name}: expected classes 0 .. {like.shape[1] - 1}, a column of p each, got {low} .. {high}")
     return found
 
 

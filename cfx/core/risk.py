@@ -8,7 +8,8 @@ with
 
 on exchangeable rows (the left side where the loss has no large jumps). With one score a row this is the conformal
 quantile of `cfx.core.conformal`: L is then the event of missing. With several, voxels of an image say, they may depend
-on each other in any way: the row is what is exchangeable. Where n < (1 - alpha) / alpha no q suffices, and it is infinite.
+on each other in any way: the row is what is exchangeable. Where n < (1 - alpha) / alpha no q suffices, and it is
+infinite.
 
 **With confidence.** If k of m independent rows fail, the failure rate r has P(at most k fail) = Binomial(m, r), so that
 {k : P(Bin(m, alpha) <= k) <= delta} is met with probability delta at most where r > alpha. Rows that were sorted by
@@ -79,9 +80,9 @@ def risk_threshold(scores: Float[Tensor, " m"], weights: Float[Tensor, " m"], n:
 def weighted_thresholds(
     scores: Float[Tensor, " n"], weights: Float[Tensor, " n"], new: Float[Tensor, "*m"], alpha: float
 ) -> Float[Tensor, "*m"]:
-    """Quantile of weighted scores for new rows of these weights: the smallest score with
+    """Quantile of weighted scores for new rows of these weights.
 
-        sum_i w_i [s_i <= q] >= (1 - alpha) (sum_i w_i + w),     infinite where all of them are too light.
+    The smallest score q with sum_i w_i [s_i <= q] >= (1 - alpha) (sum_i w_i + w); infinite where there is none.
 
     Args:
         scores: Scores of calibration rows.
@@ -91,11 +92,11 @@ def weighted_thresholds(
 
     Raises:
         InputError: `alpha` outside (0, 1), or weights that are negative, not finite or all zero.
-    """  # fmt: skip
+    """
     check_alpha(alpha)
     for name, w in (("weights", weights), ("new", new)):
         if not bool(((w >= 0) & (w < torch.inf)).all()):
-            raise InputError(f"{name}: expected density ratios, finite and not negative, got {w.flatten()[:4].tolist()}")
+            raise InputError(f"{name}: expected density ratios, finite and >= 0, got {w.flatten()[:4].tolist()}")
     if not float(weights.sum()) > 0:
         raise InputError("weights: expected some above zero; the cohorts seem to have nothing in common")
     rising, order = scores.double().sort()
