@@ -3,9 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cfx.core.errors import CfxError, CheckpointError
+from cfx.runtime.places import make_folders, new_folder, put, sweep, sync
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:
@@ -59,29 +57,17 @@ def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place, whole, when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    temporary.chmod(0o755)
+    """A temporary folder beside `path` that takes its place, whole, when the block ends without an error.
+
+    Raises:
+        CfxError: the disk refused; what was there stays.
+    """
     try:
-        yield temporary
-        _settle(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _settle(temporary: Path, path: Path) -> None:
-    """Flush the files to the disk and rename; an old folder makes way first (rename cannot replace a full folder)."""
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    temporary.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+        make_folders(path.parent)
+        with new_folder(path) as folder:
+            yield folder
+    except (OSError, SafetensorError) as error:
+        raise CfxError(f"{path}: could not write: {error}") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -108,11 +94,10 @@ def write_whole(path: Path, data: str | bytes) -> None:
     Raises:
         CfxError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
-        part.replace(path)
+        make_folders(path.parent)
+        sweep(path.parent, path.name)
+        put(path, data.encode() if isinstance(data, str) else data)
+        sync(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
         raise CfxError(f"{path}: could not write: {error}") from error
