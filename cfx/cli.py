@@ -103,18 +103,19 @@ def export(
     native: Annotated[bool, typer.Option("--native", help="In the original files' grid and intensities.")] = False,
     png: Annotated[Path | None, typer.Option(help="New folder for PNG pictures, a folder a row.")] = None,
 ) -> None:
-    """Write every row as files: input, counterfactual, difference, edited region."""
-    from cfx.commands.atlas import export
+    """Write every row as files: input, counterfactual, difference, edited region; or drawn masks and their maps."""
+    from cfx.commands.atlas import export, opened
     from cfx.core.errors import CfxError
 
     try:
         with _warned():
             rows = export(atlas, nifti=nifti, native=native, png=png)
+            names = ", ".join(opened(atlas)[1].names)
     except CfxError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     places = " and ".join(str(folder) for folder in (nifti, png) if folder is not None)
-    typer.echo(f"wrote x, x_cf, difference, edited of {len(rows)} rows into {places}")
+    typer.echo(f"wrote {names} of {len(rows)} rows into {places}")
 
 
 def check(config: ConfigFile, overrides: Overrides = None) -> None:

@@ -3,44 +3,49 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cfx.atlas import Atlas
-from cfx.core.axes import PLAIN
+from cfx.commands import mask_files
+from cfx.commands.row_files import (
+    Writer,
+    Writers,
+    masks_of,
+    native_of,
+    save,
+    save_grey,
+    upright,
+    write_labels,
+    write_nifti,
+)
 from cfx.core.cohort import Cohort
-from cfx.core.errors import CfxWarning, InputError
+from cfx.core.errors import AtlasError, CfxWarning, InputError
 from cfx.counterfactual.result import Counterfactuals
-from cfx.data.export import to_nifti
-from cfx.data.native import Native
 from cfx.data.table import some
 from cfx.data.volume_file import stem
 from cfx.display import images
 from cfx.runtime.config import expanded
+from cfx.segmentation import Segmentations
 
-MASKS: Final = ("mask", "lesion", "readings")
-"""Masks of a cohort that are written beside the images, where they are known."""
 _LONGEST = 100  # letters of a folder's name
 _SUFFIX = re.compile(r"\.(png|jpe?g|bmp|tiff?)$", re.IGNORECASE)
 
-Writer = Callable[[Counterfactuals, Cohort, Path], None]
-"""Writes what is known of one row into a folder."""
-
 
 def export(path: Path, *, nifti: Path | None = None, native: bool = False, png: Path | None = None) -> list[str]:
-    """Write every complete row of an atlas as files: `x`, `x_cf`, `difference`, `edited`, and what else is known.
+    """Write every complete row of an atlas as files, and what else is known of it, a folder a row under its name.
 
-    Each row has a folder of its own, under its name. As NIfTI the images are in [-1, 1] on the grid that the networks
-    saw; with `native` they are the original files with nothing changed but what the counterfactual changes, in the
-    files' grid, affine and intensities (`cfx.data.native` says how).
+    Of counterfactuals these are `x`, `x_cf`, `difference` and `edited`; of drawn masks `x`, `samples` (class numbers, a
+    mask at each place of the fourth axis), `medoid`, `probability` and `entropy`. As NIfTI images are in [-1, 1] on the
+    grid that the networks saw; with `native` they are the original files with nothing changed but what a counterfactual
+    changes, and masks and maps are in the files' grid and affine (`cfx.data.native` says how).
 
     Args:
-        path: Folder of an atlas of counterfactuals.
+        path: Folder of an atlas of counterfactuals or of drawn masks.
         nifti: Folder for the NIfTI files, new or empty.
         native: Write into the original files' grids and intensities.
         png: Folder for pictures, new or empty; volumes as three slices through the change.
@@ -49,7 +54,7 @@ def export(path: Path, *, nifti: Path | None = None, native: bool = False, png: 
         Names of the rows' folders.
 
     Raises:
-        AtlasError: no atlas of counterfactuals, or a damaged one.
+        AtlasError: no atlas of counterfactuals or drawn masks, or a damaged one.
         InputError: nothing to write, nowhere to write it, or, with `native`, rows whose original files are not known,
             are gone or are others than they were.
     """
@@ -60,7 +65,7 @@ def export(path: Path, *, nifti: Path | None = None, native: bool = False, png: 
     nifti, png = (f if f is None else expanded(f, name) for name, f in (("nifti", nifti), ("png", png)))
     for name, folder in (("nifti", nifti), ("png", png)):
         _check_empty(name, folder)
-    atlas = Atlas(expanded(path, "atlas"), Counterfactuals)
+    atlas, writers = opened(path)
     known = atlas.read_cohort(images=False)
     folders = _complete(atlas, known.ids)
     if native:
@@ -69,10 +74,23 @@ def export(path: Path, *, nifti: Path | None = None, native: bool = False, png: 
         said = f"{path}: where its images lie in the world is not known, and their NIfTI files say so"
         warnings.warn(said, CfxWarning, stacklevel=2)
     if nifti is not None:
-        _written(atlas, folders, nifti, _into_files if native else _as_nifti)
+        _written(atlas, folders, nifti, writers.native if native else writers.nifti)
     if png is not None:
-        _written(atlas, folders, png, _pictures(_limit(atlas, list(folders))))
+        _written(atlas, folders, png, writers.png(atlas, list(folders)))
     return list(folders.values())
+
+
+def opened(path: Path) -> tuple[Atlas[Any], Writers]:
+    """An atlas, and how its rows are written.
+
+    Raises:
+        AtlasError: none, a damaged one, or one of results that are no images.
+    """
+    atlas: Atlas[Any] = Atlas(expanded(path, "atlas"))
+    if atlas.kind not in WRITERS:
+        wanted = " or ".join(kind.__name__ for kind in WRITERS)
+        raise AtlasError(f"{atlas.path}: expected an atlas of {wanted}, got one of {atlas.kind.__name__}")
+    return atlas, WRITERS[atlas.kind]
 
 
 def _check_files(path: Path, known: Cohort) -> None:
@@ -89,7 +107,7 @@ def _check_empty(name: str, folder: Path | None) -> None:
         raise InputError(f"{name}: expected a new or empty folder, got {folder}; what is there is never replaced")
 
 
-def _complete(atlas: Atlas[Counterfactuals], ids: Sequence[str]) -> dict[int, str]:
+def _complete(atlas: Atlas[Any], ids: Sequence[str]) -> dict[int, str]:
     """The complete rows and their folders; warns of rows that are left out.
 
     Raises:
@@ -116,7 +134,7 @@ def folder_names(ids: Sequence[str], rows: Sequence[int]) -> list[str]:
     return [f"{name}-{row}" for name, row in zip(plain, rows, strict=True)] if twice else found
 
 
-def _written(atlas: Atlas[Counterfactuals], folders: dict[int, str], out: Path, write: Writer) -> None:
+def _written(atlas: Atlas[Any], folders: dict[int, str], out: Path, write: Writer) -> None:
     """Write the rows, one at a time.
 
     Raises:
@@ -136,21 +154,17 @@ def _images(result: Counterfactuals, cohort: Cohort) -> Iterator[tuple[str, Tens
     yield "edited", result.edited[0]
     if cohort.x_true is not None:
         yield "x_true", cohort.x_true[0]
-    for name in MASKS:
-        if (mask := getattr(cohort, name)) is not None:
-            yield name, mask[0]
+    yield from masks_of(cohort)
 
 
 def _as_nifti(result: Counterfactuals, cohort: Cohort, folder: Path) -> None:
     """A row on the grid that the networks saw."""
-    affine = None if cohort.affine is None else cohort.affine[0]
-    for name, image in _images(result, cohort):
-        to_nifti(image, affine, folder / f"{name}.nii.gz")
+    write_nifti(_images(result, cohort), cohort, folder)
 
 
 def _into_files(result: Counterfactuals, cohort: Cohort, folder: Path) -> None:
     """A row in its original file's grid and intensities."""
-    native = _native(cohort)
+    native = native_of(cohort)
     x = native.file.data
     found = {"x": x}
     for name, other in (("x_cf", result.x_cf), ("x_true", cohort.x_true)):
@@ -161,25 +175,7 @@ def _into_files(result: Counterfactuals, cohort: Cohort, folder: Path) -> None:
     for name, values in found.items():
         native.save(values, folder / f"{name}.nii.gz", alike=name != "difference")
     native.save(native.edited(result.edited[0, 0]), folder / "edited.nii.gz", alike=False)
-    for name in MASKS:
-        if (mask := getattr(cohort, name)) is not None:
-            parts = [native.inside(part) for part in mask[0]]
-            native.save(parts[0] if len(parts) == 1 else np.stack(parts, -1), folder / f"{name}.nii.gz", alike=False)
-
-
-def _native(cohort: Cohort) -> Native:
-    """A row's place in its original file.
-
-    Raises:
-        InputError: what is needed was not kept, or the images are no longer those of one channel that were read.
-    """
-    if cohort.file is None or cohort.sha256 is None or cohort.intensity is None or cohort.affine is None:
-        raise InputError(f"native: the original file of {cohort.ids[0]} was not kept; write without native")
-    if cohort.shape[0] != 1:
-        raise InputError(f"native: expected images of one channel, as in NIfTI, got {cohort.shape[0]}")
-    low, high = cohort.intensity[0].tolist()
-    sha, affine = bytes(cohort.sha256[0].tolist()), cohort.affine[0].double().numpy()
-    return Native.of(Path(cohort.file[0]), sha, affine, cohort.space, (low, high))
+    write_labels(masks_of(cohort), native, folder)
 
 
 def _limit(atlas: Atlas[Counterfactuals], rows: Sequence[int]) -> float:
@@ -192,38 +188,24 @@ def _limit(atlas: Atlas[Counterfactuals], rows: Sequence[int]) -> float:
     return max(limits, default=1.0)
 
 
-def _pictures(limit: float) -> Writer:
+def _pictures(atlas: Atlas[Counterfactuals], rows: Sequence[int]) -> Writer:
     """What writes a row as PNG."""
+    limit = _limit(atlas, rows)
 
     def write(result: Counterfactuals, cohort: Cohort, folder: Path) -> None:
-        upright = [(name, _upright(image, cohort.axes)) for name, image in _images(result, cohort)]
-        at = images.centre(dict(upright)["difference"].mean(0))
-        for name, pixels in upright:
+        pixels = {name: upright(image, cohort.axes) for name, image in _images(result, cohort)}
+        at = images.centre(pixels["difference"].mean(0))
+        for name, image in pixels.items():
             if name == "difference":
-                _save(images.difference(pixels, at, limit), folder / f"{name}.png", grey=False)
-                continue
-            shown = pixels if len(pixels) in (1, 3) and name not in MASKS else pixels.mean(0, keepdims=True)
-            _save(images.picture(shown, at), folder / f"{name}.png", grey=len(shown) == 1)
+                save(images.difference(image, at, limit), folder / f"{name}.png", grey=False)
+            else:
+                save_grey(name, image, at, folder)
 
     return write
 
 
-def _upright(image: Tensor, axes: Sequence[str]) -> images.Pixels:
-    """An image `(c, *space)` in [-1, 1] as `cfx.display` wants it: planes, rows and columns run like a RAS volume's."""
-    pixels = images.array(image) * 2 - 1 if image.dtype == torch.bool else images.array(image)
-    return pixels.transpose(0, 3, 2, 1)[:, :, ::-1, ::-1] if tuple(axes) == PLAIN[3] else pixels
-
-
-def _save(colours: images.Pixels, path: Path, *, grey: bool) -> None:
-    """Colours as 8 bits; grey ones as one channel. What lies between slices is black.
-
-    Raises:
-        InputError: the path cannot be written.
-    """
-    from PIL import Image
-
-    pixels = ((colours[..., :3] * colours[..., 3:]) * 255).round().astype(np.uint8)
-    try:
-        Image.fromarray(pixels[..., 0] if grey else pixels).save(path)
-    except OSError as error:
-        raise InputError(f"path: cannot write {path} ({error})") from error
+WRITERS: dict[type, Writers] = {
+    Counterfactuals: Writers(("x", "x_cf", "difference", "edited"), _as_nifti, _into_files, _pictures),
+    Segmentations: mask_files.WRITERS,
+}
+"""How rows are written, by their class."""

@@ -18,7 +18,7 @@ def to_nifti(
     affine: Float[Tensor, "4 4"] | npt.NDArray[Any] | None,
     path: str | os.PathLike[str],
 ) -> None:
-    """Write one image as a NIfTI file of float32, or of 0 and 1 (uint8) for a mask.
+    """Write one image as a NIfTI file of float32, or of uint8 for a mask, of flags 0 and 1 or of class numbers.
 
     Args:
         x: Image `(c, *space)` in any range, or mask, of torch or numpy; a 2D slice becomes a volume one voxel thick,
@@ -44,7 +44,7 @@ def to_nifti(
     if matrix is not None and (not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12):
         raise InputError(f"affine: expected an invertible matrix, got {matrix.tolist()}")
     image = torch.as_tensor(x).detach().cpu()
-    data = image.to(torch.uint8 if image.dtype == torch.bool else torch.float32).numpy()
+    data = image.to(torch.uint8 if image.dtype in (torch.bool, torch.uint8) else torch.float32).numpy()
     data = np.moveaxis(data[..., None] if x.ndim == 3 else data, 0, -1)
     made = nibabel.Nifti1Image(data[..., 0] if data.shape[-1] == 1 else data, matrix)
     if matrix is not None:

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from scipy import sparse
 from torch import Tensor
 
@@ -82,9 +82,17 @@ class Native:
         found: npt.NDArray[np.bool_] = self._moved(mask.cpu().numpy().astype(np.float32), self.share) > 0
         return found
 
-    def inside(self, mask: Bool[Tensor, "*space"]) -> npt.NDArray[np.bool_]:
-        """The voxels of the file that a mask covers by half."""
-        found: npt.NDArray[np.bool_] = self._moved(mask.cpu().numpy().astype(np.float32), self.weights) >= 0.5
+    def labels(self, mask: Bool[Tensor, "*space"] | UInt8[Tensor, "*space"]) -> npt.NDArray[np.uint8]:
+        """The class of every voxel of the file: that which covers most of it, of equals the highest."""
+        k = np.arange(int(mask.max()), -1, -1)
+        shares = [self._moved((mask.cpu().numpy() == v).astype(np.float32), self.weights) for v in k]
+        shares[-1] += 1 - sum(shares)  # of a voxel that the image covers in part, the rest is background
+        found: npt.NDArray[np.uint8] = k[np.stack(shares).argmax(0)].astype(np.uint8)
+        return found
+
+    def laid(self, values: Float[Tensor, "*space"]) -> npt.NDArray[np.float32]:
+        """A map on the grid of the file; 0 where the image is not."""
+        found: npt.NDArray[np.float32] = self._moved(values.detach().cpu().float().numpy(), self.weights)
         return found
 
     def changed(self, change: Float[Tensor, "*space"], mask: Bool[Tensor, "*space"]) -> npt.NDArray[Any]:
@@ -109,7 +117,8 @@ class Native:
         """Write values on the grid of the file, under its header.
 
         Args:
-            data: Values `(x, y, z)`, or `(x, y, z, c)` for several of one kind; flags become 0 and 1.
+            data: Values `(x, y, z)`, or `(x, y, z, c)` for several of one kind; flags become 0 and 1, and class numbers
+                (uint8 that are not `alike`) stay.
             path: File to write.
             alike: Whether the values are intensities like the file's own; else its range for display is left out.
 
@@ -117,7 +126,8 @@ class Native:
             InputError: the path cannot be written.
         """
         image = self.file.image
-        values = data.astype(np.uint8 if data.dtype == np.bool_ else self._float())
+        whole = data.dtype == np.bool_ or (data.dtype == np.uint8 and not alike)
+        values = data.astype(np.uint8 if whole else self._float())
         header = image.header.copy()
         header.set_data_dtype(values.dtype)
         if not alike:

@@ -212,7 +212,9 @@ def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path, original
 
 def test_another_atlas_is_refused(tmp_path):
     write_atlas(tmp_path / "m", Measurements(torch.arange(2), {"l1": torch.ones(2)}))
-    with pytest.raises(AtlasError, match="expected an atlas of Counterfactuals, got one of Measurements"):
+    with pytest.raises(
+        AtlasError, match="expected an atlas of Counterfactuals or Segmentations, got one of Measurements"
+    ):
         export(tmp_path / "m", png=tmp_path / "out")
 
 

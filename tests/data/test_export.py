@@ -85,3 +85,11 @@ def test_numpy_does_as_well(tmp_path, dtype):
     assert np.array_equal(found.affine, AFFINE.double().numpy())
     with pytest.raises(InputError, match=r"affine: expected a 4 x 4 matrix, got shape \(3, 3\)"):
         to_nifti(x, np.eye(3), tmp_path / "x.nii")
+
+
+def test_class_numbers_stay_whole(tmp_path):
+    labels = torch.tensor([0, 1, 255, 2], dtype=torch.uint8).reshape(2, 1, 1, 2)
+    to_nifti(labels, torch.eye(4), tmp_path / "labels.nii")
+    image = nibabel.load(tmp_path / "labels.nii")
+    assert image.get_data_dtype() == np.uint8
+    assert np.array_equal(image.get_fdata(), labels.movedim(0, -1).numpy())

@@ -224,10 +224,27 @@ def test_masks_cover_what_they_cover_by_half(tmp_path):
     cohort, place = native(tmp_path, spacing=0.5)
     mask = torch.zeros(cohort.space, dtype=torch.bool)
     mask[4:9, :8, :8] = True  # voxels 2 and 3 of the file in whole, 4 by half
-    found = place.inside(mask)
-    assert found[:, 0, 0].tolist() == [False, False, True, True, True, False, False, False]
+    assert place.labels(mask)[:, 0, 0].tolist() == [0, 0, 1, 1, 1, 0, 0, 0]
     mask[8, 2:] = False
-    assert place.inside(mask)[:, 1, 1].tolist() == [False, False, True, True, False, False, False, False]
+    assert place.labels(mask)[:, 1, 1].tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
+
+
+def test_a_voxel_has_the_class_that_covers_most_of_it(tmp_path):
+    save(tmp_path / "v.nii", volume("float32", (4, 4, 4)), np.eye(4))
+    _, place = native(tmp_path, spacing=0.5)
+    mask = torch.zeros(8, 8, 8, dtype=torch.uint8)
+    mask[0] = 3
+    mask[1] = 2  # voxel 0 of the file half and half: of equals the highest
+    mask[2:5] = 1  # voxel 1 in whole, 2 by half
+    mask[4, :4] = 2
+    found = place.labels(mask)
+    assert found[:, 3, 0].tolist() == [3, 1, 1, 0]
+    assert found[:, 0, 0].tolist() == [3, 1, 2, 0]
+    assert (place.labels(torch.zeros_like(mask)) == 0).all()
+    share = place.laid((mask == 1).float())
+    assert share[:, 3, 0].tolist() == [0, 1, 0.5, 0]
+    place.save(found, tmp_path / "out.nii", alike=False)
+    assert nibabel.load(tmp_path / "out.nii").get_data_dtype() == np.uint8
 
 
 def test_axes_of_length_one_and_the_second_format_stay(tmp_path):

@@ -54,9 +54,10 @@ def of_image(values: Mapping[str, float], samples: int, labels: Sequence[str], u
     held, noun = round(samples * (1 - values["empty_share"])), noun_of(labels)
     if held == 0:
         return [f"None of {samples} drawn outlines holds {noun}."]
-    first = f"All {samples} drawn outlines hold" if held == samples else f"Of {samples} drawn outlines {held} hold"
+    hold = f"{held} hold" if held > 1 else "1 holds"
+    first = f"All {samples} drawn outlines hold" if held == samples else f"Of {samples} drawn outlines {hold}"
     sizes = "; ".join(_size(values, name, label, unit, level) for name, label in _each(labels))
-    found = [f"{first} {noun}{'' if held > 1 else ', the one'}; {sizes}." if sizes else f"{first} {noun}."]
+    found = [f"{first} {noun}; {sizes}."]
     if not math.isnan(values["agreement"]):
         found.append(f"Two of them share {percent(values['agreement'])} of what either covers.")
     return found
