@@ -274,12 +274,12 @@ _FURTHER = 1 << 19
 """Number from which the readers of the control `truth` are counted: none of those that anything is held against."""
 
 
-def repeated(mask: UInt8[Tensor, "n *space"], count: int) -> Masks:
+def repeated(mask: UInt8[Tensor, "n *space"], count: int) -> UInt8[Tensor, "n _ *space"]:
     """One mask many times."""
     return mask[:, None].expand(-1, count, *mask.shape[1:])
 
 
-def one_of(masks: Masks, count: int) -> Masks:
+def one_of(masks: UInt8[Tensor, "n r *space"], count: int) -> UInt8[Tensor, "n _ *space"]:
     """Readers drawn at random with replacement."""
     every = torch.arange(len(masks))
     u = uniform((count,), seed=0, row=every, stream=_STREAM)

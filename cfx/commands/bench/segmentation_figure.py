@@ -133,9 +133,9 @@ def _line(axes: Sequence[Axes], name: str, masks: Tensor, cohort: Cohort, image:
         axes[0].imshow(flat(array(masks.float()).mean(0), middle)[window], cmap="magma", vmin=0, vmax=1)
     for ax, mask in zip(axes[1:], masks[: len(axes) - 1], strict=False):
         ax.imshow(picture, cmap="gray", vmin=-1, vmax=1)
-        outline = flat(array(mask.float()), middle)[window]
-        if np.nanmax(outline) > 0:
-            ax.contour(np.nan_to_num(outline), levels=[0.5], colors=_INK, linewidths=1.2)
+        inside = np.nan_to_num(flat(array(mask.float()), middle)[window])
+        if 0 < inside.mean() < 1:
+            ax.contour(inside, levels=[0.5], colors=_INK, linewidths=1.2)
 
 
 def _window(there: Pixels) -> tuple[slice, slice]:
