@@ -16,8 +16,8 @@ from cfx.runtime.config import read_as
 KEYS = {
     "method", "n", "ged_4", "ged_16", "ged_debiased", "ci_4", "d_max_4", "diversity", "nfe_unet_forward",
     "samples_per_second", "train_steps", "ged_4_low", "ged_4_high", "ged_debiased_low", "ged_debiased_high",
-    "hm_iou_16", "ci_16", "d_max_16", "reader_diversity", "diversity_ratio", "reader_ece", "empty_ece", "parameters", "seconds",
-    "truth_ged", "truth_ratio_4",
+    "hm_iou_16", "ci_16", "d_max_16", "reader_diversity", "diversity_ratio", "reader_ece", "empty_ece", "parameters",
+    "seconds", "truth_ged", "truth_ratio_4",
 }  # fmt: skip
 TINY = {
     "spatial_dims": 2,
