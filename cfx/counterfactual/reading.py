@@ -26,6 +26,7 @@ from torch import Tensor
 from cfx.core.broadcast import each
 from cfx.core.codes import Word
 from cfx.core.geometry import smooth
+from cfx.core.gradients import along, midpoints
 
 Margins = Callable[[Int[Tensor, " r"], Float[Tensor, "r c *space"]], Float[Tensor, " r"]]
 """`margin(rows, images)`: the margins of images of these rows."""
@@ -139,10 +140,8 @@ def attribution(
     rows: Int[Tensor, " r"], x: Float[Tensor, "r c *space"], e: Float[Tensor, "r c *space"], gradient: Gradients
 ) -> Float[Tensor, "r 1 *space"]:
     """A: integrated gradients along the edits e of these rows, summed over channels, by the midpoint rule."""
-    slope = torch.zeros_like(x)
-    for j in range(POINTS):
-        slope += gradient(rows, x + (j + 0.5) / POINTS * e)
-    return (e * slope / POINTS).sum(1, keepdim=True)
+    slope = along(lambda images: gradient(rows, images), x, e, midpoints(POINTS)) / POINTS
+    return (e * slope).sum(1, keepdim=True)
 
 
 def ranked(a: Float[Tensor, "b 1 *space"]) -> tuple[Int[Tensor, "b 1 *space"], Int[Tensor, " b"]]:
