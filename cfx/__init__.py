@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cfx import attribution as attribution
     from cfx import calibration as calibration
     from cfx import conformal as conformal
     from cfx import ood as ood
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cfx import segmentation as segmentation
     from cfx.atlas import read_atlas as read_atlas
     from cfx.atlas import write_atlas as write_atlas
+    from cfx.attribution import attribute as attribute
     from cfx.confounder.audit import audit as audit
     from cfx.core.cohort import Cohort as Cohort
     from cfx.counterfactual import explain as explain
@@ -29,6 +31,7 @@ _HOME = {
     "Cohort": "cfx.core.cohort",
     "Counterfactuals": "cfx.counterfactual.result",
     "adapt": "cfx.models.adapt",
+    "attribute": "cfx.attribution",
     "audit": "cfx.confounder.audit",
     "explain": "cfx.counterfactual",
     "load": "cfx.models.opening",
@@ -38,12 +41,13 @@ _HOME = {
     "write_report": "cfx.report.page",
 }
 
-_ROOMS = ("calibration", "conformal", "ood", "report", "segmentation")
+_ROOMS = ("attribution", "calibration", "conformal", "ood", "report", "segmentation")
 """Rooms that are asked by their name: `cfx.ood.fit`."""
 
 __all__ = [
-    "Cohort", "Counterfactuals", "__version__", "adapt", "audit", "calibration", "conformal", "explain", "load",
-    "load_cohort", "ood", "read_atlas", "report", "segmentation", "write_atlas", "write_report",
+    "Cohort", "Counterfactuals", "__version__", "adapt", "attribute", "attribution", "audit", "calibration",
+    "conformal", "explain", "load", "load_cohort", "ood", "read_atlas", "report", "segmentation", "write_atlas",
+    "write_report",
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from cfx.core.errors import AtlasError
 from cfx.core.rows import Rows
 
 KINDS = {
+    "Attributions": "cfx.attribution.result",
     "Counterfactuals": "cfx.counterfactual.result",
     "Hits": "cfx.commands.bench.remedies",
     "Measurements": "cfx.counterfactual.metrics.rows",

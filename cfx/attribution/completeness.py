@@ -28,8 +28,15 @@ def error(
         at_x: Outputs of the images.
         at_baseline: Outputs of the baselines.
     """
+    return (total - whole).abs() / scale_of(whole, at_x, at_baseline)
+
+
+def scale_of(
+    whole: Float[Tensor, " b"], at_x: Float[Tensor, " b"], at_baseline: Float[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """What an error is relative to, max(|D|, s)."""
     small = _SMALL * (at_x.abs() + at_baseline.abs())
-    return (total - whole).abs() / torch.maximum(whole.abs(), small).clamp_min(torch.finfo(total.dtype).tiny)
+    return torch.maximum(whole.abs(), small).clamp_min(torch.finfo(whole.dtype).tiny)
 
 
 def verdicts(

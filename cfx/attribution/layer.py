@@ -32,7 +32,8 @@ def resolved(question: Question, layer: str) -> str:
     ran: list[tuple[str, bool]] = []
 
     def note(name: str, _: nn.Module, __: object, out: object) -> None:
-        ran.append((name, isinstance(out, Tensor) and out.ndim == question.x.ndim and out[0, 0].numel() > 1))
+        is_map = isinstance(out, Tensor) and out.ndim == question.x.ndim and len(out) == 1 and out[0, 0].numel() > 1
+        ran.append((name, is_map and "att" not in name))  # attention over tokens has as many axes, but no places
 
     with _hooked([(network.get_submodule(name), partial(note, name)) for name in names]), torch.no_grad():
         question.judge.logits(question.x[:1])
@@ -66,7 +67,7 @@ def only(seen: list[Tensor], question: Question, name: str) -> Tensor:
     if len(seen) != 1:
         raise InputError(f"layer: expected {name} to run once, it ran {len(seen)} times")
     out = seen[0]
-    if not isinstance(out, Tensor) or out.ndim != question.x.ndim:
+    if not isinstance(out, Tensor) or out.ndim != question.x.ndim or len(out) > len(question):
         came = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise InputError(f"layer: expected a map (b, c, *space) of {name}, got {came}")
     return out

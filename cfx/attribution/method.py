@@ -108,6 +108,16 @@ class Question:
         """Gradients of these outputs; errors as `Judge.slope`."""
         return self._in_parts(self._gradient, images, rows)
 
+    def both(self, images: Float[Tensor, "m c *space"], rows: Int[Tensor, " m"]) -> tuple[Tensor, Tensor]:
+        """Outputs of images of these rows and their gradients; errors as `Judge.slope`."""
+        kept: list[Tensor] = []
+
+        def ask(images: Tensor, rows: Tensor) -> Tensor:
+            return self._gradient(images, rows, kept)
+
+        slopes = self._in_parts(ask, images, rows)
+        return torch.cat(kept), slopes
+
     def traced(self, images: Float[Tensor, "m c *space"], rows: Int[Tensor, " m"]) -> Float[Tensor, ""]:
         """Sum of the outputs of these images with their graph, for gradients inside the network; one batch.
 
@@ -126,10 +136,17 @@ class Question:
         with torch.no_grad():
             return self.score(self.judge.logits(images), rows)
 
-    def _gradient(self, images: Tensor, rows: Tensor) -> Tensor:
+    def _gradient(self, images: Tensor, rows: Tensor, kept: list[Tensor] | None = None) -> Tensor:
         for kind in ("classifier", "classifier_backward"):
             self.spent.count(kind, rows)
-        return self.judge.slope(images, lambda logits: self.score(logits, rows))
+
+        def score(logits: Tensor) -> Tensor:
+            found = self.score(logits, rows)
+            if kept is not None:
+                kept.append(found.detach())
+            return found
+
+        return self.judge.slope(images, score)
 
     def _in_parts(self, ask: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Tensor | None) -> Tensor:
         rows = self.rows(len(images)) if rows is None else rows

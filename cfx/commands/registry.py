@@ -83,6 +83,10 @@ BENCHES: dict[str, Verb] = {
         "cfx.commands.bench.segmentation",
         "Compare networks that draw masks with what several readers drew, or with the known distribution of it.",
     ),
+    "attribution": Verb(
+        "cfx.commands.bench.attribution",
+        "Compare maps of where a classifier looks, with and without counterfactuals, against what is true.",
+    ),
     "reliance": Verb("cfx.commands.bench.reliance", "Check the reliance test itself: type I error and power."),
     "remedies": Verb(
         "cfx.commands.bench.remedies", "Train classifiers with every remedy against a planted confounder."

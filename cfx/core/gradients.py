@@ -4,18 +4,25 @@
     g(x, e) = mean_j grad f(x + (j + 1/2) / n e),     j = 0 .. n - 1
 
 The first is the gradient of f smoothed by the noise, whatever f does from pixel to pixel. The second makes e g(x, e)
-the integrated gradients of f from x to x + e, which sum to f(x + e) - f(x) as n grows. Thrice as many midpoints have
-those of n among them, so that a mean over too few of them is refined by what is missing alone.
+the integrated gradients of f from x to x + e, which sum to f(x + e) - f(x) as n grows; of a network of rectifiers like
+1 / n only, since every kink on the way costs a piece of one part.
+
+`refined` puts the points where they are needed. Of a part from u to v the change f(v) - f(u) is known, and what the
+gradient at its middle leaves of it is its own error. Parts whose error is too large are halved, and the others done.
 
 References: Smilkov, Thorat, Kim, Viegas, Wattenberg (2017), "SmoothGrad: removing noise by adding noise"; Sundararajan,
 Taly, Yan (2017), "Axiomatic attribution for deep networks".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from cfx.core.broadcast import each
+
+_SHORTEST = 2.0**-16  # of a line: shorter parts are not told apart in single precision
 
 
 def smoothed(
@@ -32,30 +39,80 @@ def smoothed(
     return gradient(copies).view(noise.shape).mean(1)
 
 
-def midpoints(n: int, *, refining: bool = False) -> list[float]:
-    """The midpoints of n equal parts of [0, 1]; when refining, those only that n / 3 parts do not have."""
-    return [(j + 0.5) / n for j in range(n) if not (refining and j % 3 == 1)]
-
-
 def along(
     gradient: Callable[[Tensor], Tensor],
-    x: Float[Tensor, "n c *space"],
-    e: Float[Tensor, "n c *space"],
-    points: Sequence[float],
+    x: Float[Tensor, "b c *space"],
+    e: Float[Tensor, "b c *space"],
+    n: int,
     at_once: int = 1,
-) -> Float[Tensor, "n c *space"]:
-    """Sum of the gradients at x + a e over points a of the line.
+) -> Float[Tensor, "b c *space"]:
+    """Mean gradient at n midpoints of the line from x to x + e; times e it is the integrated gradients.
 
     Args:
-        gradient: Images `(n m, c, *space)`, the points of the first image first, to gradients of that shape.
+        gradient: Images `(b m, c, *space)`, the points of the first one first, to gradients of that shape.
         x: Where the lines begin.
         e: Where they lead, from there.
-        points: The places a.
+        n: Number of points.
         at_once: Points m that are asked for together.
     """
     total = torch.zeros_like(x)
-    for i in range(0, len(points), at_once):
-        a = torch.tensor(points[i : i + at_once], device=x.device, dtype=x.dtype).view(1, -1, *[1] * (x.ndim - 1))
-        images = (x[:, None] + a * e[:, None]).flatten(0, 1)
-        total += gradient(images).view(len(x), a.shape[1], *x.shape[1:]).sum(1)
+    for a in ((torch.arange(n, dtype=x.dtype, device=x.device) + 0.5) / n).split(at_once):
+        images = x[:, None] + a.view(1, -1, *[1] * (x.ndim - 1)) * e[:, None]
+        total += gradient(images.flatten(0, 1)).view_as(images).sum(1)
+    return total / n
+
+
+Values = Callable[[Int[Tensor, " m"], Float[Tensor, "m c *space"]], Float[Tensor, " m"]]
+"""`value(rows, images)`: f of images of these rows."""
+Both = Callable[[Int[Tensor, " m"], Float[Tensor, "m c *space"]], tuple[Tensor, Tensor]]
+"""`both(rows, images)`: f of them and its gradients."""
+
+
+def refined(
+    value: Values,
+    both: Both,
+    x: Float[Tensor, "b c *space"],
+    e: Float[Tensor, "b c *space"],
+    n: int,
+    tolerance: Float[Tensor, " b"],
+    most: int,
+    at_once: int,
+) -> Float[Tensor, "b c *space"]:
+    """Mean gradient on the line from x to x + e, of parts none of which misses the change of f by more than that.
+
+    Args:
+        value: f.
+        both: f and its gradient.
+        x: Where the lines begin.
+        e: Where they lead, from there.
+        n: Parts to begin with.
+        tolerance: Error of a part that is small enough, in units of f, a row each.
+        most: Points of a row from which on no part is halved any more.
+        at_once: Images that are asked for together.
+    """
+    total, spent = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.long, device=x.device)
+    queue = _uniform(value, x, e, n)
+    while len(queue[0]):
+        order = queue[-1].argsort(descending=True)  # where most is missing first
+        (row, a, h, low, high, _), queue = (v[order[:at_once]] for v in queue), [v[order[at_once:]] for v in queue]
+        middle, g = both(row, x[row] + each(a + h / 2, x) * e[row])
+        spent += torch.bincount(row, minlength=len(x))
+        missed = (high - low - h * (g * e[row]).flatten(1).sum(1)).abs()
+        done = ~(missed > tolerance[row]) | (spent[row] >= most) | (h < _SHORTEST)
+        total.index_add_(0, row[done], each(h[done], x) * g[done])
+        row, a, h, low, high, middle, missed = (v[~done] for v in (row, a, h, low, high, middle, missed))
+        missed = missed / tolerance[row]
+        halves = [(row, row), (a, a + h / 2), (h / 2, h / 2), (low, middle), (middle, high), (missed, missed)]
+        queue = [torch.cat([v, *pair]) for v, pair in zip(queue, halves, strict=True)]
     return total
+
+
+def _uniform(value: Values, x: Tensor, e: Tensor, n: int) -> list[Tensor]:
+    """n equal parts of every line: row, beginning, length, values at both ends, and what is missed as far as known."""
+    a = torch.arange(n + 1, dtype=x.dtype, device=x.device) / n
+    every = torch.arange(len(x), device=x.device)
+    ends = torch.stack([value(every, x + point * e) for point in a], 1)
+    row = every.repeat_interleave(n)
+    h = torch.full_like(row, 1 / n, dtype=x.dtype)
+    low, high = ends[:, :-1].flatten(), ends[:, 1:].flatten()
+    return [row, a[:-1].repeat(len(x)), h, low, high, torch.full_like(low, torch.inf)]

@@ -26,7 +26,7 @@ from torch import Tensor
 from cfx.core.broadcast import each
 from cfx.core.codes import Word
 from cfx.core.geometry import smooth
-from cfx.core.gradients import along, midpoints
+from cfx.core.gradients import along
 
 Margins = Callable[[Int[Tensor, " r"], Float[Tensor, "r c *space"]], Float[Tensor, " r"]]
 """`margin(rows, images)`: the margins of images of these rows."""
@@ -140,7 +140,7 @@ def attribution(
     rows: Int[Tensor, " r"], x: Float[Tensor, "r c *space"], e: Float[Tensor, "r c *space"], gradient: Gradients
 ) -> Float[Tensor, "r 1 *space"]:
     """A: integrated gradients along the edits e of these rows, summed over channels, by the midpoint rule."""
-    slope = along(lambda images: gradient(rows, images), x, e, midpoints(POINTS)) / POINTS
+    slope = along(lambda images: gradient(rows, images), x, e, POINTS)
     return (e * slope).sum(1, keepdim=True)
 
 

@@ -156,3 +156,21 @@ def _image(pixels: NDArray[np.uint8]) -> Image.Image:
 def colour_bar() -> str:
     """The diverging scale, low to high, as a one-row picture."""
     return data_uri(colormaps[DIVERGING](np.linspace(0, 1, 256))[None].astype(np.float32))
+
+
+def overlaid(image: Pixels, values: Pixels, at: tuple[int, ...], limit: float | None = None) -> Pixels:
+    """Colours `(h, w, 4)` of a signed map over its image: red above zero, blue below, the image itself where it is zero.
+
+    Args:
+        image: `(c, *space)` in [-1, 1].
+        values: `(*space)`.
+        at: Where slices of a volume are taken.
+        limit: Value of full colour; by default the 99.5 % quantile of the sizes of this map.
+    """
+    top = float(np.quantile(np.abs(values), 0.995)) if limit is None else limit
+    plane = np.nan_to_num(flat(values, at)) / (top or 1.0)
+    below, above = picture(image, at), colormaps[DIVERGING](plane.clip(-1, 1) / 2 + 0.5).astype(np.float32)
+    weight = np.sqrt(np.abs(plane).clip(0, 1))[..., None].astype(np.float32)
+    pale = 0.5 + 0.5 * below[..., :3]  # the image fades towards white, so that the colours are seen on dark ground
+    mixed: Pixels = np.concatenate([(1 - weight) * pale + weight * above[..., :3], below[..., 3:]], -1)
+    return mixed
