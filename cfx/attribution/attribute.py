@@ -42,6 +42,7 @@ def attribute(
     reference: Images | None = None,
     seed: int = 0,
     batch_size: int = 32,
+    row: Sequence[int] | None = None,
     device: torch.device | None = None,
 ) -> Attributions:
     """Say where a classifier looks when it gives each image to a class.
@@ -60,6 +61,7 @@ def attribute(
         reference: Images whose mean is the baseline `mean`.
         seed: Seed of all noise.
         batch_size: Most images shown to the classifier together; changes no map but by a rounding.
+        row: Number of every image, which its noise goes by; by default 0 .. n - 1.
         device: Where to work; by default where the classifier is.
 
     Returns:
@@ -80,16 +82,16 @@ def attribute(
         raise InputError("x: expected at least one image, got none")
     judge, fill = Judge(f, "f", place), Fill(baseline, source, reference, made)
     binary, k = _looked(judge, source[: min(len(source), _LOOKED_AT)], made.gradient)
-    chosen = _targets(target, f, source, k)
+    chosen, number = _targets(target, f, source, k), _numbers(row, len(source))
     parts = []
     for rows in torch.arange(len(source)).split(batch_size):
         images = source[rows].x.to(place)
         asked = _predicted(judge, images) if chosen is None else chosen[rows].to(place)
         question = Question(
-            images, asked, fill.of(images, rows), judge, rows.to(place), output=output, binary=binary, seed=seed,
-            batch_size=batch_size,
+            images, asked, fill.of(images, rows), judge, number[rows].to(place), output=output, binary=binary,
+            seed=seed, batch_size=batch_size,
         )  # fmt: skip
-        parts.append(_answered(made, question, rows, fill.name, output))
+        parts.append(_answered(made, question, fill.name, output))
     return Attributions.cat(parts)
 
 
@@ -138,6 +140,14 @@ class Fill:
         per_row = self.value.ndim == x.ndim and len(self.value) > 1
         found = self.value[rows.to(self.value.device)] if per_row else self.value
         return found.to(x).expand_as(x)
+
+
+def _numbers(row: Sequence[int] | None, n: int) -> Int[Tensor, " n"]:
+    """Number of every image."""
+    found = torch.arange(n) if row is None else torch.as_tensor(row, dtype=torch.long)
+    if found.shape != (n,):
+        raise InputError(f"row: expected a number for each of {n} images, got {tuple(found.shape)}")
+    return found
 
 
 def _method(method: object) -> Method:
@@ -216,7 +226,7 @@ def _predicted(judge: Judge, x: Tensor) -> Int[Tensor, " b"]:
         return judge.logits(x).argmax(1)
 
 
-def _answered(method: Method, question: Question, rows: Tensor, baseline: str, output: Output) -> Attributions:
+def _answered(method: Method, question: Question, baseline: str, output: Output) -> Attributions:
     """The rows of one batch."""
     start = time.perf_counter()
     with question.judge.at_rest(), torch.no_grad():
@@ -235,9 +245,9 @@ def _answered(method: Method, question: Question, rows: Tensor, baseline: str, o
     return Attributions(
         map=map_.float().cpu(), target=question.target.cpu(), value=question.at_x.float().cpu(),
         value_baseline=other.float().cpu(), bias=torch.where(keep, bias, 0.0).float().cpu(),
-        completeness_error=wrong.float().cpu(), verdict=code.cpu(), remark=remark, row=rows,
+        completeness_error=wrong.float().cpu(), verdict=code.cpu(), remark=remark, row=question.row.cpu(),
         nfe_classifier=spent.classifier.cpu(), nfe_classifier_backward=spent.classifier_backward.cpu(),
-        seconds=torch.full((len(rows),), (time.perf_counter() - start) / len(rows)), method=method.name,
+        seconds=torch.full((len(whole),), (time.perf_counter() - start) / len(whole)), method=method.name,
         baseline=baseline, output=output,
     )  # fmt: skip
 

@@ -13,9 +13,9 @@ p is the softmax of the class that is asked about. Voxels are ranked by the map,
 equal, the earlier one is first. The usual fills take an image out of its distribution, and a curve then says how a
 network answers to images that it has never seen; filled with the voxels of a counterfactual it ends at one it has.
 
-References: Petsiuk, Das, Saenko (2018), "RISE"; Yeh, Hsieh, Suggala, Inouye, Ravikumar (2019), "On the (in)fidelity and
-sensitivity of explanations"; Zhang, Bargal, Lin, Brandt, Shen, Sclaroff (2018), "Top-down neural attention by excitation
-backprop" (the pointing game).
+References: Petsiuk, Das, Saenko (2018), "RISE"; Yeh, Hsieh, Suggala, Inouye, Ravikumar (2019), "On the (in)fidelity
+and sensitivity of explanations"; Zhang, Bargal, Lin, Brandt, Shen, Sclaroff (2018), "Top-down neural attention by
+excitation backprop" (the pointing game).
 """
 
 from collections.abc import Callable
@@ -139,7 +139,7 @@ def infidelity(
 
 
 def unexplained(said: Float[Tensor, "n k"], change: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """min over b of mean (b said - change)^2 / mean change^2; NaN where nothing changes, 1 where nothing is said."""
+    """Min over b of mean (b said - change)^2 / mean change^2; NaN where nothing changes, 1 where nothing is said."""
     said, change = said.double(), change.double()
     power = change.square().mean(1)
     factor = (said * change).mean(1) / said.square().mean(1).clamp_min(torch.finfo(torch.float64).tiny)
@@ -173,9 +173,7 @@ def max_sensitivity(
     return worst / first.norm(dim=1)
 
 
-def localisation(
-    a: Float[Tensor, "n m *space"], truth: Bool[Tensor, "n 1 *space"]
-) -> dict[str, Float[Tensor, " n"]]:
+def localisation(a: Float[Tensor, "n m *space"], truth: Bool[Tensor, "n 1 *space"]) -> dict[str, Float[Tensor, " n"]]:
     """How well the size of a map finds a region.
 
     Returns:

@@ -11,7 +11,6 @@ Reference: Springenberg, Dosovitskiy, Brox, Riedmiller (2015), "Striving for sim
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from cfx.attribution.completeness import error

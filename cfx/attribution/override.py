@@ -17,7 +17,7 @@ keep their gradient, and their names are in `foreign`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,63 +25,56 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-ACTIVATIONS = frozenset(
-    "relu relu6 hardtanh leaky_relu elu celu selu gelu silu mish softplus hardswish hardsigmoid logsigmoid prelu rrelu "
-    "threshold tanhshrink softsign softshrink hardshrink tanh sigmoid clamp clamp_min clamp_max clip abs exp expm1 log "
-    "log1p sqrt square erf sin cos pow atan log_sigmoid".split()
-)
+ACTIVATIONS = frozenset([
+    "relu", "relu6", "hardtanh", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "softplus",
+    "hardswish", "hardsigmoid", "logsigmoid", "log_sigmoid", "prelu", "rrelu", "threshold", "tanhshrink", "softsign",
+    "softshrink", "hardshrink", "tanh", "sigmoid", "clamp", "clamp_min", "clamp_max", "clip", "abs", "exp", "expm1",
+    "log", "log1p", "sqrt", "square", "erf", "sin", "cos", "atan", "pow",
+])  # fmt: skip
 """Names of functions of one number at a time."""
-AFFINE = frozenset(
-    "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d batch_norm addmm baddbmm "
-    "add radd iadd sub rsub isub".split()
-)
+AFFINE = frozenset([
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "batch_norm",
+    "addmm", "baddbmm", "add", "radd", "iadd", "sub", "rsub", "isub",
+])  # fmt: skip
 """Names of linear operations that may add something that does not depend on the image."""
-POOLS = frozenset(
-    "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
-)
+POOLS = frozenset([
+    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+])  # fmt: skip
 """Names of operations that pass on the largest of several numbers."""
-FOREIGN = frozenset(
-    "group_norm layer_norm instance_norm rms_norm local_response_norm normalize softmax log_softmax "
-    "scaled_dot_product_attention multi_head_attention_forward".split()
-)
+FOREIGN = frozenset([
+    "group_norm", "layer_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize", "softmax",
+    "log_softmax", "scaled_dot_product_attention", "multi_head_attention_forward",
+])  # fmt: skip
 """Names of operations without a rule."""
-_PRODUCTS = frozenset("mul rmul imul div truediv matmul rmatmul bmm mm einsum".split())
+_PRODUCTS = frozenset([
+    "mul", "rmul", "imul", "div", "truediv", "matmul", "rmatmul", "bmm", "mm", "einsum",
+])  # fmt: skip
+_RULED = ACTIVATIONS | AFFINE | POOLS | FOREIGN
 _PER_ROW = ("conv", "linear", "batch_norm")
 _NEAR = 1e-6  # relative difference below which a secant is a tangent
 
 Run = Callable[[Tensor], Tensor]
 
 
-class Rule(Protocol):
-    """What goes backward through an operation instead of its own gradient."""
-
-    positive: bool
-
-    def slope(self, z: Tensor, out: Tensor, run: Run) -> Tensor:
-        """The slope of an activation at z, whose value there is `out`."""
-
-    def damping(self, out: Tensor) -> Tensor | None:
-        """What the gradient is multiplied by behind an affine operation; None for nothing."""
-
-    def pool(self, z: Tensor, out: Tensor, places: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Places and slopes of a maximum over several numbers; None for its gradient."""
-
-
 class Plain:
-    """The gradient itself."""
+    """The gradient itself, which other rules derive from.
+
+    Attributes:
+        positive: Whether of the gradient that arrives at an activation only what is positive goes on.
+    """
 
     positive = False
 
     def slope(self, z: Tensor, out: Tensor, run: Run) -> Tensor:
-        """phi'(z)."""
+        """The slope of an activation at z, whose value there is `out`: phi'(z)."""
         return derivative(run, z)
 
     def damping(self, out: Tensor) -> Tensor | None:
-        """Nothing."""
+        """What the gradient is multiplied by behind an affine operation; None for nothing."""
         return None
 
     def pool(self, z: Tensor, out: Tensor, places: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Its gradient."""
+        """Places and slopes of a maximum over several numbers; None for its gradient."""
         return None
 
 
@@ -107,7 +100,7 @@ class Ratio(Plain):
         return torch.where(z == 0, derivative(run, z), out / torch.where(z == 0, 1.0, z))
 
     def damping(self, out: Tensor) -> Tensor | None:
-        """z / (z + e sign z), with sign 0 = 1."""
+        """Z / (z + e sign z), with sign 0 = 1."""
         return out / (out + torch.where(out < 0, -self.epsilon, self.epsilon))
 
 
@@ -155,21 +148,25 @@ class Override(TorchFunctionMode):
         implicit: Whether to do that.
     """
 
-    def __init__(self, rule: Rule, biases: Callable[[Tensor], None] | None = None, *, implicit: bool = False) -> None:
+    def __init__(self, rule: Plain, biases: Callable[[Tensor], None] | None = None, *, implicit: bool = False) -> None:
         """See the class."""
         super().__init__()
         self.rule, self.biases, self.implicit = rule, biases, implicit
         self.seen, self.foreign = 0, set[str]()
 
     def __torch_function__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Any,  # noqa: ANN401
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         """A call of a torch function."""
         kwargs = dict(kwargs or {})
         name, inside = getattr(func, "__name__", "").strip("_"), _in_graph(args, kwargs)
         if len(inside) > 1 and name in _PRODUCTS:
             self.foreign.add("product")
-        if not inside or not (name in ACTIVATIONS | AFFINE | POOLS | FOREIGN):
+        if not inside or name not in _RULED:
             return func(*args, **kwargs)
         if "input" in kwargs:
             args = (kwargs.pop("input"), *args)

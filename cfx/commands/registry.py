@@ -50,6 +50,10 @@ VERBS: dict[str, Verb] = {
         "cfx.commands.segment",
         "How sure is the outline? Masks as experts would draw them, report.html, summary.json into the run's folder.",
     ),
+    "attribute": Verb(
+        "cfx.commands.attribute",
+        "Where does the classifier look? Maps, report.html, summary.json into the run's folder.",
+    ),
     "import": Verb("cfx.commands.imports", "Write a network of MONAI or diffusers as a checkpoint folder of cfx."),
     "demo": Verb(
         "cfx.commands.explain",

@@ -108,7 +108,7 @@ def refined(
 
 
 def _uniform(value: Values, x: Tensor, e: Tensor, n: int) -> list[Tensor]:
-    """n equal parts of every line: row, beginning, length, values at both ends, and what is missed as far as known."""
+    """N equal parts of every line: row, beginning, length, values at both ends, and what is missed as far as known."""
     a = torch.arange(n + 1, dtype=x.dtype, device=x.device) / n
     every = torch.arange(len(x), device=x.device)
     ends = torch.stack([value(every, x + point * e) for point in a], 1)

@@ -159,7 +159,7 @@ def colour_bar() -> str:
 
 
 def overlaid(image: Pixels, values: Pixels, at: tuple[int, ...], limit: float | None = None) -> Pixels:
-    """Colours `(h, w, 4)` of a signed map over its image: red above zero, blue below, the image itself where it is zero.
+    """Colours `(h, w, 4)` of a signed map over its image: red above zero, blue below, the pale image where it is zero.
 
     Args:
         image: `(c, *space)` in [-1, 1].

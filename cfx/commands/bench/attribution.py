@@ -45,7 +45,6 @@ from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort
 from cfx.display.catalogue import Metric, metric, register
 from cfx.models.gate import OUT
-from cfx.models.judge import Judge
 from cfx.models.opening import Network, open_network
 from cfx.runtime.config import Frozen, RunConfig
 from cfx.runtime.files import digest
