@@ -4,7 +4,7 @@ import torch
 
 from cfx.models import build
 
-_PATCH = {"name": "patch-unet", "channels": (8, 16), "attention": (False, True), "patch": 2, "features": 4}
+PATCH = {"name": "patch-unet", "channels": (8, 16), "attention": (False, True), "patch": 2, "features": 4}
 SMALL = {
     "unet": {"channels": (8, 16), "attention": (False, True), "head_channels": 8},
     "patch-unet": {"channels": (8, 16), "attention": (False, True), "head_channels": 8, "patch": 2, "features": 4},
@@ -14,11 +14,11 @@ SMALL = {
     "convnext": {"channels": (8, 16), "depth": 1, "kernel": 3, "out_channels": 3},
     "residual-unet": {"channels": (8, 16), "out_channels": 2},
     "mask-energy": {"channels": (8, 16), "attention": (False, True), "features": 4, "hidden": 8},
-    "mask-ddpm": {"network": _PATCH, "schedule": {"num_train_timesteps": 6}},
-    "mask-cimd": {"network": _PATCH, "schedule": {"num_train_timesteps": 6}},
-    "mask-categorical": {"network": _PATCH, "schedule": {"num_train_timesteps": 6}},
-    "mask-prob-unet": {"network": _PATCH, "features": 4},
-    "mask-ssn": {"network": _PATCH, "features": 4},
+    "mask-ddpm": {"network": PATCH, "schedule": {"num_train_timesteps": 6}},
+    "mask-cimd": {"network": PATCH, "schedule": {"num_train_timesteps": 6}},
+    "mask-categorical": {"network": PATCH, "schedule": {"num_train_timesteps": 6}},
+    "mask-prob-unet": {"network": PATCH, "features": 4},
+    "mask-ssn": {"network": PATCH, "features": 4},
     "densenet": {"init_features": 8, "growth_rate": 4, "block_config": (2, 2), "out_channels": 3},
     "monai-diffusion-unet": {
         "out_channels": 1, "channels": (8, 16), "attention_levels": (False, True), "num_res_blocks": 1,
