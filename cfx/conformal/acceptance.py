@@ -128,7 +128,7 @@ def oracle_flips(cf: Counterfactuals) -> Bool[Tensor, " n"]:
     before, after = cf.oracle_probs_before, cf.oracle_probs_after
     if before is None or after is None:
         raise InputError(
-            "calibration: expected counterfactuals that an oracle was asked of, got none; pass oracle= to explain"
+            "calibration: expected answers of an independent oracle, got none; pass oracle= to explain"
         )
     return (after.argmax(1) == cf.target) & (before.argmax(1) != cf.target)
 

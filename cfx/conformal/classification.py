@@ -99,6 +99,7 @@ class Calibrated:
             sets=inside, size=size, verdict=certainty(size, inside.shape[1]), threshold=threshold, row=at,
             method=self.method, level=1 - self.score.alpha, calibrated=len(self.calibration),
             assumption=self.assumption, classes=self.names,
+            by_class=tuple(self.y.bincount(minlength=inside.shape[1]).tolist()) if self.by_class else (),
         )  # fmt: skip
 
     def voxel_sets(

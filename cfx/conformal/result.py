@@ -43,9 +43,10 @@ class PredictionSets(Rows):
         row: Index of the row in the user's input.
         method: Name of the method.
         level: Probability that the set of a new row holds its class, 1 - alpha.
-        calibrated: Rows that the thresholds were made of.
+        calibrated: Rows that the thresholds were made of; of weighted ones as many as they are worth, (sum w)^2 / sum w^2.
         assumption: What the level rests on.
         classes: Names of the classes, as far as they are known.
+        by_class: Calibration rows of every class, where each has a threshold of its own.
     """
 
     sets: Bool[Tensor, "n k"]
@@ -58,6 +59,7 @@ class PredictionSets(Rows):
     calibrated: int
     assumption: str
     classes: Sequence[str] = ()
+    by_class: Sequence[int] = ()
 
     def covered(self, y: Shaped[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Whether each set holds the class of its row."""
@@ -66,7 +68,9 @@ class PredictionSets(Rows):
         return self.sets.gather(1, y.long().to(self.sets.device)[:, None])[:, 0]
 
     def coverage(self, y: Shaped[Tensor, " n"]) -> dict[str, float]:
-        """Share of sets that hold the class, the exact band it is in 95 % of the time (no ties), and the mean size.
+        """Share of sets that hold the class, the band it is in 95 % of the time, and the mean size.
+
+        The band is exact without ties and weights (`cfx.core.conformal.coverage_band`), else about right.
 
         Args:
             y: Classes.
@@ -74,7 +78,8 @@ class PredictionSets(Rows):
         Returns:
             `coverage`, `coverage_band_low`, `coverage_band_high`, `set_size`.
         """
-        low, high = coverage_band(self.calibrated, len(self), 1 - self.level)
+        new = y.cpu().bincount(minlength=len(self.by_class)).tolist() if self.by_class else len(self)
+        low, high = coverage_band(self.by_class or self.calibrated, new, 1 - self.level)
         return {
             "coverage": float(self.covered(y).double().mean()), "coverage_band_low": low, "coverage_band_high": high,
             "set_size": float(self.size.double().mean()),

@@ -117,6 +117,11 @@ class WeightedScores:
     ids: tuple[str, ...] = field(default=(), repr=False)
     names: Sequence[str] = ()
 
+    @property
+    def worth(self) -> int:
+        """Equally weighted rows that these are worth, (sum w)^2 / sum w^2 (Kish 1965)."""
+        return int(self.weight.sum().square() / self.weight.square().sum())
+
     def sets(
         self,
         p: Probabilities,
@@ -150,7 +155,7 @@ class WeightedScores:
         size = inside.sum(1)
         return PredictionSets(
             sets=inside, size=size, verdict=certainty(size, inside.shape[1]), threshold=threshold, row=at,
-            method=f"weighted-{self.score.name}", level=1 - self.score.alpha, calibrated=len(self.calibration),
+            method=f"weighted-{self.score.name}", level=1 - self.score.alpha, calibrated=self.worth,
             assumption=self.assumption, classes=self.names,
         )  # fmt: skip
 

@@ -20,9 +20,12 @@ of inductive conformal predictors", for the Beta law; Benjamini and Hochberg (19
 """
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
@@ -76,31 +79,45 @@ def conformal_p_values(scores: Float[Tensor, " n"], new: Float[Tensor, "*m"]) ->
     return (1 + len(scores) - below).double() / (len(scores) + 1)
 
 
-def coverage_band(n: int, new: int, alpha: float, *, level: float = 0.95) -> tuple[float, float]:
+def coverage_band(
+    n: int | Sequence[int], new: int | Sequence[int], alpha: float, *, level: float = 0.95
+) -> tuple[float, float]:
     """Exact band of the share of new rows that is covered, over calibration and new rows together, without ties.
 
     The number of covered among `new` independent rows is beta-binomial with k and n + 1 - k, k the conformal rank; of
-    scores with ties more may be covered, never fewer on average.
+    scores with ties more may be covered, never fewer on average. Where several thresholds were made of rows of their
+    own, of each class say, the numbers of covered are independent and add up.
 
     Args:
-        n: Number of calibration rows.
-        new: Number of new rows.
+        n: Number of calibration rows, of each threshold.
+        new: Number of new rows, likewise.
         alpha: Largest probability of missing.
         level: Probability of the band, shared evenly between its sides.
 
     Returns:
-        Lowest and highest share; (1, 1) where n is too small for alpha, so that every set holds all.
+        Lowest and highest share; (1, 1) where every n is too small for alpha, so that every set holds all.
 
     Raises:
         InputError: no new rows, or as `conformal_rank`.
     """
-    k = conformal_rank(n, alpha)
-    if new < 1:
-        raise InputError(f"new: expected at least one row, got {new}")
+    cells = list(zip([n] if isinstance(n, int) else n, [new] if isinstance(new, int) else new, strict=True))
+    rows = sum(m for _, m in cells)
+    if rows < 1:
+        raise InputError(f"new: expected at least one row, got {rows}")
+    chance = np.ones(1)  # of every number of covered rows so far
+    for calibrated, m in cells:
+        chance = np.convolve(chance, _covered(calibrated, m, conformal_rank(calibrated, alpha)))
+    below = chance.cumsum()
+    low, high = (int(np.searchsorted(below, q)) for q in ((1 - level) / 2, (1 + level) / 2))
+    return low / rows, min(high, rows) / rows
+
+
+def _covered(n: int, m: int, k: int) -> NDArray[np.float64]:
+    """Chances of 0 .. m covered rows among m."""
     if k > n:
-        return 1.0, 1.0
-    low, high = stats.betabinom(new, k, n + 1 - k).ppf([(1 - level) / 2, (1 + level) / 2])
-    return float(low) / new, float(high) / new
+        return np.eye(m + 1)[m]
+    found: NDArray[np.float64] = stats.betabinom(m, k, n + 1 - k).pmf(np.arange(m + 1))
+    return found
 
 
 def chance_of_so_many(out: int, new: int, calibrated: int, alpha: float) -> float:

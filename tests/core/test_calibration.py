@@ -8,7 +8,7 @@ from monai.metrics.calibration import CalibrationErrorMetric
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from cfx.core.calibration import brier, reliability, top_label
+from cfx.core.calibration import bin_sums, brier, even_edges, reliability, top_label
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 
@@ -104,3 +104,28 @@ def test_bad_input_is_named() -> None:
         reliability(torch.zeros(1), right, bins=0)
     with pytest.raises(InputError, match="expected at least one"):
         reliability(torch.zeros(0), right[:0])
+
+
+def test_the_squared_error_has_no_bias_where_the_plain_one_has() -> None:
+    """Calibrated rows: 0 on average; rows that overstate: what they overstate, squared."""
+    rows = [reliability(*sample(150, seed=s)) for s in range(120)]
+    squared = torch.tensor([r.squared for r in rows])
+    assert abs(float(squared.mean())) < 3 * float(squared.std()) / 120**0.5
+    assert torch.tensor([r.ece for r in rows]).mean() > 0.04
+    c, right = sample(200_000, sharpness=2.0)
+    whole = reliability(c, right)
+    small = [reliability(c[i : i + 200], right[i : i + 200], bins=15).squared for i in range(0, 30_000, 200)]
+    assert torch.tensor(small).mean() == pytest.approx(whole.squared, rel=0.1)
+    assert math.isnan(reliability(c[:1], right[:1]).squared)
+
+
+def test_sums_of_parts_add_up_and_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    c, right = sample(1000)
+    edges = even_edges(15)
+    whole = bin_sums(c, right, edges)
+    torch.testing.assert_close(bin_sums(c[:300], right[:300], edges) + bin_sums(c[300:], right[300:], edges), whole)
+    monkeypatch.setattr("cfx.core.calibration._CHUNK", 7)
+    torch.testing.assert_close(bin_sums(c, right, edges), whole)
+    d = right.double() - c
+    inside = (c > edges[3]) & (c <= edges[4])
+    assert float(reliability(c, right).variance[3]) == pytest.approx(float(d[inside].var()))

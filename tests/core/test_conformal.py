@@ -12,6 +12,7 @@ from cfx.core.conformal import (
     conformal_p_values,
     conformal_quantile,
     conformal_rank,
+    coverage_band,
     discoveries,
 )
 from cfx.core.errors import InputError
@@ -126,3 +127,24 @@ def test_the_chance_of_so_many_is_that_of_ranks_drawn_at_random():
 def test_nothing_is_out_where_no_p_value_reaches_the_level():
     assert chance_of_so_many(0, 5, 8, 0.1) == 1
     assert chance_of_so_many(1, 5, 8, 0.1) == 0
+
+
+def test_the_band_of_coverage_is_that_of_the_beta_binomial_law():
+    low, high = coverage_band(99, 200, 0.1)
+    law = stats.betabinom(200, 90, 10)
+    assert (low, high) == (law.ppf(0.025) / 200, law.ppf(0.975) / 200)
+    assert coverage_band(8, 50, 0.1) == (1, 1)
+    with pytest.raises(InputError, match="new: expected"):
+        coverage_band(10, 0, 0.1)
+
+
+def test_the_band_of_several_thresholds_is_that_of_their_sum():
+    n, new = [40, 25], [30, 60]
+    low, high = coverage_band(n, new, 0.2)
+    draws = sum(
+        stats.betabinom(m, conformal_rank(k, 0.2), k + 1 - conformal_rank(k, 0.2)).rvs(20_000, random_state=i)
+        for i, (k, m) in enumerate(zip(n, new, strict=True))
+    )
+    outside = ((draws / 90 < low) | (draws / 90 > high)).mean()
+    assert 0.02 < outside < 0.055
+    assert coverage_band([3, 99], [0, 200], 0.1) == coverage_band(99, 200, 0.1)
