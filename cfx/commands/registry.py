@@ -91,6 +91,10 @@ BENCHES: dict[str, Verb] = {
         "cfx.commands.bench.attribution",
         "Compare maps of where a classifier looks, with and without counterfactuals, against what is true.",
     ),
+    "calibration": Verb(
+        "cfx.commands.bench.calibration",
+        "Are probabilities honest before and after a temperature, and do conformal sets keep their level?",
+    ),
     "reliance": Verb("cfx.commands.bench.reliance", "Check the reliance test itself: type I error and power."),
     "remedies": Verb(
         "cfx.commands.bench.remedies", "Train classifiers with every remedy against a planted confounder."

@@ -116,7 +116,8 @@ class Threshold:
 
 def edit_size(cf: Counterfactuals) -> Float[Tensor, " n"]:
     """|x_cf - x|, the root of the sum of squares."""
-    return (cf.x_cf - cf.x).double().flatten(1).norm(dim=1)
+    size: Tensor = (cf.x_cf - cf.x).double().flatten(1).norm(dim=1)
+    return size
 
 
 def oracle_flips(cf: Counterfactuals) -> Bool[Tensor, " n"]:
@@ -127,9 +128,7 @@ def oracle_flips(cf: Counterfactuals) -> Bool[Tensor, " n"]:
     """
     before, after = cf.oracle_probs_before, cf.oracle_probs_after
     if before is None or after is None:
-        raise InputError(
-            "calibration: expected answers of an independent oracle, got none; pass oracle= to explain"
-        )
+        raise InputError("calibration: expected answers of an oracle, got none; pass oracle= to explain")
     return (after.argmax(1) == cf.target) & (before.argmax(1) != cf.target)
 
 

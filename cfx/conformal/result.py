@@ -43,7 +43,7 @@ class PredictionSets(Rows):
         row: Index of the row in the user's input.
         method: Name of the method.
         level: Probability that the set of a new row holds its class, 1 - alpha.
-        calibrated: Rows that the thresholds were made of; of weighted ones as many as they are worth, (sum w)^2 / sum w^2.
+        calibrated: Rows that the thresholds were made of; of weighted ones what they are worth.
         assumption: What the level rests on.
         classes: Names of the classes, as far as they are known.
         by_class: Calibration rows of every class, where each has a threshold of its own.

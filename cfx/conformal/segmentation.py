@@ -204,21 +204,23 @@ class RiskControl:
                     f"loss: expected losses in [0, 1] that never rise as masks grow, got {self.name} that does"
                 )
             if float((now * weight).sum()) <= allowed_risk(n, self.alpha) * n + 1e-9:
-                return most
+                return float(most)
             before = now
         return torch.inf
 
     def _of_dice(self, p: Tensor, truth: Tensor, weight: Tensor, n: int) -> float:
         """1 - the threshold of the least mean loss among those that keep the promise."""
         grid = torch.linspace(0, 1, _TRIED + 2, dtype=torch.float64)[1:-1].tolist()
-        means = [float((_losses(_undice, 1 - p.double() <= most, truth) * weight).sum()) / max(n, 1) for most in grid]
+        means: list[float] = [
+            float((_losses(_undice, 1 - p.double() <= most, truth) * weight).sum()) / max(n, 1) for most in grid
+        ]
         best = int(np.argmin(means))
         if smaller_mean_p(means[best], n, self.alpha) > self.delta / _TRIED:
             raise InputError(
                 f"alpha: no threshold keeps 1 - Dice at most {self.alpha:g} with confidence {1 - self.delta:g}; the "
                 f"least mean of {n} patients is {means[best]:.3f}, at {1 - grid[best]:.2f}; give more patients"
             )
-        return grid[best]
+        return float(grid[best])
 
 
 def _undice(masks: Bool[Tensor, "n *space"], truth: Bool[Tensor, "n *space"]) -> Float[Tensor, " n"]:

@@ -3,11 +3,11 @@
 A remedy (`cfx.training.remedies`) may weigh rows, reshape images, or add an adversary as second player.
 """
 
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from cfx.core.cohort import Source, subject_names
@@ -17,7 +17,7 @@ from cfx.models import build
 from cfx.models.heads import Rbf
 from cfx.training.adversaries import pooled, staged
 from cfx.training.augment import AugmentConfig, augment
-from cfx.training.losses import binary_cross_entropy, cross_entropy
+from cfx.training.losses import binary_cross_entropy, cross_entropy, focal
 from cfx.training.objectives import (
     Batch,
     NetworkConfig,
@@ -63,10 +63,20 @@ class ClassifierConfig(LabelledConfig):
     """Whether every row has K independent 0/1 labels."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over classes."""
+    focal: float = Field(default=0.0, ge=0)
+    """Exponent gamma of the focal loss, which looks at rows less that are right already; 0 is cross-entropy. Exclusive
+    classes without label smoothing."""
     one_logit: bool = False
     """Whether two classes are told apart by one logit instead of two."""
     remedy: RemedyConfig | None = None
     """What keeps it from using a confounder; None for plain training."""
+
+    @model_validator(mode="after")
+    def _one_loss(self) -> Self:
+        """The focal loss is of one class a row, and of labels as they are."""
+        if self.focal and (self.multilabel or self.one_logit or self.label_smoothing):
+            raise ValueError("focal: expected neither multilabel nor one_logit nor label_smoothing beside it")
+        return self
 
     def make(self, network: NetworkConfig, cohort: Source, steps: int) -> "ClassifierObjective":
         """Classification of the cohort's images.
@@ -112,7 +122,8 @@ class ClassifierObjective:
         logits, features = self._look(networks["main"], batch)
         if adversary is not None and player != "main":
             return adversary.loss(networks[player], features, batch), {}
-        each = self._entropy(logits, batch.y, self.config.label_smoothing)
+        gamma, smoothing = self.config.focal, self.config.label_smoothing
+        each = focal(logits, batch.y, gamma) if gamma else self._entropy(logits, batch.y, smoothing)
         loss = (self.remedy.weights(batch) * each).mean()
         scores = {"accuracy": self._right(logits.detach(), batch.y).float().mean()}
         if adversary is None:

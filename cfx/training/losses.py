@@ -2,7 +2,8 @@
 
 References: Hang et al. (2023), arXiv 2303.09556 (min-SNR); Kingma and Welling (2014) (the KL term); Milletari et al.
 (2016), arXiv 1606.04797 (Dice); van den Oord et al. (2018), arXiv 1807.03748, and Chen et al. (2020), arXiv 2002.05709
-(NT-Xent); Lim and Ye (2017), arXiv 1705.02894 (hinge); van Amersfoort et al. (2020), arXiv 2003.02037 (kernels).
+(NT-Xent); Lim and Ye (2017), arXiv 1705.02894 (hinge); Lin et al. (2017), arXiv 1708.02002 (focal); van Amersfoort et
+al. (2020), arXiv 2003.02037 (kernels).
 """
 
 import torch
@@ -57,8 +58,20 @@ def kl_standard(mean: Float[Tensor, "b *rest"], std: Float[Tensor, "b *rest"]) -
 
 
 def cross_entropy(logits: Float[Tensor, "b k"], y: Int[Tensor, " b"], smoothing: float = 0.0) -> Float[Tensor, " b"]:
-    """-sum_k q_k log softmax(logits)_k, where q is 1 - smoothing on class y plus smoothing / k on every class."""
+    """-sum_k q_k log softmax(logits)_k, where q is 1 - smoothing on class y plus smoothing / k on every class.
+
+    Papers also write eps / (k - 1) on every other class, which is another eps: smoothing = eps k / (k - 1).
+    """
     return functional.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+
+
+def focal(logits: Float[Tensor, "b k"], y: Int[Tensor, " b"], gamma: float) -> Float[Tensor, " b"]:
+    """-(1 - p_y)^gamma log p_y: rows that are right already count less; gamma = 0 is the cross-entropy.
+
+    Of the class of the row alone; MONAI's is the mean over k classes, a k-th of it.
+    """
+    log_p = logits.log_softmax(1).gather(1, y[:, None])[:, 0]
+    return -((-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny) ** gamma) * log_p
 
 
 def binary_cross_entropy(
