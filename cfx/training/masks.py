@@ -130,7 +130,8 @@ class MasksObjective:
 
     def checkpoint(self, network: nn.Module, cohort: Source) -> tuple[nn.Module, dict[str, Any]]:
         """The network, with the names of its labels where there is one region."""
-        names = ("background", self.config.region) if self.config.classes == 2 else ()
+        region = "region" if self.config.region == "readings" else self.config.region
+        names = ("background", region) if self.config.classes == 2 else ()
         return network, {"shape": self.shape, "classes": names}
 
 

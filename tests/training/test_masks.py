@@ -28,7 +28,7 @@ def test_it_trains_in_two_and_three_dimensions_and_comes_back(tmp_path, space):
     settings = {"kind": "masks", "flip": True, "shift": 1}
     result = train(toy_config(tmp_path, "masks", objective=settings, steps=4), cohort)
     sampler = load(result.checkpoint)
-    assert read_manifest(result.checkpoint).classes == ("background", "readings")
+    assert read_manifest(result.checkpoint).classes == ("background", "region")
     assert set(result.figures) == {"loss", "ged_debiased", "diversity", "reader_diversity", "diversity_ratio"}
     with torch.no_grad():
         drawn = sampler.draw(sampler.encode(cohort.x), seed=0, row=torch.arange(24))
