@@ -35,9 +35,9 @@ def test_draws_come_from_the_prior():
 
 
 def test_a_latent_has_a_place():
-    """Two codes may differ in one corner more than in another, so that draws need not contain one another."""
+    """Of two codes each may give the larger mask somewhere, so that draws need not contain one another."""
     sampler = randomise(small("mask-prob-unet"))
-    h = torch.zeros(32, 4, 16, 16)
-    moved = sampler.logits(h, torch.randn(32, 6))
-    assert float(moved.std(0).min()) > 0
-    assert float(moved.flatten(2).std(2).min()) > 0.1 * float(moved.std())
+    with torch.no_grad():
+        logits = sampler.logits(torch.zeros(32, 4, 16, 16), torch.randn(32, 6))  # an image that is the same everywhere
+    larger = (logits[:16] > logits[16:]).flatten(1).float().mean(1)
+    assert float(((larger > 0.1) & (larger < 0.9)).float().mean()) > 0.5
