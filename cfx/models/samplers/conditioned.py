@@ -109,15 +109,15 @@ def log_likelihood(logits: Float[Tensor, "b k *space"], y: UInt8[Tensor, "b *spa
     if logits.shape[1] == 1:
         each = functional.binary_cross_entropy_with_logits(logits[:, 0], y.to(logits.dtype), reduction="none")
     else:
-        each = functional.cross_entropy(_all(logits), y.long(), reduction="none")
+        each = functional.cross_entropy(with_background(logits), y.long(), reduction="none")
     return -each.flatten(1).sum(1)
 
 
 def likeliest(logits: Float[Tensor, "b k *space"]) -> UInt8[Tensor, "b *space"]:
     """The likeliest class of every voxel, by the logits of the foreground."""
-    return _all(logits).argmax(1).to(torch.uint8)
+    return with_background(logits).argmax(1).to(torch.uint8)
 
 
-def _all(logits: Tensor) -> Tensor:
-    """With the background's."""
+def with_background(logits: Float[Tensor, "b k ..."]) -> Float[Tensor, "b classes ..."]:
+    """Logits of all classes: that of the background is 0."""
     return torch.cat([torch.zeros_like(logits[:, :1]), logits], 1)

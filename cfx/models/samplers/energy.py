@@ -36,6 +36,7 @@ from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
 from cfx.models.layers import convolution
 from cfx.models.patches import depth_to_space, space_to_depth
+from cfx.models.samplers.conditioned import likeliest, one_hot, with_background
 from cfx.models.samplers.sampler import Code, Draw, MaskSampler
 from cfx.models.unet import PatchUnet
 
@@ -107,7 +108,7 @@ class Energy(MaskSampler):
         row = draw.slot[:, None] * self.draws + torch.arange(self.draws, device=x.device)
         drawn = self._logits(seen.repeat_interleave(self.draws, 0), draw.seed, row.flatten())
         soft = with_background(drawn).softmax(1)[:, 1:].unflatten(0, (len(x), self.draws)).flatten(3)
-        truth = one_hot(readings, self.classes).to(h)
+        truth = masks_of(readings, self.classes).to(h)
         score = energy_score(soft, truth, some)
         entropy = functional.binary_cross_entropy_with_logits(exists, some.mean(1), reduction="none")
         share = truth.mean(1)
@@ -134,8 +135,8 @@ class Energy(MaskSampler):
         """Whether there is anything, and what it looks like."""
         seen, exists = code
         u = uniform((), seed=seed, row=row, stream=_EXISTS)
-        labels = with_background(self._logits(seen, seed, row)).argmax(1)
-        return torch.where(each(u < exists.sigmoid(), labels), labels, 0).to(torch.uint8)
+        labels = likeliest(self._logits(seen, seed, row))
+        return labels * each(u < exists.sigmoid(), labels)
 
     def _logits(self, seen: Tensor, seed: int, row: Tensor) -> Float[Tensor, "b k *space"]:
         """Of the foreground classes, one draw of each row."""
@@ -155,14 +156,9 @@ class Energy(MaskSampler):
         return torch.cat(parts, 1).to(seen)
 
 
-def with_background(logits: Float[Tensor, "b k ..."]) -> Float[Tensor, "b classes ..."]:
-    """Logits of all classes: that of the background is 0."""
-    return torch.cat([torch.zeros_like(logits[:, :1]), logits], 1)
-
-
-def one_hot(readings: UInt8[Tensor, "b r *space"], classes: int) -> Tensor:
-    """Masks of every foreground class, `(b, r, k, voxels)`."""
-    return torch.stack([readings.flatten(2) == k for k in range(1, classes)], 2)
+def masks_of(readings: UInt8[Tensor, "b r *space"], classes: int) -> Float[Tensor, "b r k voxels"]:
+    """Masks of every foreground class."""
+    return one_hot(readings.flatten(2).flatten(0, 1), classes)[:, 1:].unflatten(0, readings.shape[:2])
 
 
 def energy_score(
