@@ -10,6 +10,7 @@ import torch
 from cfx.commands.bench.planted import figures, planted_cohort
 from cfx.core.abduction import abduct, mean_of, replay
 from cfx.core.cohort import Cohort
+from cfx.core.errors import InputError
 from cfx.core.scores import auroc
 from cfx.counterfactual import Minimal, explain
 from cfx.counterfactual.metrics import evaluate
@@ -18,6 +19,9 @@ from cfx.data import BrainConfig, load_cohort
 from cfx.data.ladder import RUNGS
 from cfx.models import load
 from cfx.ood import Fitted, fit
+from cfx.segmentation import sample_masks
+from cfx.segmentation.metrics import evaluate as compare
+from tests.training.toys import balls
 
 NAMES = ("brain64-classifier", "brain64-relu-classifier", "brain64-diffusion", "brain64-oracle", "brain64-vae")
 
@@ -147,3 +151,28 @@ def test_the_edit_shows_what_the_classifier_looks_at(
     assert found["stable"] >= 0.875
     if kind in ("tag", "implant"):
         assert found["revealed"] >= 0.875
+
+
+def test_outlines_are_drawn_as_readers_would(root: Path) -> None:
+    """Of lung lesions of patients that the network has not seen."""
+    network = load(root / "checkpoints/lidc64-energy")
+    try:
+        cohort = load_cohort({"kind": "lidc", "split": "test", "slices": "largest"})[:64]
+    except InputError as error:
+        pytest.skip(str(error))
+    found = sample_masks(cohort, network, 16)
+    assert cohort.readings is not None
+    scores = compare(found.masks != 0, cohort.readings)
+    assert float(scores.ged_debiased.mean()) < 0.12
+    assert float(scores.diversity.mean()) > 0.7 * float(scores.reader_diversity.mean())
+
+
+def test_a_clear_nodule_is_outlined_and_empty_lung_is_not(root: Path) -> None:
+    """In the middle of dark noise, at the scale of a pixel a mm."""
+    network = load(root / "checkpoints/lidc64-energy")
+    noise = 0.05 * torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    there = balls(torch.tensor([6.0, -1.0]), (64, 64))
+    found = sample_masks((noise - 0.79 + 1.25 * there).clamp(-1, 1), network, 32)
+    area = found.masks.flatten(2).sum(2).double()
+    assert 60 < float(area[0].median()) < 200  # a disc of 113 pixels
+    assert float((area[1] == 0).double().mean()) > 0.5
