@@ -18,6 +18,8 @@ from cfx.commands.config import verb_of
 from cfx.commands.explain import ExplainConfig, images_of, task_of
 from cfx.commands.networks import DetectorConfig, Networks, opened
 from cfx.commands.ood import OodConfig, looked
+from cfx.commands.segment import SegmentConfig
+from cfx.commands.segment import looked as drawn
 from cfx.core.cohort import Cohort, Source, spread, subjects
 from cfx.core.denoiser import Generative, Latent
 from cfx.core.errors import CfxError, CfxWarning, InputError
@@ -68,6 +70,9 @@ def _looked(verb: str, config: RunConfig) -> Iterator[tuple[str, str]]:
         yield from _training(config)
     if isinstance(config, OodConfig):
         yield "to score", looked(config, found["data"], networks)
+        return
+    if isinstance(config, SegmentConfig):
+        yield "to draw", drawn(config, found["data"], networks["segmenter"])
         return
     for name in (n for n in networks if n.startswith("classifier") and "data" in found):
         yield "accuracy", _accuracy(networks[name], networks.get("generator"), found)

@@ -28,7 +28,7 @@ TOY = "tests.segmentation.toys:Threshold"
 
 
 def brains(n: int, **more) -> dict:
-    return {"kind": "brain", "n": n, "seed": 3, "size": 16} | more
+    return {"kind": "brain", "n": n, "seed": 3, "size": 16, "readers": {"count": 4}} | more
 
 
 def values(out: Path, **changes) -> dict:
@@ -53,6 +53,7 @@ def test_a_run_leaves_a_whole_folder(run):
     assert (summary["n"], summary["samples"], summary["nfe_unet_forward"], summary["nfe_encoder"]) == (6, 6, 6.0, 1.0)
     assert (summary["sampled"], summary["collapsed"], summary["refused"]) == (6, 0, 0)
     wanted = {"diversity", "empty_share", "volume", "volume_width", "agreement", "seconds_per_image", "volume_unit"}
+    wanted |= {"ged_6", "ged_3", "ged_3_representative", "ci_6", "d_max_6", "ged_debiased", "reader_diversity"}
     assert wanted <= summary.keys()
     for name in ("diversity", "empty_share", "volume"):
         assert summary[f"{name}_low"] <= summary[name] <= summary[f"{name}_high"]
@@ -101,7 +102,7 @@ def test_readers_are_compared_and_chosen_masks_stand_beside_plain_ones(tmp_path)
 def test_readers_of_other_classes_are_refused(tmp_path):
     cohort = readers_of(load_cohort(brains(2)))
     drawn = sample_masks(cohort, Threshold(level=0.3, classes=3), 4)
-    with pytest.raises(InputError, match="data: expected readers' masks of the network's 3 labels .*one region"):
+    with pytest.raises(InputError, match=r"data: expected readers' masks of the network's 3 labels .*one region"):
         against_readers(drawn, cohort.replace(readings=cohort.readings > 0), None)
     two = sample_masks(cohort, Threshold(level=0.3), 4)
     with pytest.raises(InputError, match=r"readers: expected class numbers 0 \.\. 1, got 0 \.\. 2"):
@@ -146,7 +147,7 @@ def test_what_cannot_be_drawn_is_one_line_of_error(tmp_path, changes, message):
 def test_images_of_another_size_and_networks_that_draw_none_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match="divisible by 4"):
         segment_run(config(tmp_path / "a", data=brains(2, size=18)))
-    with pytest.raises(InputError, match="segmenter: expected a network that draws masks .*GaussianGenerator"):
+    with pytest.raises(InputError, match=r"segmenter: expected a network that draws masks .*GaussianGenerator"):
         segment_run(config(tmp_path / "b", segmenter="tests.ood.detectors:GaussianGenerator"))
     assert not (tmp_path / "a" / "atlas.zarr").exists()
 

@@ -188,7 +188,10 @@ def test_every_role_refuses_what_is_for_another(tmp_path):
         open_network(tmp_path / "vae")
     with pytest.raises(InputError, match="autoencoder: expected encode and decode, got Cnn"):
         open_network(tmp_path / "net", "autoencoder")
+    with pytest.raises(InputError, match=r"segmenter: expected a network that draws masks .*got Cnn of"):
+        open_network(tmp_path / "net", "segmenter")
     assert type(open_network(tmp_path / "vae", "autoencoder")).__name__ == "MonaiKl"
+    assert type(open_network("tests.segmentation.toys:Threshold", "segmenter")).__name__ == "Threshold"
     for key, value in (("pixels", {"range": [0, 1]}), ("output", {"kind": "binary"})):
         with pytest.raises(InputError, match=rf"generator.{key}: only for classifiers"):
             open_network({"path": str(tmp_path / "net"), key: value}, "generator")

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from cfx.core.errors import InputError
 from cfx.core.random import normal, uniform
-from cfx.segmentation.metrics import ged
+from cfx.segmentation.metrics import diversity, ged
 from cfx.segmentation.metrics.drawings import alike, layers
+from cfx.segmentation.result import Segmentations
 from cfx.segmentation.select import _energy, _herd, herded, picked, representative
 from cfx.segmentation.summary import medoid
 from tests.segmentation.metrics.brute import random_masks
@@ -107,3 +108,20 @@ def test_more_than_there_are_and_none_are_refused(n):
 def test_class_numbers_need_their_number():
     with pytest.raises(InputError, match="classes: expected the number of classes"):
         representative(random_masks(2, 6, 3, (4, 4), seed=0), 2)
+
+
+def test_of_a_result_the_chosen_masks_come_back_as_one():
+    masks = random_masks(3, 6, 3, (4, 4), seed=2).to(torch.uint8)
+    ones = torch.ones(3, dtype=torch.long)
+    apart = diversity(masks, 3).float()
+    apart[1] = torch.nan
+    drawn = Segmentations(
+        masks=masks, verdict=0 * ones, row=torch.arange(3), diversity=apart, nfe_encoder=ones,
+        nfe_unet_forward=6 * ones, seconds=apart, segmenter="toy", samples=6, seed=0, labels=["background", "a", "b"],
+    )  # fmt: skip
+    found = representative(drawn, 3)
+    assert torch.equal(found.masks, representative(masks, 3, 3))
+    assert (found.samples, found.nfe_unet_forward.tolist()) == (3, [6, 6, 6])
+    assert found.diversity.isnan().tolist() == [False, True, False]
+    assert torch.allclose(found.diversity[0].double(), diversity(found.masks, 3)[0])
+    assert representative(drawn, 1).diversity.isnan().all()

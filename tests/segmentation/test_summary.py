@@ -7,14 +7,17 @@ import torch
 
 from cfx.core.errors import InputError
 from cfx.segmentation.metrics import diversity
+from cfx.segmentation.result import Segmentations
 from cfx.segmentation.summary import (
     agreement,
     entropy,
     extremes,
+    figures,
     holding,
     interval,
     medoid,
     probability,
+    unit_of,
     volumes,
 )
 from tests.segmentation.metrics.brute import iou, random_masks, sets
@@ -110,3 +113,30 @@ def test_what_does_not_fit_is_refused():
     for level in (0.0, 1.5):
         with pytest.raises(InputError, match="level: expected a share"):
             interval(volumes(masks, 3), level)
+
+
+def test_figures_are_named_by_class_and_count_masks_that_hold_it():
+    ones = torch.ones(1, dtype=torch.long)
+    drawn = Segmentations(
+        masks=FOUR, verdict=0 * ones, row=0 * ones, diversity=torch.tensor([0.5]), nfe_encoder=ones,
+        nfe_unet_forward=ones, seconds=torch.ones(1), segmenter="toy", samples=4, seed=0, labels=["none", "a", "b"],
+    )  # fmt: skip
+    found = {name: float(value) for name, value in figures(drawn, torch.full((1, 1), 2.0), 0.5).items()}
+    assert found == {
+        "diversity": 0.5, "agreement": pytest.approx(5 / 12), "empty_share": 0.25,
+        "volume_a": pytest.approx((2 + 4 + 4) / 3), "volume_b": 2, "volume_from_a": 2, "volume_from_b": 2,
+        "volume_to_a": 4, "volume_to_b": 2, "volume_width_a": 2, "volume_width_b": 0,
+    }  # fmt: skip
+    one = drawn.replace(labels=["none", "a"], masks=FOUR.clamp(max=1))
+    assert {"volume", "volume_width"} <= figures(one, None, 0.9).keys()
+    assert bool(figures(one.replace(masks=0 * FOUR), None, 0.9)["volume"].isnan().all())
+
+
+def test_units_are_those_of_the_spacing():
+    assert [unit_of(s, d) for s in (None, torch.ones(1, 2)) for d in (2, 3)] == ["pixels", "voxels", "mm^2", "mm^3"]
+
+
+def test_an_interval_counts_what_it_is_told_to():
+    values, where = torch.tensor([[5.0, 0, 0, 7, 6]]), torch.tensor([[True, False, False, True, True]])
+    assert interval(values, 0.9, where).tolist() == [[5], [7]]
+    assert bool(interval(values, 0.9, where & False).isnan().all())

@@ -20,7 +20,9 @@ def test_of_one_image_it_is_said_whether_there_is_one_how_large_and_how_alike():
     sure = of_image(figures_of(1), 4, BINARY, "mm^2", 0.9)
     assert sure[0].startswith("All 4 drawn outlines hold a lesion; its area is 4 mm²")
     assert sure[1] == "Two of them share 100 % of what either covers."
-    assert of_image(figures_of(2), 4, BINARY, "mm^2", 0.9) == ["The network's answer was not finite; nothing was drawn."]
+    assert of_image(figures_of(2), 4, BINARY, "mm^2", 0.9) == [
+        "The network's answer was not finite; nothing was drawn."
+    ]
 
 
 def test_none_and_one_are_said_as_such():
@@ -40,8 +42,8 @@ def test_several_classes_are_said_one_by_one():
     }
     (first, _) = of_image(values, 4, labels, "voxels", 0.8)
     assert first == (
-        "All 4 drawn outlines hold anything; the volume of core is 3 voxels on average, 8 of 10 between 3 and 3; none of "
-        "them holds rim."
+        "All 4 drawn outlines hold anything; the volume of core is 3 voxels on average, 8 of 10 between 3 and 3; none "
+        "of them holds rim."
     )
 
 
@@ -50,7 +52,9 @@ def test_of_many_images_agreement_comes_first_and_readers_last():
     found = of_all(drawn(), values, summary(values))
     assert found[0].startswith("Two drawn outlines of an image share 71 % of what either covers")
     assert found[1].startswith("In 1 of 2 images all 4 drawn outlines hold a region, in 0 none does; in 1 (50 %, 95 %")
-    assert found[2].startswith("The area is 3.21 mm² on average; 9 of 10 of the outlines of an image lie within 1.5 mm²")
+    assert found[2].startswith(
+        "The area is 3.21 mm² on average; 9 of 10 of the outlines of an image lie within 1.5 mm²"
+    )
     assert "the readers: two of an image are" in found[3]
     assert found[4:] == [
         "In 1 image all outlines are equal.",
