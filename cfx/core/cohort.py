@@ -98,7 +98,8 @@ def _column(value: object, spec: Column) -> Tensor:
     """One column, of the kind of numbers that it has."""
     name, kind = f"Cohort.{spec.name}", spec.shapes[0].kind
     found = as_tensor(value, name, f"a tensor or array, {spec.shapes[0]}")
-    if kind == "Bool" and found.dtype != torch.bool and bool(((found == 0) | (found == 1)).all()):
+    fits = any(shape.holds(found) for shape in spec.shapes)  # class numbers stay, whichever of them occur
+    if kind == "Bool" and not fits and bool(((found == 0) | (found == 1)).all()):
         return found.bool()
     if spec.name == "x":
         return found.float() if found.is_floating_point() else found

@@ -234,3 +234,10 @@ def test_images_a_user_gives_become_a_source():
     assert torch.equal(as_source(x.numpy(), "x")[[0, 1]].x, x)
     with pytest.raises(InputError, match=r"cohort: expected images .* got dict"):
         as_source({"kind": "png"}, "cohort")
+
+
+def test_class_numbers_of_readers_stay_in_rows_that_have_few_of_them():
+    readings = torch.tensor([0, 1, 2, 0], dtype=torch.uint8).reshape(4, 1, 1, 1)
+    cohort = Cohort(torch.zeros(4, 1, 1, 1), readings=readings)
+    assert cohort[[0, 1]].readings.dtype == torch.uint8
+    assert torch.equal(Cohort.cat([cohort[[0, 1]], cohort[[2, 3]]]).readings, readings)
