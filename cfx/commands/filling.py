@@ -115,10 +115,10 @@ class Filling(Generic[R]):
 
 def lines(names: Sequence[str], summary: Mapping[str, Any]) -> list[str]:
     """The figures of a run as people read them, those of some names that it has."""
-    return [f"{metric(name).heading:<36}{_said(name, summary)}" for name in names if name in summary]
+    return [f"{metric(name).heading:<36}{said(name, summary)}" for name in names if name in summary]
 
 
-def _said(name: str, summary: Mapping[str, Any]) -> str:
-    """A figure with its interval."""
+def said(name: str, summary: Mapping[str, Any]) -> str:
+    """A figure with its interval, of those of a run or of a row."""
     known = {key: summary.get(key) for key in (name, f"{name}_low", f"{name}_high")}
     return metric(name).spread({key: None if value is None else float(value) for key, value in known.items()})

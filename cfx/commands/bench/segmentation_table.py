@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cfx.commands.bench.segmentation_rows import COMPARED
+from cfx.commands.filling import said
 from cfx.display.catalogue import metric
 from cfx.display.markdown import grid
 
@@ -55,7 +56,7 @@ def _hardware(rows: Sequence[Row], here: str) -> str:
 def _figures(rows: Sequence[Row], names: Sequence[str]) -> str:
     known = [name for name in names if any(row.get(name) is not None for row in rows)]
     head = ["method", "n", *(metric(name).heading for name in known)]
-    return grid(head, [[row["method"], str(row["n"]), *(metric(k).spread(row) for k in known)] for row in rows])
+    return grid(head, [[row["method"], str(row["n"]), *(said(k, row) for k in known)] for row in rows])
 
 
 def _costs(rows: Sequence[Row]) -> str:
@@ -75,5 +76,5 @@ def _comparisons(rows: Sequence[Row]) -> list[str]:
         return []
     known = [f"{k}_vs_ours" for k in COMPARED if any(f"{k}_vs_ours" in row for row in others)]
     head = ["method", "n", *(metric(k).heading for k in known)]
-    body = [[row["method"], str(row["n_vs_ours"]), *(metric(k).spread(row) for k in known)] for row in others]
+    body = [[row["method"], str(row["n_vs_ours"]), *(said(k, row) for k in known)] for row in others]
     return [f"Each method less `{rows[0]['method']}`, on the images that both drew masks of:", grid(head, body)]
