@@ -93,7 +93,8 @@ class Accepted(Rows):
             return f"0 of {n} counterfactuals are accepted: {self.why}."
         return (
             f"{took} of {n} counterfactuals are accepted; an independent oracle confirms at least "
-            f"{1 - self.alpha:.0%} of such ones, unless the {self.calibrated} calibration pairs were unlucky (probability {self.delta:g})."
+            f"{1 - self.alpha:.0%} of such ones, unless the {self.calibrated} calibration pairs were unlucky "
+            f"(probability {self.delta:g})."
         )
 
 

@@ -16,7 +16,7 @@ Sesia, Candes (2020), "Classification with valid and adaptive coverage"; Angelop
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +31,7 @@ CALIBRATION, NEW = 0xC0, 0xC1
 """Streams of u, of calibration rows and of new ones."""
 
 
+@runtime_checkable
 class Score(Protocol):
     """A score: a name, a level, and a number of every class, higher where it fits less."""
 

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from monai.losses import FocalLoss
 from torch.nn import functional
 
 from cfx.training.losses import (
     absolute_error,
     binary_cross_entropy,
     cross_entropy,
+    focal,
     hinge,
     kernel_entropy,
     kl_standard,
@@ -135,3 +137,23 @@ class TestKernels:
 def test_hinge_is_free_beyond_one():
     assert hinge(torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -2.0])).item() == 0
     assert hinge(torch.tensor([0.0, 2.0]), torch.tensor([0.0, -2.0])).item() == pytest.approx(0.5)
+
+
+def test_the_focal_loss_is_cross_entropy_at_zero_and_looks_away_from_what_is_right():
+    logits, y = torch.randn(7, 4, dtype=torch.float64), torch.arange(7) % 4
+    assert torch.allclose(focal(logits, y, 0.0), cross_entropy(logits, y))
+    p = logits.softmax(1).gather(1, y[:, None])[:, 0]
+    assert torch.allclose(focal(logits, y, 2.0), -((1 - p) ** 2) * p.log())
+    theirs = FocalLoss(use_softmax=True, to_onehot_y=True, gamma=2.0)(logits, y[:, None])
+    assert float(4 * theirs) == pytest.approx(float(focal(logits, y, 2.0).mean()), rel=1e-6)
+    sure = torch.tensor([[60.0, 0.0]], requires_grad=True)
+    focal(sure, torch.tensor([0]), 0.5).sum().backward()
+    assert sure.grad.isfinite().all()
+
+
+def test_smoothing_of_other_classes_alone_is_another_epsilon():
+    """eps / (k - 1) on every other class is torch's eps k / (k - 1)."""
+    logits, y, k, eps = torch.randn(6, 5), torch.arange(6) % 5, 5, 0.08
+    target = torch.full((6, k), eps / (k - 1)).scatter_(1, y[:, None], 1 - eps)
+    expected = -(target * logits.log_softmax(1)).sum(1)
+    assert torch.allclose(cross_entropy(logits, y, eps * k / (k - 1)), expected, atol=1e-6)

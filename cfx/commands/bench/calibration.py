@@ -300,7 +300,7 @@ class Trial:
         return torch.exp(self.task.covariate_tilt * unsure)
 
     def hardness(self) -> Float[Tensor, " k"]:
-        """How often rows of each class are kept under the shift of labels: by how often held-out rows are decided wrong."""
+        """How often rows of each class are kept under the shift of labels: by how often they are mistaken."""
         p, y = self.p(self.held_out), self.held_out.y
         wrong = torch.stack([(p.argmax(1) != k)[y == k].double().mean() for k in range(p.shape[1])]).nan_to_num()
         spread = (wrong - wrong.min()) / (wrong.max() - wrong.min()).clamp_min(1e-9)
