@@ -25,15 +25,17 @@ from cfx.runtime.provenance import made, source_print
 from cfx.runtime.shares import dealt, even, is_main, together
 
 SHOWN = (
-    "n", "complete", "incomplete", "undefined", "refused", "completeness_error_median", "completeness_error_max",
+    "n", "maps_complete", "maps_incomplete", "maps_undefined", "maps_refused", "completeness_error_median", "completeness_error_max",
     "nfe_classifier", "nfe_classifier_backward", "seconds_per_image",
 )  # fmt: skip
 """What the console shows of a summary."""
 register(
-    Metric("complete", "complete maps", "Maps that sum to the change of the output, to a relative 1e-4.", "", ".0f"),
-    Metric("incomplete", "incomplete maps", "Maps that should sum to it and do not.", "lower", ".0f"),
-    Metric("undefined", "undefined maps", "Maps of which no sum is promised for such a network.", "", ".0f"),
-    Metric("refused", "refused", "Images of which no map can be had.", "lower", ".0f"),
+    Metric(
+        "maps_complete", "complete maps", "Maps that sum to the change of the output, to a relative 1e-4.", "", ".0f"
+    ),
+    Metric("maps_incomplete", "incomplete maps", "Maps that should sum to it and do not.", "lower", ".0f"),
+    Metric("maps_undefined", "undefined maps", "Maps of which no sum is promised for such a network.", "", ".0f"),
+    Metric("maps_refused", "refused maps", "Images of which no map can be had.", "lower", ".0f"),
     Metric("completeness_error_median", "completeness, median", "Median completeness error.", "lower", ".1e"),
     Metric("completeness_error_max", "completeness, worst", "Largest completeness error.", "lower", ".1e"),
 )
@@ -179,7 +181,7 @@ def summarise(found: Attributions) -> dict[str, Any]:
     known = error[~error.isnan()].double()
     spread = {"completeness_error_median": float(known.median()), "completeness_error_max": float(known.max())}
     return {
-        "n": len(found), **{c.name.lower(): int((found.verdict == int(c)).sum()) for c in Completeness},
+        "n": len(found), **{f"maps_{c.name.lower()}": int((found.verdict == int(c)).sum()) for c in Completeness},
         **(spread if len(known) else {}), "method": found.method, "baseline": found.baseline, "output": found.output,
         "nfe_classifier": float(found.nfe_classifier.double().mean()),
         "nfe_classifier_backward": float(found.nfe_classifier_backward.double().mean()),

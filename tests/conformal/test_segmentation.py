@@ -98,7 +98,7 @@ def test_dice_is_promised_with_confidence_or_not_at_all():
     both = (masks & region[half:]).flatten(1).sum(1)
     dice = 2 * both / (masks.flatten(1).sum(1) + region[half:].flatten(1).sum(1))
     assert float(1 - dice.mean()) <= 0.35
-    with pytest.raises(InputError, match="no threshold keeps 1 - Dice at most 0.01"):
+    with pytest.raises(InputError, match=r"no threshold keeps 1 - Dice at most 0\.01"):
         RiskControl(0.01, "dice").fit(p[:half], region[:half])
 
 

@@ -26,7 +26,10 @@ def kept(p, y, weight):
 def test_coverage_returns_under_a_shift_of_covariates():
     p, y = drawn(4000, seed=1)
     q, truth = drawn(8000, seed=2)
-    hard = lambda v: torch.exp(-4 * v.max(1).values)  # the unsure come more often
+
+    def hard(v):
+        return torch.exp(-4 * v.max(1).values)  # the unsure come more often
+
     q, truth, w = kept(q, truth, hard(q))
     plain = LAC().fit(p, y).sets(q).covered(truth).double().mean()
     found = Weighted().fit(p, y, hard(p)).sets(q, w)

@@ -29,7 +29,8 @@ NAMES = {
 def task(**more):
     data = {"kind": "brain", "n": 320, "seed": 5, "size": 16, "overlap": 1.0, "label_noise": 0.1}
     train = {
-        "name": "t", "data": data | {"n": 96, "seed": 6}, "validation": 0.0, "network": {"name": "cnn", "channels": [4]},
+        "name": "t", "data": data | {"n": 96, "seed": 6}, "validation": 0.0,
+        "network": {"name": "cnn", "channels": [4]},
         "objective": {"kind": "classifier", "focal": 1.0}, "steps": 8, "batch_size": 16,
     }  # fmt: skip
     return {"name": "overlap", "data": data, "train": train, "number": "severity"} | more
@@ -95,9 +96,9 @@ def test_subjects_are_dealt_whole():
     assert sum(len(part.y) for part in parts) == 120
     people = [set(part.ids) for part in parts]
     assert not people[0] & people[1] | people[0] & people[2] | people[1] & people[2]
-    with pytest.raises(InputError, match="overlap.data: expected 20 rows or more"):
+    with pytest.raises(InputError, match=r"overlap\.data: expected 20 rows or more"):
         dealt(config, cohort[:30], _Flat(), 0)
-    with pytest.raises(InputError, match="overlap.number: expected one of"):
+    with pytest.raises(InputError, match=r"overlap\.number: expected one of"):
         dealt(config.model_copy(update={"number": "age"}), cohort, _Flat(), 0)
 
 
