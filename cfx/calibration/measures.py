@@ -28,8 +28,6 @@ from cfx.core.calibration import BINS, Reliability
 from cfx.core.errors import InputError
 from cfx.core.probabilities import Classes, Probabilities, classes, entries, probabilities
 
-Weight = Literal["rows", "bins"]
-"""Whether a gap counts by its rows, or as much as any other."""
 Bins = Literal["width", "count"]
 """Bins of equal width, or with equally many rows."""
 
@@ -105,7 +103,7 @@ def _diagram(p: Tensor, y: Tensor, label: int | None, bins: int, equal: Bins = "
     return core.reliability(confidence.clamp(0, 1), right, bins=bins, equal=equal)
 
 
-def ece(p: Probabilities, y: Classes, *, bins: int = BINS, weight: Weight = "rows", equal: Bins = "width") -> float:
+def ece(p: Probabilities, y: Classes, *, bins: int = BINS, weight: str = "rows", equal: Bins = "width") -> float:
     """Expected calibration error of the most probable class.
 
     Args:
@@ -122,7 +120,7 @@ def ece(p: Probabilities, y: Classes, *, bins: int = BINS, weight: Weight = "row
 
 
 def classwise_ece(
-    p: Probabilities, y: Classes, *, bins: int = BINS, weight: Weight = "rows", equal: Bins = "width"
+    p: Probabilities, y: Classes, *, bins: int = BINS, weight: str = "rows", equal: Bins = "width"
 ) -> float:
     """Mean over classes of the calibration error of each class's probability; arguments and errors as `ece`."""
     found, of = _given(p, y)
@@ -161,7 +159,7 @@ def error_to_true_p(p: Probabilities, true_p: Probabilities) -> float:
     return float((found.double() - truth.double()).abs().sum(1).mean()) / 2
 
 
-def _of(found: Reliability, weight: Weight) -> float:
+def _of(found: Reliability, weight: str) -> float:
     if weight not in ("rows", "bins"):
         raise InputError(f"weight: expected rows or bins, got {weight!r}")
     return found.ece if weight == "rows" else found.ace

@@ -81,7 +81,7 @@ def _errors(
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Gaps by voxels, and all bins alike, of every image."""
     b, m = confidence.shape
-    c = confidence.double()
+    c = confidence.double().contiguous()
     place = torch.bucketize(c, even_edges(bins)[1:-1].to(c.device)) + bins * torch.arange(b, device=c.device)[:, None]
     gap = place.flatten().bincount((right.double() - c).flatten(), minlength=b * bins).abs().view(b, bins)
     count = place.flatten().bincount(minlength=b * bins).view(b, bins)

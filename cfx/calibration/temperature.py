@@ -17,7 +17,6 @@ References: Guo, Pleiss, Sun, Weinberger (2017), "On calibration of modern neura
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -68,7 +67,7 @@ class Temperature:
         held_out: Probabilities,
         y: Classes,
         *,
-        kind: Literal["scalar", "vector"] = "scalar",
+        kind: str = "scalar",
         ids: People = (),
         apart_from: Sequence[People] = (),
     ) -> "Temperature":

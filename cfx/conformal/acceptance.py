@@ -175,6 +175,8 @@ def _sizes(n: int, alpha: float, delta: float) -> list[int]:
         least = math.ceil(math.log(delta / tests) / math.log1p(-alpha) - 1e-9)
         found = [m for k in range(200) if (m := math.ceil(least * _GROWTH**k)) < n]
         found = sorted({*found, *([n] if n >= least else [])})
+        if not found and n >= math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-9):
+            return [n]  # too few to share delta, enough for one test
         if len(found) <= tests:
             return found
         tests = len(found)

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -41,10 +41,10 @@ from cfx.core.scores import dice
 
 Loss = Callable[[Bool[Tensor, "n *space"], Bool[Tensor, "n *space"]], Float[Tensor, " n"]]
 """From masks and regions to a loss in [0, 1] of each image."""
-Volumes = Float[Tensor, "n *space"] | NDArray[Any]
-"""A number of every voxel of every image."""
-Regions = Bool[Tensor, "n *space"] | Bool[Tensor, "n reader *space"] | NDArray[Any]
-"""Where the region is, as one reader or as several saw it."""
+Volumes = Shaped[Tensor, "..."] | NDArray[Any]
+"""A number of every voxel of every image, `(n, *space)`."""
+Regions = Shaped[Tensor, "..."] | NDArray[Any]
+"""Where the region is, as one reader saw it, `(n, *space)`, or several, `(n, reader, *space)`."""
 
 NAMED = ("false-negatives", "lesions", "dice")
 _TRIED = 19  # thresholds of Dice

@@ -140,7 +140,7 @@ def bin_sums(
     bins, inner = len(edges) - 1, edges[1:-1].to(confidence.device)
     total = torch.zeros(4, bins, dtype=torch.float64, device=confidence.device)
     for c, hit in zip(confidence.split(_CHUNK), right.split(_CHUNK), strict=True):
-        c, hit = c.double(), hit.double()
+        c, hit = c.double().contiguous(), hit.double()
         place = torch.bucketize(c, inner, out_int32=True)  # (a, b], as Guo et al. have it; 0 is in the first
         rows = place.bincount(minlength=bins)
         total += torch.stack([rows, *(place.bincount(v, minlength=bins) for v in (c, hit, (hit - c).square()))])

@@ -10,10 +10,10 @@ from torch import Tensor
 from cfx.core.arrays import as_tensor, whole_numbers
 from cfx.core.errors import InputError
 
-Probabilities = Float[Tensor, "n k *space"] | NDArray[Any]
-"""Probabilities of k classes of every row, or of every voxel of it."""
-Classes = Shaped[Tensor, "n *space"] | NDArray[Any]
-"""The class of every row, or of every voxel of it, numbered from 0."""
+Probabilities = Shaped[Tensor, "..."] | NDArray[Any]
+"""Probabilities, or logits, `(n, k, *space)` of k classes of every row, or of every voxel of it."""
+Classes = Shaped[Tensor, "..."] | NDArray[Any]
+"""The class `(n, *space)` of every row, or of every voxel of it, numbered from 0."""
 
 _ROUNDING = 1e-3  # a sum of half-precision probabilities may differ from 1 by this
 _CHUNK = 1 << 22  # numbers looked at together

@@ -12,7 +12,7 @@ from tests.conformal.samples import drawn
 @pytest.fixture(scope="module")
 def voxels():
     p, y = drawn(5 * 6 * 7 * 4, 3)
-    return p.float().view(5, 6, 7, 4, 3).movedim(-1, 1), y.view(5, 6, 7, 4)
+    return p.float().view(5, 6, 7, 4, 3).movedim(-1, 1).contiguous(), y.view(5, 6, 7, 4)
 
 
 @pytest.mark.parametrize(("reduction", "name"), [("expected", "classwise"), ("average", "classwise_bins")])

@@ -129,7 +129,7 @@ def test_a_class_with_few_rows_or_none_stays_in_every_set():
 
 def test_voxels_are_calibrated_by_images():
     """Voxels of an image are alike: the share of a class's voxels that is missed is what is kept, over images."""
-    n, side = 60, 6
+    n, side = 100, 6
     p, y = drawn(2 * n * side * side, 3, seed=1)
     p = p.view(2 * n, side, side, 3).movedim(-1, 1)
     y = y.view(2 * n, side, side)
@@ -138,7 +138,7 @@ def test_voxels_are_calibrated_by_images():
     for k in range(3):
         own = y[n:] == k
         shares = (inside * own).flatten(1).sum(1) / own.flatten(1).sum(1)
-        assert float(shares[~shares.isnan()].mean()) == pytest.approx(0.9, abs=0.03)
+        assert 0.88 <= float(shares[~shares.isnan()].mean()) <= 0.92 + 2 / (n + 1)
     assert "images" in fitted.assumption
     with pytest.raises(InputError, match="of voxels ask voxel_sets"):
         fitted.sets(p)

@@ -60,7 +60,7 @@ def test_a_function_finds_the_same_threshold_on_its_grid():
     exact = RiskControl().fit(p, region)
     assert exact.threshold - 0.0101 <= grid.threshold <= exact.threshold + 1e-9
     with pytest.raises(InputError, match="never rise as masks grow"):
-        RiskControl(loss=lambda masks, truth: masks.flatten(1).double().mean(1)).fit(p, region)
+        RiskControl(loss=lambda masks, truth: 0.5 + 0.1 * masks.flatten(1).double().mean(1)).fit(p, region)
 
 
 def test_lesions_are_found_and_counted_by_image():
@@ -93,11 +93,11 @@ def test_dice_is_promised_with_confidence_or_not_at_all():
     keep = region.flatten(1).sum(1) > 20
     p, region = p[keep], region[keep]
     half = len(p) // 2
-    fitted = RiskControl(0.35, "dice").fit(p[:half], region[:half])
+    fitted = RiskControl(0.55, "dice").fit(p[:half], region[:half])
     masks = fitted.masks(p[half:]).masks
     both = (masks & region[half:]).flatten(1).sum(1)
     dice = 2 * both / (masks.flatten(1).sum(1) + region[half:].flatten(1).sum(1))
-    assert float(1 - dice.mean()) <= 0.35
+    assert float(1 - dice.mean()) <= 0.55
     with pytest.raises(InputError, match=r"no threshold keeps 1 - Dice at most 0\.01"):
         RiskControl(0.01, "dice").fit(p[:half], region[:half])
 
@@ -124,7 +124,7 @@ def test_too_few_images_and_bad_input():
         RiskControl().fit(p * 2, region)
     with pytest.raises(InputError, match="region: expected"):
         RiskControl().fit(p, region[:, :4])
-    with pytest.raises(InputError, match="region: expected 0 and 1"):
+    with pytest.raises(InputError, match="region: expected True and False"):
         RiskControl().fit(p, region.long() * 3)
     with pytest.raises(InputError, match="loss: expected one of"):
         RiskControl(loss="iou")

@@ -24,8 +24,8 @@ def kept(p, y, weight):
 
 
 def test_coverage_returns_under_a_shift_of_covariates():
-    p, y = drawn(4000, seed=1)
-    q, truth = drawn(8000, seed=2)
+    p, y = drawn(4000, seed=1, sharpness=4.0)
+    q, truth = drawn(8000, seed=2, sharpness=4.0)
 
     def hard(v):
         return torch.exp(-4 * v.max(1).values)  # the unsure come more often
@@ -44,8 +44,8 @@ def test_coverage_returns_under_a_shift_of_labels_with_estimated_ratios():
         return (p.log() + torch.tensor([2.0, 0.0, 0.0, -2.0])).softmax(1)  # class 3 is mostly missed
 
     ratio = torch.tensor([0.2, 0.4, 1.0, 3.0])
-    p, y = drawn(4000, seed=1)
-    q, truth = drawn(9000, seed=2)
+    p, y = drawn(4000, seed=1, sharpness=4.0)
+    q, truth = drawn(9000, seed=2, sharpness=4.0)
     q, truth, _ = kept(q, truth, ratio[truth])
     estimated = label_ratios(said(p), y, said(q))
     true = truth.bincount(minlength=4) / len(truth) / (y.bincount() / len(y))
@@ -57,10 +57,10 @@ def test_coverage_returns_under_a_shift_of_labels_with_estimated_ratios():
 
 
 def test_ratios_of_two_normals_are_found():
-    z = normal((2,), seed=4, row=torch.arange(6000), stream=0).double()
-    old, new = z[:3000], z[3000:] + torch.tensor([1.0, 0.0])
+    z = normal((2,), seed=4, row=torch.arange(4000), stream=0).double()
+    old, new = z[:2000], z[2000:] + torch.tensor([1.0, 0.0])
     at = torch.tensor([[0.0, 0.0], [1.0, 3.0]]).double()
-    assert covariate_ratios(old, new, at).log().tolist() == pytest.approx([-0.5, 0.5], abs=0.12)
+    assert covariate_ratios(old, new, at).log().tolist() == pytest.approx([-0.5, 0.5], abs=0.2)
 
 
 def test_a_class_without_rows_and_bad_weights_are_refused():
@@ -78,4 +78,4 @@ def test_a_class_without_rows_and_bad_weights_are_refused():
     with pytest.raises(InputError, match="ids: expected other subjects"):
         Weighted(shift="label").fit(p, y, torch.ones(4), ids=[f"a{i}" for i in range(60)]).sets(p[:1], ids=["a3"])
     with pytest.raises(InputError, match="old, new, at"):
-        covariate_ratios(p, p[:, :2], p)
+        covariate_ratios(p, p[:0], p)

@@ -40,7 +40,7 @@ def trial(tilts=(3.0, 2.0), n=3000, sharpness=2.0):
     """A classifier that says too much, of rows whose probabilities are known."""
 
     def part(seed, n):
-        p, y = drawn(n, seed=seed)
+        p, y = drawn(n, seed=seed, sharpness=4.0)
         ids = tuple(f"{seed}-{i}" for i in range(n))
         return Part(
             sharpness * p.log(), y, ids, None, p[:, 0].log() + normal((), seed=seed, row=torch.arange(n), stream=7)
