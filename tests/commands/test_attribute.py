@@ -32,7 +32,7 @@ def test_a_run_leaves_maps_a_page_and_a_summary(tmp_path, classifier):
     asked = config(tmp_path, classifier, method="saliency", target="diseased")
     found = attribute_run(asked, "cfx attribute it.yaml")
     assert found == json.loads((tmp_path / "summary.json").read_text())
-    assert (found["n"], found["undefined"], found["method"]) == (5, 5, "saliency")
+    assert (found["n"], found["maps_undefined"], found["method"]) == (5, 5, "saliency")
     atlas = Atlas(tmp_path / "atlas.zarr", Attributions)
     cohort = load_cohort(asked.data)
     own = attribute(load(classifier), cohort, 1, method="saliency")
