@@ -25,8 +25,8 @@ from cfx.runtime.provenance import made, source_print
 from cfx.runtime.shares import dealt, even, is_main, together
 
 SHOWN = (
-    "n", "maps_complete", "maps_incomplete", "maps_undefined", "maps_refused", "completeness_error_median", "completeness_error_max",
-    "nfe_classifier", "nfe_classifier_backward", "seconds_per_image",
+    "n", "maps_complete", "maps_incomplete", "maps_undefined", "maps_refused", "completeness_error_median",
+    "completeness_error_max", "nfe_classifier", "nfe_classifier_backward", "seconds_per_image",
 )  # fmt: skip
 """What the console shows of a summary."""
 register(

@@ -33,7 +33,8 @@ from cfx.core.random import normal, uniform
 WINDOW = (-1000.0, 400.0)
 """Hounsfield units that become -1 and 1."""
 _LUNG, _TISSUE, _VESSEL = -850.0, 30.0, -50.0  # Hounsfield units
-_OFFSET, _FIELD, _REACH = 0.3, 0.45, 4.0  # mm: of the outline as a whole, of its parts, and how far these reach
+OFFSET, FIELD, REACH = 0.3, 0.45, 4.0
+"""How far the hidden outline is from the readers' mean, in mm: as a whole, in parts, and how far these reach."""
 _RIM = 1.5  # mm from the outline within which readers are compared
 _BLUR, _GRAIN, _NOISE = 0.6, 3.0, 25.0  # mm, mm, Hounsfield units
 _VESSELS = 3
@@ -100,8 +101,8 @@ def _hidden(rows: Rows) -> tuple[Map, Float[Tensor, "n 1 1 1"]]:
     apart = ((distance - mean).square() * drew[:, :, None, None]).sum(1, keepdim=True) / count
     rim = mean.abs() < max(_RIM, rows.spacing)
     spread = ((apart * rim).flatten(1).sum(1) / rim.flatten(1).sum(1).clamp(min=1)).sqrt()
-    offset = _OFFSET * normal((1,), seed=rows.seed, row=rows.row, stream=_SLICE + 1)[:, 0]
-    hidden = mean + each(offset, mean) + _FIELD * rows.field(_REACH, 2)
+    offset = OFFSET * normal((1,), seed=rows.seed, row=rows.row, stream=_SLICE + 1)[:, 0]
+    hidden = mean + each(offset, mean) + FIELD * rows.field(REACH, 2)
     return hidden, each(0.3 + 0.3 * spread, mean)
 
 

@@ -5,6 +5,7 @@ them drawn at random: a perfect sampler), and of two that do not (the hidden sha
 the masks of the nearest training image). Deterministic ones are repeated four times.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,10 +13,14 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from cfx.core.cohort import Cohort
-from cfx.core.random import uniform
+from cfx.core.distance import signed_distance
+from cfx.core.geometry import smooth
+from cfx.core.overlap import overlaps, within
+from cfx.core.random import normal, uniform
 from cfx.data import load_cohort
 from cfx.data.lidc_annotations import find_database
 from cfx.data.lidc_readings import Grid, Readings, readings
+from cfx.data.lidc_rendering import FIELD, OFFSET, REACH
 from cfx.segmentation.metrics import MaskScores, evaluate
 
 Masks = Bool[Tensor, "n s *space"]
@@ -81,6 +86,30 @@ def floors(grid: Grid) -> Iterator[str]:
         yield line(name, MaskScores.cat([evaluate(predict(part), part) for part in parts]))
 
 
+def unseen(y: Masks, grid: Grid) -> Tensor:
+    """GED of whoever does not see how far the readers' mean is from the hidden shape, an image each.
+
+    An image shows the hidden shape h = m + e of readers whose mean outline is m; who sees h alone knows m up to e. So
+    two masks drawn given the image are those of two readers moved by two draws of e, while two readers share one. With a
+    flat prior for m: what can be guessed of it makes the true figure less, that the pattern of the readers' deviations
+    is hidden too makes it more.
+    """
+    drew = y.flatten(2).any(2)
+    distance = torch.full(y.shape, -torch.inf)
+    distance[drew] = -signed_distance(torch.nn.functional.pad(y[drew][:, None], [1] * 4))[:, 0, 1:-1, 1:-1]
+    row = torch.arange(len(y))
+    moved = []
+    for k in range(2):
+        offset = normal((4, 1, 1), seed=2, row=row, stream=2 * k)
+        white = normal((4, grid.size, grid.size), seed=2, row=row, stream=2 * k + 1)
+        sigma = REACH / grid.spacing
+        field = smooth(white, sigma) * 2 * math.sqrt(math.pi) * sigma
+        moved.append(distance * grid.spacing + OFFSET * offset + FIELD * field > 0)
+    other = ~torch.eye(4, dtype=torch.bool)
+    apart = ((1 - overlaps(*moved).iou) * other).sum((1, 2)) / 12
+    return apart - within(1 - overlaps(y, y).iou, "u")
+
+
 def ring(size: int) -> Bool[Tensor, "size size"]:
     """The outermost pixels."""
     inner = torch.zeros(size, size, dtype=torch.bool)
@@ -98,6 +127,9 @@ def held_out(grid: Grid) -> Iterator[str]:
         yield line(name, evaluate(predict(y), y))
     yield line("hidden shape of the image x 4", evaluate(repeated(hidden[:, 0]), y))
     yield line(f"masks of the nearest of {len(train)} training images", evaluate(lent[nearest(test, train)], y))
+    lost = unseen(y, grid)
+    error = lost.std() / len(y) ** 0.5
+    yield f"\nged_debiased of a sampler that knows all that an image shows: about {lost.mean():.3f} (+- {error:.3f})"
 
 
 def nearest(test: Cohort, train: Cohort) -> Tensor:

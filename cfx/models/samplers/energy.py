@@ -135,8 +135,8 @@ class Energy(MaskSampler):
         """Whether there is anything, and what it looks like."""
         seen, exists = code
         u = uniform((), seed=seed, row=row, stream=_EXISTS)
-        labels = likeliest(self._logits(seen, seed, row))
-        return labels * each(u < exists.sigmoid(), labels)
+        labels: Tensor = likeliest(self._logits(seen, seed, row))
+        return labels.masked_fill(each(u >= exists.sigmoid(), labels), 0)
 
     def _logits(self, seen: Tensor, seed: int, row: Tensor) -> Float[Tensor, "b k *space"]:
         """Of the foreground classes, one draw of each row."""
