@@ -90,8 +90,8 @@ def unseen(y: Masks, grid: Grid) -> Tensor:
     """GED of whoever does not see how far the readers' mean is from the hidden shape, an image each.
 
     An image shows the hidden shape h = m + e of readers whose mean outline is m; who sees h alone knows m up to e. So
-    two masks drawn given the image are those of two readers moved by two draws of e, while two readers share one. With a
-    flat prior for m: what can be guessed of it makes the true figure less, that the pattern of the readers' deviations
+    two masks drawn given the image are those of two readers moved by two draws of e, while two readers share one. With
+    a flat prior for m: what can be guessed of it makes the true figure less, that the pattern of the readers' deviations
     is hidden too makes it more.
     """
     drew = y.flatten(2).any(2)
