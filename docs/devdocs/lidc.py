@@ -91,8 +91,8 @@ def unseen(y: Masks, grid: Grid) -> Tensor:
 
     An image shows the hidden shape h = m + e of readers whose mean outline is m; who sees h alone knows m up to e. So
     two masks drawn given the image are those of two readers moved by two draws of e, while two readers share one. With
-    a flat prior for m: what can be guessed of it makes the true figure less, that the pattern of the readers' deviations
-    is hidden too makes it more.
+    a flat prior for m: what can be guessed of it makes the true figure less; that the pattern of the readers'
+    deviations is hidden too makes it more.
     """
     drew = y.flatten(2).any(2)
     distance = torch.full(y.shape, -torch.inf)
