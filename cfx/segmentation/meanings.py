@@ -70,8 +70,6 @@ register(
     Metric("volume_from", "from", "Lower end of the interval of an image's volume.", "", ".1f"),
     Metric("volume_to", "to", "Upper end of the interval of an image's volume.", "", ".1f"),
     Metric("volume_width", "width of its interval", "How wide the interval of an image's volume is.", "", ".1f"),
-    Metric("collapsed", "all masks equal", "Images whose masks are all equal.", "", ".0f"),
-    Metric("refused", "refused", "Images that the network has no finite answer for.", "", ".0f"),
     Metric(
         "nfe_encoder", "encoder passes", "Times an image is looked at, whatever the number of masks.", "lower", ".3g"
     ),
