@@ -294,13 +294,8 @@ def _facts(method: SegmentationMethod, segmenter: MaskSampler, found: Segmentati
         "samples_per_second": masks / seconds, "seconds": seconds / len(found),
         "train_steps": read_manifest(method.segmenter).provenance.get("steps"),
         "parameters": sum(p.numel() for p in segmenter.parameters()),
-        "collapsed": _share(found, Drawn.COLLAPSED), "refused": _share(found, Drawn.REFUSED),
+        **{v.name.lower(): int((found.verdict == int(v)).sum()) for v in (Drawn.COLLAPSED, Drawn.REFUSED)},
     }  # fmt: skip
-
-
-def _share(found: Segmentations, verdict: Drawn) -> float:
-    """Share of the images with a verdict."""
-    return float((found.verdict == int(verdict)).double().mean())
 
 
 CONFIG = SegmentationBench
