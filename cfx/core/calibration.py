@@ -26,6 +26,7 @@ bias (they take a_b (1 - a_b) for the variance, which leaves out how confidences
 Vedaldi (2018) for ACE; Nguyen, O'Connor (2015) for equal counts.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -139,12 +140,18 @@ def bin_sums(
     """
     bins, inner = len(edges) - 1, edges[1:-1].to(confidence.device)
     total = torch.zeros(4, bins, dtype=torch.float64, device=confidence.device)
-    for c, hit in zip(confidence.split(_CHUNK), right.split(_CHUNK), strict=True):
+    for c, hit in _parts(confidence, right):
         c, hit = c.double().contiguous(), hit.double()
         place = torch.bucketize(c, inner, out_int32=True)  # (a, b], as Guo et al. have it; 0 is in the first
         rows = place.bincount(minlength=bins)
         total += torch.stack([rows, *(place.bincount(v, minlength=bins) for v in (c, hit, (hit - c).square()))])
     return total
+
+
+def _parts(confidence: Tensor, right: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some rows at a time."""
+    for start in range(0, len(confidence), _CHUNK):
+        yield confidence[start : start + _CHUNK], right[start : start + _CHUNK]
 
 
 def _by_count(c: Float[Tensor, " n"], bins: int) -> Float[Tensor, " edges"]:

@@ -115,7 +115,7 @@ def coverage_band(
 def _covered(n: int, m: int, k: int) -> NDArray[np.float64]:
     """Chances of 0 .. m covered rows among m."""
     if k > n:
-        return np.eye(m + 1)[m]
+        return np.concatenate([np.zeros(m), np.ones(1)])
     found: NDArray[np.float64] = stats.betabinom(m, k, n + 1 - k).pmf(np.arange(m + 1))
     return found
 

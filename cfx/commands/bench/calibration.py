@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import cfx.calibration.meanings  # noqa: F401  # headings of the table
 from cfx.calibration import Temperature, error_to_true_p, figures
-from cfx.commands.bench.calibration_figure import diagrams
+from cfx.commands.bench.calibration_figure import Shown, diagrams
 from cfx.conformal import APS, CQR, LAC, RAPS, Mondrian, PredictionSets, Weighted, label_ratios
 from cfx.conformal.classification import calibrate
 from cfx.conformal.regression import Margin
@@ -146,7 +146,8 @@ def run_calibration(config: CalibrationBench, command: str | None = None) -> lis
     accelerator = make_accelerator()
     folder = RunFolder(config.folder)
     folder.config(config)
-    rows, shown = [], {}
+    rows: list[dict[str, Any]] = []
+    shown: dict[str, Shown] = {}
     for task in config.tasks:
         cohort = load_cohort(task.data)
         for seed, network in enumerate(networks(config, task)):
@@ -214,12 +215,12 @@ class Trial:
         yield self.row("vector", self.test, vector.probabilities(self.test.z))
         yield from self.sets(self.test, "")
         if self.test.number is not None:
-            yield self.row("cqr", self.test, self.p(self.test), **self.intervals())
+            yield self.row("cqr", self.test, self.p(self.test), "", **self.intervals())
         for n in self.config.sizes:
             yield self.few(n)
         yield from self.shifted()
 
-    def row(self, method: str, part: Part, p: Tensor, shift: str = "", **more: float) -> dict[str, Any]:
+    def row(self, method: str, part: Part, p: Tensor, shift: str = "", **more: float | int) -> dict[str, Any]:
         """One row of the results."""
         found: dict[str, Any] = {"method": method, "task": self.task.name, "seed": self.seed, "shift": shift}
         found |= {"n": len(part.y), **figures(p, part.y), "error_to_true_p": None}
@@ -256,7 +257,7 @@ class Trial:
         sets = self.fitted(LAC(self.config.alpha), some).sets(self.p(self.test))
         return self.of_sets(f"lac-of-{n}", self.test, sets)
 
-    def intervals(self) -> dict[str, float]:
+    def intervals(self) -> dict[str, float | int]:
         """Coverage of intervals around quantiles that are polynomials of the logits, fitted with the temperature."""
         alpha = self.config.alpha
         ends = [quantile_model(self.held_out, tau) for tau in (alpha / 2, 1 - alpha / 2)]
@@ -267,12 +268,10 @@ class Trial:
         margin: Margin = CQR(alpha).fit(low[0], low[1], known)
         covered = margin.intervals(high[0], high[1]).covered(truth)  # type: ignore[arg-type]
         band = coverage_band(margin.rows, len(covered), alpha)
-        found = {
-            "coverage": float(covered.double().mean()),
-            "coverage_band_low": band[0],
-            "coverage_band_high": band[1],
-        }
-        return found | {"calibrated": margin.rows}
+        return {
+            "coverage": float(covered.double().mean()), "coverage_band_low": band[0], "coverage_band_high": band[1],
+            "calibrated": margin.rows,
+        }  # fmt: skip
 
     def shifted(self) -> Iterator[dict[str, Any]]:
         """Plain and weighted sets under both shifts."""
