@@ -22,7 +22,6 @@ from cfx.core.errors import InputError
 from cfx.core.gradients import along, refined
 
 _ENOUGH = TOLERANCE / 2
-_PART = TOLERANCE / 16  # of a part: errors of parts have either sign
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class IntegratedGradients:
     """
 
     steps: int = 48
-    most: int = 1000
+    most: int = 2000
 
     name: ClassVar[str] = "integrated-gradients"
     whole: ClassVar[Whole] = "change"
@@ -62,5 +61,5 @@ class IntegratedGradients:
         """Mean gradients of some rows."""
         return refined(
             lambda k, images: question.value(images, rows[k]), lambda k, images: question.both(images, rows[k]),
-            question.baseline[rows], e[rows], self.steps, _PART * scale[rows], self.most, question.batch_size,
+            question.baseline[rows], e[rows], self.steps, _ENOUGH * scale[rows], self.most, question.batch_size,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cfx.core.broadcast import each
 
+_SHARE = 1 / 64  # of the tolerance, that a part may miss however short it is
 _SHORTEST = 2.0**-16  # of a line: shorter parts are not told apart in single precision
 
 
@@ -78,7 +79,7 @@ def refined(
     most: int,
     at_once: int,
 ) -> Float[Tensor, "b c *space"]:
-    """Mean gradient on the line from x to x + e, of parts none of which misses the change of f by more than that.
+    """Mean gradient on the line from x to x + e, of parts none of which misses more than its share of a tolerance.
 
     Args:
         value: f.
@@ -86,7 +87,8 @@ def refined(
         x: Where the lines begin.
         e: Where they lead, from there.
         n: Parts to begin with.
-        tolerance: Error of a part that is small enough, in units of f, a row each.
+        tolerance: Error of the whole that is small enough, in units of f, a row each. Errors of smooth parts have one
+            sign, so that each has its share by length; those of kinks have either, and may be a few of it each.
         most: Points of a row from which on no part is halved any more.
         at_once: Images that are asked for together.
     """
@@ -98,7 +100,8 @@ def refined(
         middle, g = both(row, x[row] + each(a + h / 2, x) * e[row])
         spent += torch.bincount(row, minlength=len(x))
         missed = (high - low - h * (g * e[row]).flatten(1).sum(1)).abs()
-        done = ~(missed > tolerance[row]) | (spent[row] >= most) | (h < _SHORTEST)
+        enough = tolerance[row] * torch.maximum(h, torch.full_like(h, _SHARE))
+        done = ~(missed > enough) | (spent[row] >= most) | (h < _SHORTEST)
         total.index_add_(0, row[done], each(h[done], x) * g[done])
         row, a, h, low, high, middle, missed = (v[~done] for v in (row, a, h, low, high, middle, missed))
         missed = missed / tolerance[row]

@@ -17,6 +17,7 @@ from cfx.models import build
 from cfx.models.heads import Rbf
 from cfx.training.adversaries import pooled, staged
 from cfx.training.augment import AugmentConfig, augment
+from cfx.training.constraints import ConstraintConfig, positive_attribution
 from cfx.training.losses import binary_cross_entropy, cross_entropy, focal
 from cfx.training.objectives import (
     Batch,
@@ -70,6 +71,8 @@ class ClassifierConfig(LabelledConfig):
     """Whether two classes are told apart by one logit instead of two."""
     remedy: RemedyConfig | None = None
     """What keeps it from using a confounder; None for plain training."""
+    constraint: ConstraintConfig | None = None
+    """What may not be read as disease in healthy images; None for plain training."""
 
     @model_validator(mode="after")
     def _one_loss(self) -> Self:
@@ -104,6 +107,8 @@ class ClassifierObjective:
         self.width = _width(config, cohort)
         self.network_config = data_keywords(network, self.shape) | {"out_channels": self.width}
         self.remedy = make_remedy(config.remedy, cohort, steps)
+        if config.constraint is not None:
+            config.constraint.check(cohort, config.multilabel)
 
     def players(self) -> dict[str, nn.Module]:
         """The classifier, and the adversary if the remedy has one."""
@@ -119,13 +124,16 @@ class ClassifierObjective:
         """Mean cross-entropy (nats) of augmented images with what the remedy adds, or the adversary's loss."""
         assert batch.y is not None  # checked when the objective was made
         adversary = self.remedy.adversary
-        logits, features = self._look(networks["main"], batch)
+        logits, features, x = self._look(networks["main"], batch)
         if adversary is not None and player != "main":
             return adversary.loss(networks[player], features, batch), {}
         gamma, smoothing = self.config.focal, self.config.label_smoothing
         each = focal(logits, batch.y, gamma) if gamma else self._entropy(logits, batch.y, smoothing)
         loss = (self.remedy.weights(batch) * each).mean()
         scores = {"accuracy": self._right(logits.detach(), batch.y).float().mean()}
+        if self.config.constraint is not None:
+            speaks = positive_attribution(logits, x, batch.y, self.config.constraint.healthy).mean()
+            loss, scores["attribution"] = loss + self.config.constraint.weight * speaks, speaks.detach()
         if adversary is None:
             return loss, scores
 
@@ -135,15 +143,20 @@ class ClassifierObjective:
         penalty, more = adversary.penalty(networks["adversary"], features, batch, look)
         return loss + penalty, scores | more
 
-    def _look(self, network: nn.Module, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:
-        """Logits of a batch as it is seen in training, and its pooled features where an adversary reads them."""
-        x = augment(self.config, self.remedy.shown(batch))
+    def _look(
+        self, network: nn.Module, batch: Batch
+    ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"], Float[Tensor, "b c *space"]]:
+        """Logits of a batch as seen in training, its pooled features where an adversary reads them, and what is seen.
+
+        With a constraint the images get a gradient.
+        """
+        x = augment(self.config, self.remedy.shown(batch)).requires_grad_(self.config.constraint is not None)
         if self.remedy.adversary is None:
             logits = network(x)
-            return logits, logits.new_zeros(len(logits), 0)
+            return logits, logits.new_zeros(len(logits), 0), x
         with pooled(network) as features:
             logits = network(x)
-        return logits, features[0]
+        return logits, features[0], x
 
     def _entropy(self, logits: Float[Tensor, "b k"], y: Tensor, smoothing: float) -> Float[Tensor, " b"]:
         if logits.shape[1] > 1 and not self.config.multilabel:
