@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cfx.core.errors import InputError
 from cfx.core.random import uniform
+from cfx.models.running import here
 
 _STREAM = 0xD0_0000
 _ALPHA = -1.7580993408473766  # what SELU tends to on the left, which its dropout puts in the place of a value
@@ -64,7 +65,7 @@ def dropped(network: object, seed: int, pattern: int, name: str = "classifier") 
     with ExitStack() as stack:
         for part in dropouts(network, name):
             if part.p > 0:
-                hook = part.register_forward_hook(lambda m, _, x: _drop(m, x, seed, pattern, next(order)))
+                hook = part.register_forward_hook(here(lambda m, _, x: _drop(m, x, seed, pattern, next(order))))
                 stack.callback(hook.remove)
         yield
         if next(order) == 0:

@@ -10,6 +10,7 @@ from cfx.core.errors import InputError
 from cfx.models.classifiers import Staged
 from cfx.models.kinds import MODEL, Kind, Manifest
 from cfx.models.registry import build
+from cfx.models.running import here
 
 
 class FeatureMaps(nn.Module):
@@ -100,7 +101,7 @@ class Penultimate(nn.Module):
         """
         head, seen = last_layer(self.classifier), list[Tensor]()
         assert head is not None
-        handle = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        handle = head.register_forward_pre_hook(here(lambda _, inputs: seen.append(inputs[0])))
         try:
             self.classifier(x)
         finally:
@@ -133,7 +134,7 @@ def _watched(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, li
     """Collect what layers return while the network runs."""
     seen: dict[str, list[object]] = {name: [] for name in layers}
     handles = [
-        network.get_submodule(name).register_forward_hook(lambda _, __, out, found=found: found.append(out))
+        network.get_submodule(name).register_forward_hook(here(lambda _, __, out, found=found: found.append(out)))
         for name, found in seen.items()
     ]
     try:

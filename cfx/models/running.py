@@ -1,13 +1,15 @@
 """A user's network, run: on its own device, at rest, some images at a time, each batch a private copy.
 
 Whatever a network does to its input in place, and whatever state its parts were in, is its own affair: images that are
-handed over are copies, and every part's state is restored, also after an error or an interrupt.
+handed over are copies, and every part's state is restored, also after an error or an interrupt. Threads may share a
+network: it is at rest while any of them asks, and is given back by the last.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
-from typing import TypeVar
+from threading import Lock, get_ident
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -49,28 +51,75 @@ def at_rest(*networks: object) -> Iterator[None]:
         yield
 
 
+class _Held:
+    """Parts of networks that someone has at rest, each with what is given back by the last to let go.
+
+    Several may ask one network at a time, from threads or by turns: none may wake it while another still asks.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.kept: dict[int, tuple[nn.Module | Tensor, bool, int]] = {}
+
+    def take(self, parts: Iterable[nn.Module | Tensor]) -> list[nn.Module | Tensor]:
+        """Count one more holder of each part; those that had none."""
+        fresh = []
+        for part in parts:
+            _, state, n = self.kept.get(id(part), (part, _state(part), 0))
+            self.kept[id(part)] = (part, state, n + 1)
+            fresh += [part] if n == 0 else []
+        return fresh
+
+    def let_go(self, parts: Iterable[nn.Module | Tensor]) -> list[tuple[nn.Module | Tensor, bool]]:
+        """Count one holder less; the parts that have none now, with the state that each had."""
+        free = []
+        for part in parts:
+            _, state, n = self.kept.pop(id(part))
+            if n > 1:
+                self.kept[id(part)] = (part, state, n - 1)
+            else:
+                free.append((part, state))
+        return free
+
+
+_HELD = _Held()
+
+
 @contextmanager
 def _resting(module: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]  # a frozen script has no mode
-    grads = [(p, p.requires_grad) for p in module.parameters()]
+    parts: list[nn.Module | Tensor] = [m for m in module.modules() if hasattr(m, "training")]
+    parts += list(module.parameters())  # a frozen script has no mode
     try:
-        _set_modes([(m, False) for m, _ in modes])
-        for p, _ in grads:
-            p.requires_grad_(False)  # one by one: a script refuses to set all at once
+        with _HELD.lock:
+            _restore([(part, False) for part in _HELD.take(parts)])
         yield
     finally:
-        _set_modes(modes)
-        for p, grad in grads:
-            p.requires_grad_(grad)
+        with _HELD.lock:
+            _restore(_HELD.let_go(parts))
 
 
-def _set_modes(modes: list[tuple[nn.Module, bool]]) -> None:
-    """Switch the whole, which is the first, in its own way; then every part to its own mode, whatever that way did."""
-    for m, mode in modes[:1]:
+def _state(part: nn.Module | Tensor) -> bool:
+    """Training mode of a module, or whether a parameter has gradients."""
+    return bool(part.training) if isinstance(part, nn.Module) else bool(part.requires_grad)
+
+
+def _restore(states: list[tuple[nn.Module | Tensor, bool]]) -> None:
+    """Switch the first module, which is the whole, in its own way; then every part by itself, whatever that way did."""
+    modules = [(part, state) for part, state in states if isinstance(part, nn.Module)]
+    for m, mode in modules[:1]:
         with suppress(NotImplementedError):  # an exported graph keeps the mode it was exported in
             m.train(mode)
-    for m, mode in modes:
+    for m, mode in modules:
         m.training = mode
+    for p, grad in states:
+        if not isinstance(p, nn.Module):
+            p.requires_grad_(grad)  # one by one: a script refuses to set all at once
+
+
+def here(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that acts in this thread alone: others may run the same network meanwhile."""
+    thread = get_ident()
+    return lambda *arguments: hook(*arguments) if get_ident() == thread else None
 
 
 def ask(

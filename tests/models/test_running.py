@@ -1,5 +1,8 @@
 """A network is run at rest, in batches, on copies of the images, whatever kind of module it is; and left as it was."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import torch
 from torch import nn
@@ -240,3 +243,35 @@ def test_wrapped_numbers_are_unwrapped(wrap):
 def test_what_holds_no_numbers_is_refused(out):
     with pytest.raises(InputError, match="oracle: expected a tensor"):
         columns(out, 2, "oracle")
+
+
+@pytest.mark.parametrize("threads", [8])
+def test_threads_that_share_a_network_in_training_mode_are_right_and_leave_it_as_it_was(threads):
+    """Eight threads ask at once, and two by turns: the answers of evaluation, and not a bit of the network has changed."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 2))
+    x = torch.rand(threads, 6, 1, 8, 8)
+    net(x[0])
+    net[0].weight.requires_grad_(False)
+    net[1].eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modes, grads = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
+    with at_rest(net):
+        wanted = [net(one).detach() for one in x]
+    start = Barrier(threads)
+
+    def asked(i: int) -> bool:
+        start.wait()
+        return all(in_batches(net, x[i], batch=2).allclose(wanted[i], atol=1e-6) for _ in range(12))
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert all(pool.map(asked, range(threads)))
+    first, second = at_rest(net), at_rest(net)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not any(m.training for m in net.modules())
+    second.__exit__(None, None, None)
+    assert [m.training for m in net.modules()] == modes
+    assert [p.requires_grad for p in net.parameters()] == grads
+    assert all(value.equal(before[name]) for name, value in net.state_dict().items())

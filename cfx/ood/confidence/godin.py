@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cfx.core.errors import InputError
 from cfx.models.heads import QUOTIENTS, Quotient
 from cfx.models.judge import Judge
+from cfx.models.running import here
 from cfx.ood.confidence.perturbation import check_step, choose, stepped
 from cfx.ood.detector import Ask, Learn, Scored
 
@@ -89,7 +90,7 @@ def _numerators(ask: Ask) -> Iterator[list[Float[Tensor, "b k"]]]:
     """Catch h of every pass inside, on its way to the logits."""
     found: list[Tensor] = []
     head = quotient(ask.tools.classifier)
-    handle = head.register_forward_hook(lambda _, z, __: found.append(head.h(z[0])))
+    handle = head.register_forward_hook(here(lambda _, z, __: found.append(head.h(z[0]))))
     try:
         yield found
     finally:
