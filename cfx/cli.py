@@ -41,6 +41,7 @@ def build() -> typer.Typer:
     made.command()(config)
     made.command()(init)
     made.command(context_settings=_UNKNOWN)(check)
+    made.command()(verify)
     for name, verb in VERBS.items():
         add(made, name, verb)
     for name, verb in BENCHES.items():
@@ -48,6 +49,7 @@ def build() -> typer.Typer:
     made.add_typer(bench, name="bench")
     atlas = typer.Typer(help="What can be done with an atlas.", no_args_is_help=True)
     atlas.command()(export)
+    atlas.command("verify")(verify_an_atlas)
     made.add_typer(atlas, name="atlas")
     return made
 
@@ -134,6 +136,30 @@ def check(config: ConfigFile, overrides: Overrides = None) -> None:
     for problem in problems:
         typer.echo(f"warning: {problem}", err=True)
     raise typer.Exit(1 if problems else 0)
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="Folder of a checkpoint, a training state or an atlas.")],
+) -> None:
+    """Read everything, and name what is damaged, gone or out of its place. Exit code 1 if anything is."""
+    from cfx.commands.verify import verify
+
+    _tell(*verify(path))
+
+
+def verify_an_atlas(path: Annotated[Path, typer.Argument(help="Folder of an atlas.")]) -> None:
+    """Read everything, and name what is damaged, gone or out of its place. Exit code 1 if anything is."""
+    from cfx.commands.verify import verified_atlas
+
+    _tell(*verified_atlas(path))
+
+
+def _tell(words: str, faults: Sequence[str]) -> None:
+    """What was read, and what is wrong with it."""
+    typer.echo(words)
+    for fault in faults:
+        typer.echo(f"error: {fault}", err=True)
+    raise typer.Exit(1 if faults else 0)
 
 
 def add(group: typer.Typer, name: str, verb: Verb, before: Sequence[str] = ("cfx",)) -> None:

@@ -2,5 +2,6 @@
 
 from cfx.atlas.kinds import KINDS
 from cfx.atlas.store import Atlas, check_path, read_atlas, write_atlas
+from cfx.atlas.verify import Verified, verify_atlas
 
-__all__ = ["KINDS", "Atlas", "check_path", "read_atlas", "write_atlas"]
+__all__ = ["KINDS", "Atlas", "Verified", "check_path", "read_atlas", "verify_atlas", "write_atlas"]

@@ -13,10 +13,12 @@ declares (`cfx.core.rows`). Of `Counterfactuals`, for example:
 | `intensity`, `file`, `sha256` | sample, ... | what became -1 and 1, and of which file, where it was read from one |
 | `sample`, `row` | sample | name of the row, and its index in the user's input |
 | `complete` | sample | True once everything above is on disk for the row |
+| `checksum` | sample, array | what proves the row (`cfx.atlas.proof`); written last, so it decides what is complete |
 
 The spatial axes have the names that the cohort gives them, in the root attribute `axes`: (right, front, top) for
 volumes in RAS order, (back, right) for axial slices, (y, x) for pictures. Up to schema 3 they were (z,) y, x;
-`spatial_axes` settles what a version of the schema says.
+`spatial_axes` settles what a version of the schema says. Up to schema 4 there are no checksums and no digests, and
+`complete` decides.
 
 Every array is cut along `sample` alone, at the same places: a shard holds the same samples in all of them, so a
 process that owns a shard owns it everywhere, `complete` included, and writers never touch each other's files. Images
@@ -40,11 +42,14 @@ from cfx.core.axes import PLAIN
 from cfx.core.errors import InputError
 from cfx.core.rows import Column, Rows, Values
 
-SCHEMA: Final = 4
-READABLE: Final = (3, SCHEMA)
+SCHEMA: Final = 5
+READABLE: Final = (3, 4, SCHEMA)
 """Versions of the schema that are read; only the last is written."""
 SAMPLE: Final = "sample"
 COMPLETE: Final = "complete"
+CHECKSUM: Final = "checksum"
+KEPT: Final = {SAMPLE, COMPLETE, CHECKSUM}
+"""Arrays that are the atlas's own, and of no result."""
 # A chunk of zeros must exist on disk, or a lost file could not be told from a result of zeros.
 ALL_CHUNKS: Final[ArrayConfigParams] = {"write_empty_chunks": True}
 _AXES: Final = {"c": "channel", "k": "class", "dims": "axis"}
@@ -171,8 +176,8 @@ def add_array(group: zarr.Group, name: str, like: Stored, n: int, shard: int) ->
 
 
 def add_flags(group: zarr.Group, n: int, shard: int) -> None:
-    """Create the array that says which rows are complete."""
-    group.create_array(
+    """Create the array that says which rows are complete, and say of each that it is not."""
+    array = group.create_array(
         COMPLETE,
         shape=(n,),
         dtype="bool",
@@ -180,7 +185,25 @@ def add_flags(group: zarr.Group, n: int, shard: int) -> None:
         compressors=[ZstdCodec(level=3), Crc32cCodec()],
         fill_value=False,
         dimension_names=(SAMPLE,),
+        config=ALL_CHUNKS,
     )
+    array[:] = np.zeros(n, bool)
+
+
+def add_checks(group: zarr.Group, values: NDArray[np.uint32], shard: int) -> None:
+    """Create and fill the array of checksums."""
+    array = group.create_array(
+        CHECKSUM,
+        shape=values.shape,
+        dtype="uint32",
+        chunks=(shard, values.shape[1]),
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        fill_value=0,
+        dimension_names=(SAMPLE, "array"),
+        attributes={"long_name": "CRC-32 of the row in every array of `cfx_columns`."},
+        config=ALL_CHUNKS,
+    )
+    array[:] = values
 
 
 def add_names(group: zarr.Group, values: tuple[str, ...], shard: int) -> None:

@@ -1,7 +1,7 @@
 """Reading an atlas: columns as their class has them, and damage named by its array and its rows.
 
 Nothing that is gone, empty or cut off may be taken for the fill value: a chunk file must be there, its shard's index
-must list the chunks that are asked for, and every chunk passes its CRC32C.
+must list the chunks that are asked for, every chunk passes its CRC32C, and every row the checksum of its place.
 """
 
 import os
@@ -18,7 +18,8 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cfx.atlas.layout import COMPLETE, thin
+from cfx.atlas.layout import CHECKSUM, COMPLETE, SAMPLE, thin
+from cfx.atlas.proof import Checks, Proof
 from cfx.core.errors import AtlasError
 from cfx.core.rows import Column, Rows, Values
 
@@ -34,11 +35,14 @@ class Reader:
         path: The folder of the store.
         arrays: Every array by name.
         space: Names of the spatial axes.
+        proof: What its rows are proved by; None up to schema 4.
         rows: Row number of every sample, for messages; empty while it is not known.
     """
 
-    def __init__(self, path: Path, arrays: "Mapping[str, zarr.Array[Any]]", space: Sequence[str]) -> None:
-        self.path, self.arrays, self.space = path, arrays, tuple(space)
+    def __init__(
+        self, path: Path, arrays: "Mapping[str, zarr.Array[Any]]", space: Sequence[str], proof: Proof | None = None
+    ) -> None:
+        self.path, self.arrays, self.space, self.proof = path, arrays, tuple(space), proof
         self.rows: list[int] = []
         self.rows = self.read("row").tolist()
 
@@ -59,26 +63,70 @@ class Reader:
     ) -> tuple[dict[str, Values], dict[str, Any]]:
         """What `kind.of` makes a value of these samples from, the root attributes among it."""
         parts: dict[str, Values] = {}
+        checks = self.checks(at)
         for name, (column, array) in self.columns(kind).items():
-            read = self._tensor if images or not self._spatial(array) else self._bare
-            parts[name] = read(column, array, at)
+            bare = self._spatial(array) and not images
+            parts[name] = self._bare(column, array, at) if bare else self._tensor(column, array, at, checks)
         names = [f.name for f in fields(kind) if f.name in attributes]  # type: ignore[arg-type]
         hints = get_type_hints(kind)
         return parts, {name: _as_declared(attributes[name], hints[name]) for name in names}
 
-    def read(self, name: str, at: NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """Values at these samples (default: all), or an error that names the damaged samples."""
+    def complete(self, at: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these samples are complete, as the disk says now; the checksums decide, which are written last."""
+        flags, checks = self.read(COMPLETE, at), self.checks(at)
+        if self.proof is None or checks is None:
+            return flags
+        data = [k for name, k in self.proof.at.items() if name not in (SAMPLE, CHECKSUM)]
+        found: NDArray[np.bool_] = (checks[:, data] != self.proof.nothing(self._rows_at(at))[:, None]).any(1)
+        if (wrong := found & ~flags).any():
+            raise self._damage(self.arrays[COMPLETE], COMPLETE, at[wrong], "not what was written for these rows")
+        return found
+
+    def checks(self, at: NDArray[np.int64]) -> Checks | None:
+        """The checksums of these samples as they are stored, which prove themselves; None where there are none."""
+        if self.proof is None:
+            return None
+        found = self.read(CHECKSUM, at)
+        return self._proved(CHECKSUM, at, found, found, found[:, :-1])
+
+    def _proved(
+        self, name: str, at: NDArray[np.int64], found: NDArray[Any], checks: Checks, values: NDArray[Any]
+    ) -> NDArray[Any]:
+        """What was found at these samples of an array, if its values are what their checksums say."""
+        assert self.proof is not None
+        wrong = self.proof.of(name, self._rows_at(at), values) != checks[:, self.proof.at[name]]
+        if wrong.any():
+            raise self._damage(self.arrays[name], name, at[wrong], "not what was written for these rows")
+        return found
+
+    def read(self, name: str, at: NDArray[np.int64] | None = None, checks: Checks | None = None) -> NDArray[Any]:
+        """Values at these samples (default: all), or an error that names the damaged samples and their files.
+
+        Args:
+            name: The array.
+            at: The samples.
+            checks: Their stored checksums, where the values are to be proved by them.
+        """
         array = self.arrays.get(name)
         if array is None:
             raise AtlasError(f"{self.path}: array {name!r} is not there or its metadata is damaged")
         where = np.arange(array.shape[0]) if at is None else at
         try:
-            return self._checked(array, name, where)
+            found = self._checked(array, name, where)
         except FAILURES as error:
-            bad = [i for i in where.tolist() if not self._readable(array, name, i)]
-            rows = [self.rows[i] for i in bad] if self.rows else bad
-            message = f"array {name!r} is damaged at sample rows {rows}: {error or type(error).__name__}"
-            raise AtlasError(f"{self.path}: {message}") from error
+            bad = np.array([i for i in where.tolist() if not self._readable(array, name, i)], dtype=np.int64)
+            raise self._damage(array, name, bad, str(error) or type(error).__name__) from error
+        return found if checks is None else self._proved(name, where, found, checks, found)
+
+    def _rows_at(self, at: NDArray[np.int64]) -> list[int]:
+        return [self.rows[i] for i in at.tolist()]
+
+    def _damage(self, array: "zarr.Array[Any]", name: str, bad: NDArray[np.int64], why: str) -> AtlasError:
+        """The error that names damaged samples, and their files."""
+        rows = self._rows_at(bad) if self.rows else bad.tolist()
+        files = sorted({chunk_file(array, name, i) for i in bad.tolist()})
+        where = "" if len(files) == 1 and files[0] in why else f"; in {', '.join(files)}"
+        return AtlasError(f"{self.path}: array {name!r} is damaged at sample rows {rows}: {why}{where}")
 
     def _spatial(self, array: "zarr.Array[Any]") -> bool:
         """Whether an array has spatial axes."""
@@ -90,9 +138,9 @@ class Reader:
         found = torch.from_numpy(np.zeros([len(at), *lengths[1:]], array.dtype))
         return next(thick for shape in column.shapes if (thick := _thick(shape.axes, found)) is not None)
 
-    def _tensor(self, column: Column, array: "zarr.Array[Any]", at: NDArray[np.int64]) -> Values:
+    def _tensor(self, column: Column, array: "zarr.Array[Any]", at: NDArray[np.int64], checks: Checks | None) -> Values:
         """A column of these samples as the class has it."""
-        found = np.array(self.read(array.basename, at))
+        found = np.array(self.read(array.basename, at, checks))
         if not column.shapes:
             return tuple(str(text) for text in found)
         value = torch.from_numpy(found)
@@ -100,18 +148,18 @@ class Reader:
         return _thick(shape.axes, value)  # type: ignore[return-value]
 
     def _checked(self, array: "zarr.Array[Any]", name: str, at: NDArray[np.int64]) -> NDArray[Any]:
-        """Read, but never take what is gone for the fill value; only the flags of shards not begun may lack files."""
-        size = (array.shards or array.chunks)[0]
+        """Read, but never take what is gone for the fill value; up to schema 4 flags of no row have no file."""
+        size = shard_size(array)
         for shard in sorted({int(i) // size for i in at}):
-            key = array.metadata.encode_chunk_key((shard, *[0] * (array.ndim - 1)))
-            file = self.path / name / key
-            if name == COMPLETE and not file.exists():
+            key = chunk_file(array, name, shard * size)
+            file = self.path / key
+            if name == COMPLETE and self.proof is None and not file.exists():
                 continue
             if not file.is_file() or not file.stat().st_size:
-                raise FileNotFoundError(f"chunk file {name}/{key} is {'empty' if file.is_file() else 'gone'}")
+                raise FileNotFoundError(f"chunk file {key} is {'empty' if file.is_file() else 'gone'}")
             if array.shards is not None:
                 inside = [int(i) % size for i in at if int(i) // size == shard]
-                _check_index(file, f"{name}/{key}", inside, size // array.chunks[0])
+                _check_index(file, key, inside, size // array.chunks[0])
         return _get(array, at)
 
     def _readable(self, array: zarr.Array[Any], name: str, i: int) -> bool:
@@ -120,6 +168,16 @@ class Reader:
         except FAILURES:
             return False
         return True
+
+
+def shard_size(array: "zarr.Array[Any]") -> int:
+    """Samples in a file of an array."""
+    return int((array.shards or array.chunks)[0])
+
+
+def chunk_file(array: "zarr.Array[Any]", name: str, i: int) -> str:
+    """The file that holds a sample of an array, in the store."""
+    return f"{name}/{array.metadata.encode_chunk_key((i // shard_size(array), *[0] * (array.ndim - 1)))}"
 
 
 def _check_index(file: Path, name: str, inside: Sequence[int], chunks: int) -> None:

@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
@@ -16,25 +14,31 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cfx.atlas.disk import Disk
 from cfx.atlas.kinds import kind_of
 from cfx.atlas.layout import (
     ALL_CHUNKS,
+    CHECKSUM,
     COMPLETE,
+    KEPT,
     READABLE,
     SAMPLE,
     SCHEMA,
     Stored,
     add_array,
+    add_checks,
     add_flags,
     add_names,
     spatial_axes,
     stored,
 )
-from cfx.atlas.reading import FAILURES, Reader, runs
+from cfx.atlas.proof import DIGESTS, KEY, PROVED, ROWS, Checks, Proof, array_digests, prove, read_root, row_digests
+from cfx.atlas.reading import FAILURES, Reader, chunk_file, runs
 from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError, InputError
 from cfx.core.rows import Rows
-from cfx.runtime.files import resolved
+from cfx.runtime.files import digest, resolved
+from cfx.runtime.places import beside, make_folders, new_folder, recover, sweep
 
 Exists = Literal["refuse", "resume", "overwrite"]
 R = TypeVar("R", bound=Rows)
@@ -54,8 +58,9 @@ class Atlas(Generic[R]):
         path: The folder of the store.
         kind: Class of the results.
         rows: Row number of every sample, ascending.
-        attributes: Root attributes: `cfx_schema`, `cfx_version`, `cfx_kind`, `cfx_fingerprint`, the plain values of the
-            result (such as `depth` and `seed`) and of the cohort (`classes`, `axes`), and the caller's own.
+        attributes: Root attributes: `cfx_schema`, `cfx_version`, `cfx_kind`, `cfx_fingerprint`, what proves it
+            (`cfx.atlas.proof`), the plain values of the result (such as `depth` and `seed`) and of the cohort
+            (`classes`, `axes`), and the caller's own.
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: type[R] | None = None) -> None:
@@ -70,25 +75,56 @@ class Atlas(Generic[R]):
                 of another class.
         """
         self.path = resolved(path)
-        try:
-            self._group = zarr.open_group(self.path, mode="r+", zarr_format=3, use_consolidated=False)
-            self.attributes: dict[str, Any] = dict(self._group.attrs)
-            self._arrays = {name: array.with_config(ALL_CHUNKS) for name, array in self._group.arrays()}
-        except FAILURES as error:
-            raise AtlasError(f"{self.path}: expected a cfx atlas, got a path that does not open: {error}") from error
+        recover(self.path)
+        self.attributes: dict[str, Any] = read_root(self.path)
         if (found := self.attributes.get("cfx_schema")) not in READABLE:
             wanted = " or ".join(map(str, READABLE))
             raise AtlasError(f"{self.path}: expected a cfx atlas of schema {wanted}, got schema {found}")
-        lost = sorted(set(self.attributes["cfx_arrays"]) - set(self._arrays))
-        if lost:
-            raise AtlasError(f"{self.path}: arrays that it was created with are gone: {lost}")
-        holds = self.attributes["cfx_kind"]
+        self._disk = Disk(self.path)
+        self._arrays = self._opened()
+        holds = str(self.attributes.get("cfx_kind"))
         if kind is not None and kind.__name__ != holds:
             raise AtlasError(f"{self.path}: expected an atlas of {kind.__name__}, got one of {holds}")
         self.kind: type[R] = kind_of(holds) if kind is None else kind  # type: ignore[assignment]
-        self._reader = Reader(self.path, self._arrays, spatial_axes(self.attributes))
+        self._reader = Reader(self.path, self._arrays, spatial_axes(self.attributes), self._proof())
         self.rows: list[int] = self._reader.rows
+        self._check_rows()
         self._at = {row: i for i, row in enumerate(self.rows)}
+
+    def _opened(self) -> "dict[str, zarr.Array[Any]]":
+        """The arrays that the root lists.
+
+        Raises:
+            AtlasError: one of them is gone, or zarr does not open it.
+        """
+        try:
+            group = zarr.open_group(self._disk, mode="r+", zarr_format=3, use_consolidated=False)
+            names = [*self.attributes["cfx_arrays"], *sorted(KEPT - ({CHECKSUM} if self._unproved else set()))]
+            lost = sorted(name for name in names if not (self.path / name / "zarr.json").exists())
+            if lost:
+                raise AtlasError(f"{self.path}: arrays that it was created with are gone: {lost}")
+            return {name: group[name].with_config(ALL_CHUNKS) for name in names}  # type: ignore[union-attr]
+        except (*FAILURES, AttributeError) as error:
+            raise AtlasError(f"{self.path}: expected a cfx atlas, got a path that does not open: {error}") from error
+
+    @property
+    def _unproved(self) -> bool:
+        """Whether it is of a schema without digests and checksums."""
+        return bool(self.attributes["cfx_schema"] < PROVED)
+
+    def _check_rows(self) -> None:
+        """Refuse other row numbers than it was created for."""
+        if self._unproved:
+            return
+        pairs = zip(row_digests(self.rows, self.shard), self.attributes[ROWS], strict=True)
+        odd = [chunk_file(self._arrays["row"], "row", k * self.shard) for k, (a, b) in enumerate(pairs) if a != b]
+        if odd:
+            raise AtlasError(f"{self.path}: array 'row' is damaged: not what it was created for; in {', '.join(odd)}")
+
+    def _proof(self) -> Proof | None:
+        """What proves its rows."""
+        columns = (*self.attributes["cfx_arrays"], SAMPLE, CHECKSUM)
+        return None if self._unproved else Proof(self.attributes[KEY], columns)
 
     @classmethod
     def create(
@@ -128,20 +164,13 @@ class Atlas(Generic[R]):
         table = _table(like, cohort)
         order, names = _order(rows, ids)
         root = _attributes(like, cohort, attributes, fingerprint) | {"cfx_arrays": sorted(table)}
-        check_path(target, exists)
+        check_path(target, exists, type(like))
         if target.exists() and exists == "resume":
-            return cls(target, type(like))._check_same(order, root, table)
-        size = max(1, min(shard, len(order)))
-
-        def build(group: zarr.Group) -> None:
-            group.attrs.update(root)
-            add_names(group, names, size)
-            add_flags(group, len(order), size)
-            for name, part in table.items():
-                add_array(group, name, part, len(order), size)
-            group["row"].with_config(ALL_CHUNKS)[:] = np.array(order)  # type: ignore[union-attr]
-
-        _build_beside(target, build)
+            found = cls(target, type(like))._check_same(order, root, table)
+            sweep(target.parent, target.name)  # what was being written when a run was killed
+            return found
+        with _refusals(target), new_folder(target) as folder:
+            _build(folder, root, table, order, names, max(1, min(shard, len(order))))
         return cls(target, type(like))
 
     def write(self, result: R, cohort: Cohort | None = None) -> None:
@@ -166,11 +195,27 @@ class Atlas(Generic[R]):
         if unknown or len(set(rows)) != len(rows):
             raise AtlasError(f"{self.path}: expected distinct missing rows, got {unknown or rows}")
         at = np.array([self._at[row] for row in rows], dtype=int)
+        values = {name: part.values[order.numpy()] for name, part in table.items()}
         with _refusals(self.path):
-            for name, part in table.items():
-                if name != "row":
-                    _put(self._arrays[name], at, part.values[order.numpy()])
-            _put(self._arrays[COMPLETE], at, np.ones(len(at), bool))
+            checks = self._checks(values, rows, at)
+            self._settle({name: part for name, part in values.items() if name != "row"}, at)
+            self._settle({COMPLETE: np.ones(len(at), bool)}, at)
+            self._settle({CHECKSUM: checks}, at)
+
+    def _checks(self, values: Mapping[str, NDArray[Any]], rows: list[int], at: NDArray[np.int64]) -> Checks:
+        """The checksums of rows that are to be written; those of their names stay."""
+        proof, checks = self._reader.proof, self._reader.checks(at)
+        assert proof is not None
+        assert checks is not None
+        for name, part in values.items():
+            checks[:, proof.at[name]] = proof.of(name, rows, part)
+        return proof.closed(rows, checks)
+
+    def _settle(self, values: Mapping[str, NDArray[Any]], at: NDArray[np.int64]) -> None:
+        """Write samples of some arrays, and return when they are on the disk."""
+        for name, part in values.items():
+            _put(self._arrays[name], at, part)
+        self._disk.settle()
 
     def read(self, rows: Iterable[int] | None = None, *, images: bool = True) -> R:
         """The result of these rows, or of all complete rows, in ascending order of row.
@@ -193,11 +238,12 @@ class Atlas(Generic[R]):
         """Keep more JSON values at the root, such as what is known only when all rows are done.
 
         Raises:
-            AtlasError: the disk refused.
+            AtlasError: the disk refused, or the atlas is of an older schema.
         """
+        self._check_current()
         with _refusals(self.path):
-            self._group.attrs.update(attributes)
-        self.attributes |= attributes
+            prove(self.path, attributes)
+        self.attributes = read_root(self.path)
 
     def missing(self, rows: Iterable[int] | None = None) -> list[int]:
         """Row numbers that are not complete, as the disk says now; a preempted job goes on with these.
@@ -206,7 +252,7 @@ class Atlas(Generic[R]):
             rows: Look at these only; rows that the atlas does not know are passed over.
         """
         some = self.rows if rows is None else [row for row in rows if row in self._at]
-        done = self._reader.read(COMPLETE, np.array([self._at[row] for row in some], dtype=np.int64))
+        done = self._reader.complete(np.array([self._at[row] for row in some], dtype=np.int64))
         return [row for row, complete in zip(some, done.tolist(), strict=True) if not complete]
 
     @property
@@ -247,7 +293,7 @@ class Atlas(Generic[R]):
             )
 
     def _check_fits(self, table: Mapping[str, Stored]) -> None:
-        known = set(self._arrays) - {SAMPLE, COMPLETE}
+        known = set(self._arrays) - KEPT
         if set(table) != known:
             odd = sorted(set(table) ^ known)
             raise InputError(f"result: expected the arrays the atlas has, got a difference in {odd}")
@@ -329,8 +375,13 @@ def read_atlas(path: str | os.PathLike[str], kind: type[R] | None = None) -> R:
     return found.replace(cohort=atlas.read_cohort().replace(x=found.x))  # type: ignore[attr-defined]
 
 
-def check_path(path: str | os.PathLike[str], exists: Exists = "refuse") -> None:
+def check_path(path: str | os.PathLike[str], exists: Exists = "refuse", kind: type[Rows] | None = None) -> None:
     """Refuse a path where an atlas could not be written, before any work is done for it.
+
+    Args:
+        path: Its folder.
+        exists: What to do when there is one, as in `Atlas.create`.
+        kind: Class of the results; any of `cfx.atlas.KINDS` by default.
 
     Raises:
         AtlasError: the path exists and `exists` does not allow that, or its parent folder cannot be written.
@@ -339,14 +390,15 @@ def check_path(path: str | os.PathLike[str], exists: Exists = "refuse") -> None:
     if exists not in get_args(Exists):
         raise InputError(f"exists: expected one of {list(get_args(Exists))}, got {exists!r}")
     target = resolved(path)
+    recover(target)
     if target.exists():
         if exists == "refuse":
             raise AtlasError(f"{target}: exists; choose another path, or ask for it: exists='resume' or 'overwrite'")
         if exists == "resume" or not _is_atlas(target):
-            Atlas(target)  # never resume or overwrite what is not an atlas; one of an older schema may be overwritten
+            Atlas(target, kind)  # never resume or overwrite what is not an atlas; an older one may be overwritten
     with _refusals(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        probe = _beside(target)
+        make_folders(target.parent)
+        probe = beside(target)
         probe.mkdir()
         probe.rmdir()
 
@@ -364,25 +416,30 @@ def _put(array: zarr.Array[Any], at: NDArray[np.int64], values: NDArray[Any]) ->
         array[at[run][0] : at[run][-1] + 1] = values[run]
 
 
-def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-
-
-def _build_beside(target: Path, build: Callable[[zarr.Group], None]) -> None:
-    """Build a group next to `target` and move it there; on failure nothing is left and an old atlas stays."""
-    new, old = _beside(target), _beside(target)
-    with _refusals(target):
-        try:
-            build(zarr.create_group(new, zarr_format=3))
-            if target.exists():
-                target.rename(old)
-            new.rename(target)
-        except BaseException:
-            if old.exists():
-                old.rename(target)
-            shutil.rmtree(new, ignore_errors=True)
-            raise
-    shutil.rmtree(old, ignore_errors=True)
+def _build(
+    path: Path,
+    root: Mapping[str, Any],
+    table: Mapping[str, Stored],
+    rows: list[int],
+    names: tuple[str, ...],
+    shard: int,
+) -> None:
+    """An atlas without a complete row."""
+    group = zarr.create_group(path, zarr_format=3)
+    group.attrs.update(root)
+    add_names(group, names, shard)
+    add_flags(group, len(rows), shard)
+    for name, part in table.items():
+        add_array(group, name, part, len(rows), shard)
+    group["row"].with_config(ALL_CHUNKS)[:] = np.array(rows)  # type: ignore[union-attr]
+    made_of = {name: root[name] for name in ("cfx_kind", "cfx_fingerprint", "cfx_arrays")}
+    key = digest(made_of | {"rows": rows})
+    proof = Proof(key, (*sorted(table), SAMPLE, CHECKSUM))
+    checks = np.tile(proof.nothing(rows)[:, None], len(proof.columns))
+    checks[:, proof.at[SAMPLE]] = proof.of(SAMPLE, rows, np.array(names, dtype=object))
+    add_checks(group, proof.closed(rows, checks), shard)
+    arrays = array_digests(path, [*table, *KEPT])
+    prove(path, {KEY: key, ROWS: row_digests(rows, shard), DIGESTS: arrays})
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from cfx.counterfactual.result import Counterfactuals
 from cfx.counterfactual.standing import Standing
 from cfx.models import read_manifest
 from cfx.models.autoencoder import Vae
-from cfx.models.checkpoint import MANIFEST
+from cfx.models.checkpoint import CARD, MANIFEST
 from cfx.models.opening import Described, NetworkSpec, schedule_of, spec_of
 from cfx.runtime.files import digest, sha256
 from cfx.runtime.files import fingerprint as fingerprint_of
@@ -179,7 +179,8 @@ def _contents(spec: NetworkSpec, opened: nn.Module | None) -> dict[str, Any]:
     schedule = schedule_of(spec) if isinstance(spec.schedule, str) else None
     beside = {} if schedule is None else {"schedule": schedule.to_diffusers()}
     if (spec.place / MANIFEST).exists():
-        return {**read_manifest(spec.place).files, **beside}
+        proved = read_manifest(spec.place).files
+        return {name: sha for name, sha in proved.items() if name != CARD} | beside  # what is said is not what is done
     if spec.place.is_dir():
         files = (path for path in sorted(spec.place.rglob("*")) if path.is_file())
         return {path.relative_to(spec.place).as_posix(): sha256(path) for path in files} | beside

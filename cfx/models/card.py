@@ -1,5 +1,6 @@
 """The model card of a checkpoint, written from its manifest."""
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ def model_card(title: str, manifest: Mapping[str, Any], text: str | None = None)
     provenance = dict(manifest["provenance"])
     figures = provenance.pop("figures", {})
     config = provenance.pop("config", None)
+    title = _plain(title)
     front = yaml.safe_dump({"library_name": "cfx", "license": "apache-2.0", "tags": ["cfx", manifest["kind"]]})
     parts = [f"---\n{front}---\n# {title}", text or find(manifest["kind"]).use]
     parts.append('```python\nimport cfx.models\n\nmodel = cfx.models.load("checkpoints/' + title + '")\n```')
@@ -34,7 +36,7 @@ def model_card(title: str, manifest: Mapping[str, Any], text: str | None = None)
 
 def _rows(values: Mapping[str, Any]) -> str:
     """One list item a value."""
-    return "\n".join(f"- {key.replace('_', ' ')}: {_show(value)}" for key, value in values.items())
+    return "\n".join(f"- {_plain(key.replace('_', ' '))}: {_show(value)}" for key, value in values.items())
 
 
 def _show(value: object) -> str:
@@ -44,4 +46,9 @@ def _show(value: object) -> str:
         return ", ".join(f"{k} {_show(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_show(v) for v in value)
-    return f"`{value}`" if isinstance(value, str) else str(value)
+    return f"`{_plain(value)}`" if isinstance(value, str) else str(value)
+
+
+def _plain(text: str) -> str:
+    """A text that markdown takes for nothing but a text: no HTML, no end of a quotation, one line."""
+    return " ".join(html.escape(text, quote=False).replace("`", "'").split())

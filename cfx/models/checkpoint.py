@@ -2,7 +2,7 @@
 
 What is wrapped round a network, and which further parts have weights, is the affair of its kind (`cfx.models.kinds`).
 Denoisers also carry `scheduler_config.json`, which diffusers' schedulers read. `cfx.json` records the SHA-256 of the
-other files and of itself; loading checks them and never unpickles.
+other files, the card among them, and of itself; loading checks them and never unpickles.
 """
 
 import json
@@ -18,6 +18,7 @@ from cfx.models.card import model_card
 from cfx.models.kinds import MODEL, SCHEMA, Manifest, find
 from cfx.models.registry import kind as kind_of
 from cfx.runtime.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
+from cfx.runtime.places import recover
 from cfx.runtime.shipped import located, names
 
 MANIFEST, SCHEDULER, CARD = "cfx.json", "scheduler_config.json", "README.md"
@@ -73,10 +74,10 @@ def save(
             write_tensors(folder / _weights(part), network.state_dict())
         if manifest.schedule is not None:
             (folder / SCHEDULER).write_text(json.dumps(manifest.schedule, indent=2) + "\n")
+        (folder / CARD).write_text(model_card(title or path.name, manifest.model_dump(mode="json"), card))
         files = {file.name: sha256(file) for file in sorted(folder.iterdir())}
         manifest = manifest.model_copy(update={"files": files})
         values = manifest.model_dump(mode="json")
-        (folder / CARD).write_text(model_card(title or path.name, values, card))
         (folder / MANIFEST).write_text(json.dumps(values | {"sha256": digest(values)}, indent=2) + "\n")
     return manifest
 
@@ -99,6 +100,7 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises:
         CheckpointError: missing, not JSON, changed since it was written, or of an unknown schema.
     """
+    recover(Path(path))
     file = located(path) / MANIFEST
     try:
         values = json.loads(file.read_text())
@@ -149,6 +151,30 @@ def load_network(path: str | Path) -> nn.Module:
     """
     _, parts = _load(located(path))
     return parts[MODEL]
+
+
+def verify_checkpoint(path: str | Path) -> list[str]:
+    """Read everything in a checkpoint folder, and build its network: what is wrong, a sentence each; none if nothing is.
+
+    A card of an older version is not among the files that its manifest proves, and is passed over.
+    """
+    place = located(path)
+    try:
+        manifest = read_manifest(place)
+    except CheckpointError as error:
+        return [str(error)]
+    faults = []
+    for name, expected in manifest.files.items():
+        try:
+            check_files(place, {name: expected})
+        except CheckpointError as error:
+            faults.append(str(error))
+    if not faults:
+        try:
+            _load(place)
+        except CheckpointError as error:
+            faults.append(str(error))
+    return faults
 
 
 def _load(path: Path) -> tuple[nn.Module, Mapping[str, nn.Module]]:

@@ -14,6 +14,7 @@ from cfx.runtime.files import resolved
 from cfx.runtime.keys import Keys, follow
 
 Config = TypeVar("Config", bound=BaseModel)
+_MOST = 100_000  # values of a configuration
 
 
 def user_path(path: str | Path) -> Path:
@@ -49,9 +50,9 @@ UserPath = Annotated[Path, AfterValidator(user_path)]
 
 
 class Frozen(BaseModel):
-    """Base of the configuration: immutable, unknown keys refused, attribute docstrings as descriptions."""
+    """Base of the configuration: immutable, unknown keys and numbers without end refused, docstrings as descriptions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class RunConfig(Frozen):
@@ -95,18 +96,43 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         InputError: no such file, not YAML, or not a mapping.
     """
     expected = f"config {path}: expected a YAML file of keys"
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise InputError(f"{expected}, got a pipe or a device")
     try:
         values = yaml.safe_load(Path(path).read_text())
+        _check_size(values, path)
     except FileNotFoundError as error:
         raise InputError(f"{expected}: No such file") from error
     except IsADirectoryError as error:
         raise InputError(f"{expected}, got a folder") from error
+    except RecursionError as error:
+        raise InputError(f"{expected}, got values inside values without end") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"config {path}: {error}") from error
     if not isinstance(values, dict):
         got = "nothing" if values is None else type(values).__name__
         raise InputError(f"config {path}: expected a mapping of keys, got {got}")
     return values
+
+
+def _check_size(values: object, path: str | Path) -> None:
+    """Refuse aliases inside aliases that stand for more values than anybody wrote.
+
+    Raises:
+        InputError: more than a hundred thousand.
+        RecursionError: a value that is inside itself.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(value: object) -> int:
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in sizes:
+            sizes[id(value)] = 1 + sum(map(size, value.values() if isinstance(value, dict) else value))
+        return sizes[id(value)]
+
+    if (found := size(values)) > _MOST:
+        raise InputError(f"config {path}: expected at most {_MOST} values, got {found:.3g} by aliases of aliases")
 
 
 def _open_up(model: type[BaseModel], values: dict[str, Any], dotted: str) -> None:

@@ -1,5 +1,6 @@
 """Where weights and results come from: enough to make them again, and to tell whether they are of the same."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -73,16 +74,33 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the working directory, with `+` if files differ from it; None outside a repository."""
+    """The commit of the working directory, with `+` if files differ from it; None outside a repository.
+
+    The folder may be anybody's, and git runs what a repository's own configuration names: monitors, filters, hooks, a
+    remote that has what is missing. All of them are switched off.
+    """
     try:
         commit = _git("rev-parse", "HEAD")
-        return commit + ("+" if _git("status", "--porcelain") else "")
+        return commit + ("+" if _git(*_tame(), "status", "--porcelain", "--ignore-submodules=all") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
+def _tame() -> list[str]:
+    """Options that leave no filter of a repository a command to run."""
+    names = _git("config", "--name-only", "--list").splitlines()
+    filters = {name.rpartition(".")[0] for name in names if name.startswith("filter.")}
+    options = [f"{name}.{key}" for name in sorted(filters) for key in ("clean=", "process=", "required=false")]
+    return [part for option in options for part in ("-c", option)]
+
+
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, cwd=Path.cwd())
+    quiet = ["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks"]
+    offline = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(
+        ["git", *quiet, *arguments], capture_output=True, text=True, check=True, cwd=Path.cwd(),
+        env=os.environ | offline, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
     return done.stdout.strip()
 
 

@@ -25,6 +25,9 @@ else:
     AnyObjective = Annotated[reduce(or_, objective_configs()), Field(discriminator="kind")]
 
 
+_ENDLESS = 10_000  # warm-ups that a run is part of: its rate stays below so small a share of the highest
+
+
 class TrainConfig(RunConfig):
     """One training run; its name is that of the checkpoint, its folder holds state, logs and the checkpoint."""
 
@@ -46,7 +49,7 @@ class TrainConfig(RunConfig):
     """How it learns."""
     batch_size: int = Field(default=32, ge=1)
     """Rows a step, over all processes and accumulated parts."""
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=10**9)
     """Optimizer steps."""
     accumulate: int = Field(default=1, ge=1)
     """Parts in which each process handles its share of a batch; results do not depend on it."""
@@ -68,6 +71,11 @@ class TrainConfig(RunConfig):
         """Values that no single field can check."""
         if isinstance(self.validation, float) and not 0 <= self.validation < 1:
             raise ValueError(f"validation: expected a share in [0, 1), got {self.validation}")
+        if self.optimizer.warmup > _ENDLESS * self.steps:
+            raise ValueError(
+                f"optimizer.warmup: expected a warm-up that gets somewhere in {self.steps} steps, got "
+                f"{self.optimizer.warmup}"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size: expected a multiple of accumulate={self.accumulate}, got {self.batch_size}")
         return self

@@ -30,7 +30,7 @@ from cfx.core.errors import CfxError, CheckpointError, InputError
 from cfx.data import open_cohort
 from cfx.data.classes import check_named, numbered_by
 from cfx.models import load_network, save
-from cfx.runtime.files import fingerprint
+from cfx.runtime.files import fingerprint, write_whole
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import alone
 from cfx.runtime.processes import make_accelerator
@@ -40,7 +40,7 @@ from cfx.training.ema import Ema
 from cfx.training.objectives import Batch, Objective
 from cfx.training.optimizer import parameter_groups, rate_at
 from cfx.training.order import mix, rows_at, split
-from cfx.training.state import load_state, newest_state, optimizer_tensors, restore_optimizer, save_state
+from cfx.training.state import load_newest, newest_state, optimizer_tensors, restore_optimizer, save_state
 
 log = logging.getLogger(__name__)
 
@@ -340,10 +340,10 @@ class Trainer:
 
     def _resume(self) -> None:
         """Take up the newest state, if there is one."""
-        folder = newest_state(self.config.folder / "state")
-        if folder is None:
+        found = load_newest(self.config.folder / "state")
+        if found is None:
             return
-        self.step, tensors, values = load_state(folder)
+        folder, self.step, tensors, values = found
         check_resume(self.config, values["config"], folder)
         check_prints(self.prints, values.get("prints", self.prints), folder)  # states of old have none
         for name, player in self.players.items():
@@ -354,7 +354,18 @@ class Trainer:
         if self.accelerator.scaler is not None and values["scaler"]:
             self.accelerator.scaler.load_state_dict(values["scaler"])
         self.seconds = values["seconds"]
+        self._cut_log()
         log.info("resumed from %s", folder)
+
+    def _cut_log(self) -> None:
+        """Leave out of the log what came after the state that is taken up: those steps are done, and logged, again."""
+        file = self.config.folder / "log.jsonl"
+        if not self.accelerator.is_main_process or not file.is_file():
+            return
+        lines = file.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if (step := _step_of(line)) is not None and step <= self.step]
+        if len(kept) < len(lines):
+            write_whole(file, "".join(kept))
 
     def _finish(self) -> Result:
         """Write the last state, evaluate, write the checkpoint: whatever stops the rest, no step is lost."""
@@ -396,6 +407,14 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _step_of(line: str) -> int | None:
+    """The step of a line of the log; None of one that was cut off."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def check_resume(config: TrainConfig, saved: Mapping[str, Any], folder: Path) -> None:

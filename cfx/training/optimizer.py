@@ -18,7 +18,7 @@ class OptimizerConfig(Frozen):
     """Decay of the moment estimates."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay."""
-    warmup: int = Field(default=100, ge=0)
+    warmup: int = Field(default=100, ge=0, le=10**9)
     """Steps of linear warm-up."""
     cosine: bool = True
     """Whether the rate falls to zero along a cosine until the last step."""

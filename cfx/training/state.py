@@ -6,6 +6,7 @@
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from cfx.core.errors import CheckpointError
+from cfx.core.errors import CfxWarning, CheckpointError
 from cfx.runtime.files import atomic_folder, check_files, digest, read_tensors, sha256, write_tensors
+from cfx.runtime.places import sweep
 
 SCHEMA = 1
 MANIFEST = "state.json"
@@ -33,6 +35,7 @@ def save_state(root: Path, step: int, tensors: Mapping[str, Tensors], values: Ma
         keep: States to keep.
     """
     final = root / f"step-{step}"
+    sweep(root)
     with atomic_folder(final) as folder:
         for name, group in tensors.items():
             write_tensors(folder / f"{name}.safetensors", group)
@@ -47,6 +50,30 @@ def save_state(root: Path, step: int, tensors: Mapping[str, Tensors], values: Ma
 def newest_state(root: Path) -> Path | None:
     """The folder of the latest state, or None."""
     return root / f"step-{max(steps)}" if (steps := list(_steps(root))) else None
+
+
+def load_newest(root: Path) -> tuple[Path, int, dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+    """The latest state that is whole: its folder, step, tensors and values; None where no state is.
+
+    A damaged one is stepped over with a warning: fewer steps are lost than all.
+
+    Raises:
+        CheckpointError: there are states, and none is whole; of the latest.
+    """
+    first: CheckpointError | None = None
+    for step in sorted(_steps(root), reverse=True):
+        folder = root / f"step-{step}"
+        try:
+            found = load_state(folder)
+        except CheckpointError as error:
+            first = first or error
+            continue
+        if first is not None:
+            warnings.warn(f"{first}; going on from {folder}", CfxWarning, stacklevel=2)
+        return folder, *found
+    if first is not None:
+        raise first
+    return None
 
 
 def _steps(root: Path) -> Iterable[int]:

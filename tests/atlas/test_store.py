@@ -114,7 +114,7 @@ def test_round_trip_is_bit_for_bit(tmp_path: Path, space: tuple[int, ...], oracl
     assert_same(result, Atlas(tmp_path / "a.zarr").read())
     assert_same(cohort, Atlas(tmp_path / "a.zarr").read_cohort())
     assert_known(result, cohort, read_atlas(tmp_path / "a.zarr"))
-    expected = {"cfx_schema": 4, "seed": 7, "depth": "typical", "classes": ["healthy", "ill"], "config": {"lr": 1e-4}}
+    expected = {"cfx_schema": 5, "seed": 7, "depth": "typical", "classes": ["healthy", "ill"], "config": {"lr": 1e-4}}
     assert {key: atlas.attributes[key] for key in expected} == expected
 
 
@@ -437,11 +437,11 @@ def test_an_atlas_of_schema_3_is_read_and_never_written_to(tmp_path: Path, space
     assert atlas.read(images=False).x.shape == (6, 2, *[0] * len(space))
     assert atlas.read([3], images=False).edited.shape == (1, 1, *[0] * len(space))
     for refused in (lambda: atlas.write(result), lambda: write_atlas(path, result, cohort, exists="resume")):
-        with pytest.raises(AtlasError, match=r"an atlas of schema 3 can be read, but not continued; .*schema 4"):
+        with pytest.raises(AtlasError, match=r"an atlas of schema 3 can be read, but not continued; .*schema 5"):
             refused()
     assert_known(result, cohort, read_atlas(path))
     write_atlas(path, result, cohort, exists="overwrite")
-    assert Atlas(path).attributes["cfx_schema"] == 4
+    assert Atlas(path).attributes["cfx_schema"] == 5
 
 
 def test_an_atlas_of_an_older_schema_may_be_overwritten_but_not_resumed(tmp_path):
@@ -449,7 +449,7 @@ def test_an_atlas_of_an_older_schema_may_be_overwritten_but_not_resumed(tmp_path
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.attrs["cfx_schema"] = 1
     check_path(path, "overwrite")
-    with pytest.raises(AtlasError, match="expected a cfx atlas of schema 3 or 4, got schema 1"):
+    with pytest.raises(AtlasError, match="expected a cfx atlas of schema 3 or 4 or 5, got schema 1"):
         check_path(path, "resume")
 
 

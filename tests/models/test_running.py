@@ -247,7 +247,7 @@ def test_what_holds_no_numbers_is_refused(out):
 
 @pytest.mark.parametrize("threads", [8])
 def test_threads_that_share_a_network_in_training_mode_are_right_and_leave_it_as_it_was(threads):
-    """Eight threads ask at once, and two by turns: the answers of evaluation, and not a bit of the network has changed."""
+    """Eight threads ask at once, and two by turns: the answers of evaluation, and no bit of the network has changed."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 2))
     x = torch.rand(threads, 6, 1, 8, 8)

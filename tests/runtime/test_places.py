@@ -161,9 +161,14 @@ def test_what_is_being_written_is_not_swept(disk):
 
 def test_what_fails_leaves_what_was_there(disk):
     fill(disk / "run", "old")
-    with pytest.raises(ZeroDivisionError), new_folder(disk / "run") as new:
-        (new / "b").write_text("new")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with new_folder(disk / "run") as new:
+            (new / "b").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert read(disk / "run") == {"old"}
     (disk / "file").write_text("mine")
     with pytest.raises(NotADirectoryError, match="got a file"), new_folder(disk / "file"):

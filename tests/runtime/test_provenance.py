@@ -83,3 +83,32 @@ def test_where_rows_were_made_is_told_with_the_command():
     assert found["hardware"].startswith("CPU, ")
     assert "torch" in found["versions"]
     assert datetime.fromisoformat(found["date"]).tzinfo is not None
+
+
+PLANTED = "#!/bin/sh\ntouch {}\ncat\n"
+
+
+def test_nothing_that_a_repository_names_is_run(tmp_path, monkeypatch):
+    """A file system monitor, a filter, a hook and a remote that would each leave a file behind."""
+    ran, script = tmp_path / "ran", tmp_path / "planted.sh"
+    script.write_text(PLANTED.format(ran))
+    script.chmod(0o755)
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    git("init", "--quiet")
+    (folder / "a").write_text("1")
+    (folder / ".gitattributes").write_text("a filter=planted\n")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "a")
+    for key in ("core.fsmonitor", "filter.planted.clean", "filter.planted.process"):
+        git("config", key, str(script))
+    git("config", "filter.planted.required", "true")
+    (folder / ".git" / "hooks").mkdir(exist_ok=True)
+    (folder / ".git" / "hooks" / "post-index-change").write_text(PLANTED.format(ran))
+    (folder / ".git" / "hooks" / "post-index-change").chmod(0o755)
+    (folder / "a").write_text("2")
+    commit = provenance.git_commit()
+    assert not ran.exists()
+    assert commit is not None
+    assert commit.endswith("+")
