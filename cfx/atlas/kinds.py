@@ -6,11 +6,16 @@ from cfx.core.errors import AtlasError
 from cfx.core.rows import Rows
 
 KINDS = {
+    "Accepted": "cfx.conformal.acceptance",
     "Attributions": "cfx.attribution.result",
+    "ControlledMasks": "cfx.conformal.segmentation",
     "Counterfactuals": "cfx.counterfactual.result",
     "Hits": "cfx.commands.bench.remedies",
+    "ImageCalibration": "cfx.calibration.segmentation",
+    "Intervals": "cfx.conformal.result",
     "Measurements": "cfx.counterfactual.metrics.rows",
     "OodScores": "cfx.ood.result",
+    "PredictionSets": "cfx.conformal.result",
     "Scores": "cfx.confounder.intervention",
     "Segmentations": "cfx.segmentation.result",
     "Sensitivity": "cfx.confounder.observed.sensitivity",

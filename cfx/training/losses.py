@@ -2,8 +2,8 @@
 
 References: Hang et al. (2023), arXiv 2303.09556 (min-SNR); Kingma and Welling (2014) (the KL term); Milletari et al.
 (2016), arXiv 1606.04797 (Dice); van den Oord et al. (2018), arXiv 1807.03748, and Chen et al. (2020), arXiv 2002.05709
-(NT-Xent); Lim and Ye (2017), arXiv 1705.02894 (hinge); Lin et al. (2017), arXiv 1708.02002 (focal); van Amersfoort et
-al. (2020), arXiv 2003.02037 (kernels).
+(NT-Xent); Lim and Ye (2017), arXiv 1705.02894 (hinge); Lin et al. (2017), arXiv 1708.02002 (focal); Islam and Glocker
+(2021), arXiv 2104.05788 (SVLS); van Amersfoort et al. (2020), arXiv 2003.02037 (kernels).
 """
 
 import torch
@@ -81,6 +81,30 @@ def binary_cross_entropy(
     target = y.to(logits.dtype) * (1 - smoothing) + smoothing / 2
     each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return each.flatten(1).mean(1)
+
+
+def svls(mask: Shaped[Tensor, "b k *space"]) -> Float[Tensor, "b k *space"]:
+    """Labels smoothed across the boundary of a region alone (Islam, Glocker 2021): SVLS, in two or three dimensions.
+
+    Every voxel becomes half its own label and half the mean of its neighbours, weighted by exp(-d^2 / 2) at distance d,
+    in the 3 x 3 (x 3) voxels about it. Beyond the border of the image labels go on, so that one-hot labels add up to 1
+    everywhere, and what lies inside a region stays 0 or 1.
+
+    Args:
+        mask: 0/1 labels, a channel a class or region.
+    """
+    dims = mask.ndim - 2
+    line = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / 2).to(mask.device)
+    kernel = line
+    for _ in range(dims - 1):
+        kernel = kernel[..., None] * line
+    kernel[(1,) * dims] = 0
+    kernel = kernel / (2 * kernel.sum())
+    kernel[(1,) * dims] = 0.5
+    padded = functional.pad(mask.float().flatten(0, 1)[:, None], [1, 1] * dims, mode="replicate")
+    convolve = functional.conv2d if dims == 2 else functional.conv3d
+    smooth: Tensor = convolve(padded, kernel[None, None]).view(mask.shape)
+    return smooth
 
 
 def kernel_entropy(log_k: Float[Tensor, "b k"], y: Int[Tensor, " b"]) -> Float[Tensor, " b"]:

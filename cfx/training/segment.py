@@ -11,7 +11,7 @@ from cfx.core.cohort import Cohort, Source
 from cfx.core.errors import InputError
 from cfx.models import build
 from cfx.training.augment import AugmentConfig, augment, moved
-from cfx.training.losses import binary_cross_entropy, soft_dice
+from cfx.training.losses import binary_cross_entropy, soft_dice, svls
 from cfx.training.objectives import Batch, NetworkConfig, Networks, Scores, data_keywords, whole_batches
 
 
@@ -26,6 +26,9 @@ class SegmenterConfig(AugmentConfig):
     """Which mask of the cohort to predict."""
     dice_weight: float = Field(default=1.0, ge=0)
     """Weight of the Dice loss, relative to the mean cross-entropy of a voxel."""
+
+    smooth_boundary: bool = False
+    """Whether the cross-entropy smooths labels across the boundary of the region (SVLS)."""
 
     def target(self, cohort: Cohort) -> Bool[Tensor, "n 1 *space"]:
         """The mask.
@@ -62,7 +65,8 @@ class SegmenterObjective:
         mask = moved(self.config, batch.y, batch)
         logits = networks[player](augment(self.config, batch))
         overlap = soft_dice(logits.sigmoid(), mask)
-        loss = binary_cross_entropy(logits, mask) + self.config.dice_weight * (1 - overlap)
+        labels = svls(mask) if self.config.smooth_boundary else mask
+        loss = binary_cross_entropy(logits, labels) + self.config.dice_weight * (1 - overlap)
         return loss.mean(), {"dice": overlap.detach().mean()}
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from cfx.training.losses import (
     nt_xent,
     soft_dice,
     squared_error,
+    svls,
     unit_slope,
 )
 
@@ -157,3 +158,22 @@ def test_smoothing_of_other_classes_alone_is_another_epsilon():
     target = torch.full((6, k), eps / (k - 1)).scatter_(1, y[:, None], 1 - eps)
     expected = -(target * logits.log_softmax(1)).sum(1)
     assert torch.allclose(cross_entropy(logits, y, eps * k / (k - 1)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_labels_are_smoothed_across_the_boundary_alone(dims):
+    mask = torch.zeros(1, 1, *[8] * dims)
+    mask[..., 4:] = 1
+    found = svls(torch.cat([mask, 1 - mask], 1))
+    assert torch.allclose(found.sum(1), torch.ones(1, *[8] * dims), atol=1e-6)  # at the borders too
+    profile = found[(0, 0, *[0] * (dims - 1))]
+    assert profile[[0, 1, 2, 5, 6, 7]].tolist() == pytest.approx([0, 0, 0, 1, 1, 1], abs=1e-6)
+    assert 0 < float(profile[3]) < 0.5 < float(profile[4]) < 1
+    assert float(profile[3] + profile[4]) == pytest.approx(1, abs=1e-6)
+    point = torch.zeros(1, 1, *[5] * dims)
+    point[(0, 0, *[2] * dims)] = 1
+    smooth = svls(point)[0, 0]
+    assert float(smooth[(2,) * dims]) == 0.5
+    assert float(smooth.sum()) == pytest.approx(1, abs=1e-6)
+    ratio = smooth[(1, *[2] * (dims - 1))] / smooth[(1, 1, *[2] * (dims - 2))]
+    assert float(ratio) == pytest.approx(2.718281828**0.5, rel=1e-5)  # exp(-1/2) against exp(-1)
