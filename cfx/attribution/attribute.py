@@ -214,7 +214,9 @@ def _targets(target: Target, f: object, source: Source, k: int) -> Int[Tensor, "
     odd = [t for t in given if not (t in names if isinstance(t, str) else isinstance(t, int) and 0 <= t < k)]
     if odd or len(given) != len(source):
         what = f"one class in 0 .. {k - 1}{f' or of {names}' if names else ''}, or one for each of {len(source)} images"
-        raise InputError(f"target: expected {what}, got {[*dict.fromkeys(odd)][:4] if odd else f'{len(given)} of them'}")
+        raise InputError(
+            f"target: expected {what}, got {[*dict.fromkeys(odd)][:4] if odd else f'{len(given)} of them'}"
+        )
     found = torch.tensor([names.index(t) if isinstance(t, str) else t for t in given])
     if int(found.max()) >= k:
         raise InputError(f"target: expected a class of the {k} that f has, got {int(found.max())}")

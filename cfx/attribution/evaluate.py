@@ -85,7 +85,8 @@ def curves(
     """
     _check(x, a, fill, target)
     rank, n_voxels = ranks(a), a[0, 0].numel()
-    judge, parts = Judge(f, "f"), {"deletion": [], "insertion": []}  # type: dict[str, list[Tensor]]
+    judge = Judge(f, "f")
+    parts: dict[str, list[Tensor]] = {"deletion": [], "insertion": []}
     for k in range(steps + 1):
         top = rank < round(k / steps * n_voxels)
         for name, image in (("deletion", torch.where(top, fill, x)), ("insertion", torch.where(top, x, fill))):
@@ -170,7 +171,8 @@ def max_sensitivity(
         noise = uniform(tuple(x.shape[1:]), seed=seed + k, row=torch.arange(len(x)), stream=_MOVED).to(x)
         moved = explain((x + radius * (2 * noise - 1)).clamp(-1, 1)).map.flatten(1)
         worst = torch.maximum(worst, (moved - first).norm(dim=1))
-    return worst / first.norm(dim=1)
+    found: Tensor = worst / first.norm(dim=1)
+    return found
 
 
 def localisation(a: Float[Tensor, "n m *space"], truth: Bool[Tensor, "n 1 *space"]) -> dict[str, Float[Tensor, " n"]]:
@@ -183,11 +185,11 @@ def localisation(a: Float[Tensor, "n m *space"], truth: Bool[Tensor, "n 1 *space
     flat, where = size(a).flatten(1).cpu(), truth.flatten(1).cpu()
     nowhere, held = ~where.any(1), (flat * where).double().sum(1) / flat.double().sum(1)
     hit = where.gather(1, flat.argmax(1, keepdim=True))[:, 0]
-    found = {
+    known = {
         "auprc": average_precision(flat, where).double(), "auprc_base": where.double().mean(1),
         "pointing": hit.double(), "share_inside": held,
     }  # fmt: skip
-    return {name: value.masked_fill(nowhere, torch.nan) for name, value in found.items()}
+    return {name: value.masked_fill(nowhere, torch.nan) for name, value in known.items()}
 
 
 def _area(curve: Float[Tensor, "n s"]) -> Float[Tensor, " n"]:

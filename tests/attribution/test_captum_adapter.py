@@ -40,7 +40,13 @@ PAIRS = [
     ("InputXGradient", "input-x-gradient", {}, {}, 1e-9),
     ("GuidedBackprop", "guided-backprop", {}, {}, 1e-9),
     ("DeepLift", "deeplift", {}, {}, 5e-9),
-    ("IntegratedGradients", "integrated-gradients", {"n_steps": 300, "method": "riemann_middle"}, {"steps": 300}, 1e-6),
+    (
+        "IntegratedGradients",
+        "integrated-gradients",
+        {"n_steps": 300, "method": "riemann_middle"},
+        {"steps": 300, "most": 0},
+        1e-6,
+    ),
     ("Occlusion", "occlusion", {"sliding_window_shapes": 4, "strides": 3}, {"patch": 4, "stride": 3}, 1e-7),
 ]
 
