@@ -213,7 +213,8 @@ def _targets(target: Target, f: object, source: Source, k: int) -> Int[Tensor, "
     given = list(many) if isinstance(many, Sequence) and not isinstance(many, str) else [many] * len(source)
     odd = [t for t in given if not (t in names if isinstance(t, str) else isinstance(t, int) and 0 <= t < k)]
     if odd or len(given) != len(source):
-        what = f"one class in 0 .. {k - 1}{f' or of {names}' if names else ''}, or one for each of {len(source)} images"
+        known = f" or of {names}" if names else ""
+        what = f"one class in 0 .. {k - 1}{known}, or one for each of {len(source)} images"
         raise InputError(
             f"target: expected {what}, got {[*dict.fromkeys(odd)][:4] if odd else f'{len(given)} of them'}"
         )

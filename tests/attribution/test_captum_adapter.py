@@ -35,6 +35,7 @@ def test_a_method_is_asked_about_the_output_and_its_completeness_is_measured():
         attribute(f, x, 0, method=Captum(Doubled, {"factor": -1.0}))
 
 
+RIEMANN = {"n_steps": 300, "method": "riemann_middle"}
 PAIRS = [
     ("Saliency", "saliency", {}, {}, 1e-9),
     ("InputXGradient", "input-x-gradient", {}, {}, 1e-9),

@@ -10,7 +10,7 @@ from tests.attribution.networks import Linear, images
 def test_it_is_kept_in_an_atlas(tmp_path):
     found = attribute(Linear(), images(3), 1)
     write_atlas(tmp_path / "maps.zarr", found)
-    again = read_atlas(tmp_path / "maps.zarr").read()
+    again = read_atlas(tmp_path / "maps.zarr")
     assert isinstance(again, Attributions)
     assert torch.equal(again.map, found.map)
     assert again.verdicts == ("complete",) * 3
