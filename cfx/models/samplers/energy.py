@@ -135,7 +135,7 @@ class Energy(MaskSampler):
         """Whether there is anything, and what it looks like."""
         seen, exists = code
         u = uniform((), seed=seed, row=row, stream=_EXISTS)
-        labels: Tensor = likeliest(self._logits(seen, seed, row))
+        labels = likeliest(self._logits(seen, seed, row))
         return labels.masked_fill(each(u >= exists.sigmoid(), labels), 0)
 
     def _logits(self, seen: Tensor, seed: int, row: Tensor) -> Float[Tensor, "b k *space"]:
@@ -158,7 +158,8 @@ class Energy(MaskSampler):
 
 def masks_of(readings: UInt8[Tensor, "b r *space"], classes: int) -> Float[Tensor, "b r k voxels"]:
     """Masks of every foreground class."""
-    return one_hot(readings.flatten(2).flatten(0, 1), classes)[:, 1:].unflatten(0, readings.shape[:2])
+    each_reader = one_hot(readings.flatten(2).flatten(0, 1), classes)[:, 1:]
+    return each_reader.reshape(*readings.shape[:2], *each_reader.shape[1:])
 
 
 def energy_score(
