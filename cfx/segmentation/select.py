@@ -19,7 +19,7 @@ References: Szekely and Rizzo (2013), "Energy statistics"; Chen, Welling, Smola 
 herding"; Mak and Joseph (2018), "Support points".
 """
 
-from typing import overload
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,6 +30,7 @@ from cfx.segmentation.metrics.drawings import Masks, alike, layers
 from cfx.segmentation.metrics.energy import diversity
 from cfx.segmentation.result import Segmentations
 
+D = TypeVar("D", Segmentations, Tensor)
 _LESS = 1e-12  # by which a swap has to lower the distance, above its rounding
 
 
@@ -51,15 +52,16 @@ def herded(masks: Masks, n: int, classes: int | None = None) -> Int[Tensor, "b n
     return nearest(alike(own, own).distance, n)
 
 
-@overload
-def representative(drawn: Segmentations, n: int) -> Segmentations: ...
-@overload
-def representative(drawn: Masks, n: int, classes: int | None = None) -> Masks: ...
-def representative(drawn: Segmentations | Masks, n: int, classes: int | None = None) -> Segmentations | Masks:
-    """The n samples of every image that represent all of them best; arguments and errors as `herded`.
+def representative(drawn: D, n: int, classes: int | None = None) -> D:
+    """The n samples of every image that represent all of them best; errors as `herded`.
 
     Of a result the diversity becomes that of the n (NaN of one); its verdicts and costs stay those of all that were
     drawn.
+
+    Args:
+        drawn: What was drawn: a result, or masks `(b, m, *space)`.
+        n: How many to choose.
+        classes: Number of classes of masks that are class numbers; a result knows it.
     """
     if isinstance(drawn, Tensor):
         return picked(drawn, herded(drawn, n, classes))
