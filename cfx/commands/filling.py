@@ -16,7 +16,7 @@ from cfx.core.cohort import Cohort, Source, part
 from cfx.core.rows import Rows
 from cfx.data import DataConfig, open_cohort
 from cfx.display.catalogue import metric
-from cfx.runtime.config import RunConfig
+from cfx.runtime.config import Frozen
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.memory import give_back
 from cfx.runtime.provenance import made
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Rows)
 
 
-class FillingConfig(RunConfig):
+class FillingConfig(Frozen):
     """Images, and how they are worked through."""
 
     data: DataConfig
@@ -58,6 +58,7 @@ class Filling(Generic[R]):
     """A run that fills an atlas.
 
     Attributes:
+        folder: Where the run writes.
         config: How the images are worked through.
         source: The images.
         blank: A result of no rows, which says what the atlas will hold; asked of the main process alone.
@@ -67,6 +68,7 @@ class Filling(Generic[R]):
         accelerator: The processes.
     """
 
+    folder: RunFolder
     config: FillingConfig
     source: Source
     blank: Callable[[], R]
@@ -81,12 +83,11 @@ class Filling(Generic[R]):
         Raises:
             CfxError: as `work` and `Atlas`.
         """
-        folder = RunFolder(self.config.folder)
         with together(self.accelerator):
             if self.accelerator.is_main_process:
-                self._create(folder)
-            folder.begin(self.config)
-        atlas = Atlas(folder / "atlas.zarr", kind)
+                self._create()
+            self.folder.begin(self.config)
+        atlas = Atlas(self.folder / "atlas.zarr", kind)
         with together(self.accelerator):
             for rows in self._mine(atlas):
                 cohort = self.source[rows]
@@ -94,10 +95,10 @@ class Filling(Generic[R]):
                 give_back()
         return atlas
 
-    def _create(self, folder: RunFolder) -> None:
+    def _create(self) -> None:
         n, config = len(self.source), self.config
         Atlas.create(
-            folder / "atlas.zarr", self.blank(), rows=range(n), cohort=self.source[[0]][:0], ids=self.source.ids,
+            self.folder / "atlas.zarr", self.blank(), rows=range(n), cohort=self.source[[0]][:0], ids=self.source.ids,
             fingerprint=dict(self.prints) | {"version": cfx.__version__, "seed": str(config.seed)},
             shard=even(n, config.batch_size),
             attributes={"config": config.model_dump(mode="json"), "made": made(self.words, self.accelerator.device)},

@@ -24,6 +24,7 @@ from cfx.models.running import BATCH
 from cfx.ood import Fitted, Membership, OodScores, build_detector, fit
 from cfx.ood.detector import Detector
 from cfx.report.ood.page import Calibrated, ood_page
+from cfx.runtime.config import RunConfig
 from cfx.runtime.files import digest
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
@@ -57,7 +58,7 @@ register(
 )
 
 
-class OodConfig(DetectorConfig, FillingConfig):
+class OodConfig(DetectorConfig, FillingConfig, RunConfig):
     """Which images to score, against which, with which detector."""
 
     level: float = Field(default=0.05, gt=0, lt=1)
@@ -136,7 +137,7 @@ class _Run:
         with together(self.accelerator):
             fitted = self.fitted
         return Filling(
-            self.config, self.source, lambda: fitted.score(self.source[[0]])[:0],
+            self.folder, self.config, self.source, lambda: fitted.score(self.source[[0]])[:0],
             lambda cohort, rows: fitted.score(cohort).replace(row=torch.tensor(rows)), self.prints, self.words,
             self.accelerator,
         ).filled(OodScores)  # fmt: skip

@@ -20,6 +20,7 @@ from cfx.counterfactual.metrics import Measurements, means
 from cfx.models.opening import Network, open_network
 from cfx.models.samplers import MaskSampler
 from cfx.report.segmentation.page import segmentation_figure, segmentation_page
+from cfx.runtime.config import RunConfig
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
 from cfx.runtime.processes import make_accelerator
@@ -40,7 +41,7 @@ _BY_NUMBER = ("ged", "ci", "d_max", "hm_iou")  # figures that change with the nu
 _READERS = ("ged_debiased", "reader_diversity", "volume_crps")
 
 
-class SegmentConfig(FillingConfig):
+class SegmentConfig(FillingConfig, RunConfig):
     """Which images to draw masks of, with which network."""
 
     segmenter: Network
@@ -132,7 +133,7 @@ class _Run:
             return blank(network, config.samples, tuple(self.source.shape), config.seed)
 
         return Filling(
-            config, self.source, empty, work, self.prints, self.words, self.accelerator
+            self.folder, config, self.source, empty, work, self.prints, self.words, self.accelerator
         ).filled(Segmentations)  # fmt: skip
 
     def measured(self, atlas: Atlas[Segmentations]) -> Measurements:

@@ -37,7 +37,7 @@ def test_every_configuration_of_a_run_is_listed():
     assert {kind for kind in below(RunConfig) if kind.__module__.startswith("cfx.")} - {RunConfig} <= listed
 
 
-@pytest.mark.parametrize("verb", ["train", "explain", "audit", "bench"])
+@pytest.mark.parametrize("verb", ["train", "explain", "audit", "segment", "bench"])
 def test_committed_files_stand_with_their_verb_and_are_valid(root, verb):
     """A bench's file is one of some bench."""
     models = [model(name) for name in CONFIGS if name.split()[0] == verb]
@@ -57,7 +57,7 @@ def valid(kind, values):
 
 def test_no_file_stands_elsewhere(root):
     found = {path.parent.relative_to(root / "configs").as_posix() for path in (root / "configs").rglob("*.yaml")}
-    assert found == {"train", "explain", "audit", "bench", "ood"}
+    assert found == {"train", "explain", "audit", "bench", "ood", "segment", "attribute"}
 
 
 def test_a_part_by_its_verb():

@@ -12,6 +12,8 @@ from cfx.commands.filling import Filling, FillingConfig, first, lines
 from cfx.core.cohort import Cohort
 from cfx.core.errors import AtlasError
 from cfx.ood import OodScores
+from cfx.runtime.config import RunConfig
+from cfx.runtime.folder import RunFolder
 from cfx.segmentation import meanings  # noqa: F401 - the headings
 
 COHORT = Cohort(torch.linspace(-1, 1, 10).reshape(10, 1, 1, 1).expand(10, 1, 4, 4), ids=tuple("abcdefghij"))
@@ -38,9 +40,13 @@ class Few:
         return self.process_index == 0
 
 
-def config(out: Path, **more) -> FillingConfig:
+class Toy(FillingConfig, RunConfig):
+    """A run."""
+
+
+def config(out: Path, **more) -> Toy:
     data = {"kind": "brain", "n": 10, "size": 16}
-    return FillingConfig.model_validate({"name": "x", "out": str(out), "data": data, "batch_size": 4} | more)
+    return Toy.model_validate({"name": "x", "out": str(out), "data": data, "batch_size": 4} | more)
 
 
 def filling(out: Path, seen: list, accelerator=None, **more) -> Filling[OodScores]:
@@ -49,8 +55,10 @@ def filling(out: Path, seen: list, accelerator=None, **more) -> Filling[OodScore
         return scores(cohort, rows)
 
     values = config(out, **more)
-    return Filling(values, first(values, COHORT), lambda: scores(COHORT[:0], []), work, {"of": "toy"}, "cfx toy",
-                   accelerator or Accelerator())  # fmt: skip
+    return Filling(
+        RunFolder(out), values, first(values, COHORT), lambda: scores(COHORT[:0], []), work, {"of": "toy"}, "cfx toy",
+        accelerator or Accelerator(),
+    )  # fmt: skip
 
 
 def test_every_row_is_worked_on_once_and_the_same_command_goes_on(tmp_path):
