@@ -23,6 +23,7 @@ from cfx.counterfactual.result import Counterfactuals
 from cfx.models.autoencoder import Vae
 from cfx.models.judge import Classifier
 
+_MOST = 1000  # explanations of an image; each is a whole run
 _SHARE = 0.25  # of an edit's energy that later runs leave alone; with a half, the fourth of four runs fails too often
 
 
@@ -56,8 +57,10 @@ def diverse(
     Raises:
         InputError: no run asked for; and whatever `explain` refuses.
     """
-    if k < 1:
-        raise InputError(f"k: expected at least one explanation, got {k}")
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"k: expected at least one explanation, got {k!r}")
+    if k > _MOST:
+        raise InputError(f"k: expected at most {_MOST} explanations, got {k}")
     runs = [explain(x, classifier, generator, target, keep=keep, seed=seed, **settings)]
     for j in range(1, k):
         used = strongest(runs[-1])

@@ -154,7 +154,7 @@ def load_network(path: str | Path) -> nn.Module:
 
 
 def verify_checkpoint(path: str | Path) -> list[str]:
-    """Read everything in a checkpoint folder, and build its network: what is wrong, a sentence each; none if nothing is.
+    """Read everything in a checkpoint folder, and build its network: what is wrong, a sentence each, if anything.
 
     A card of an older version is not among the files that its manifest proves, and is passed over.
     """

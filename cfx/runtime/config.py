@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +15,7 @@ from cfx.runtime.files import resolved
 from cfx.runtime.keys import Keys, follow
 
 Config = TypeVar("Config", bound=BaseModel)
-_MOST = 100_000  # values of a configuration
+_MOST, _LONGEST, _DEEPEST = 100_000, 1_000_000, 200  # values, characters, and brackets that are open at a time
 
 
 def user_path(path: str | Path) -> Path:
@@ -50,7 +51,7 @@ UserPath = Annotated[Path, AfterValidator(user_path)]
 
 
 class Frozen(BaseModel):
-    """Base of the configuration: immutable, unknown keys and numbers without end refused, docstrings as descriptions."""
+    """Base of the configuration: immutable, unknown keys and infinite numbers refused, docstrings as descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -99,12 +100,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise InputError(f"{expected}, got a pipe or a device")
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text()
+        _check_depth(text, path)
+        values = yaml.safe_load(text)
         _check_size(values, path)
     except FileNotFoundError as error:
         raise InputError(f"{expected}: No such file") from error
     except IsADirectoryError as error:
         raise InputError(f"{expected}, got a folder") from error
+    except InputError:
+        raise
     except RecursionError as error:
         raise InputError(f"{expected}, got values inside values without end") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -113,6 +118,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         got = "nothing" if values is None else type(values).__name__
         raise InputError(f"config {path}: expected a mapping of keys, got {got}")
     return values
+
+
+def _check_depth(text: str, path: str | Path) -> None:
+    """Refuse what the parser would take for ever over: its time grows with the square of the brackets that are open.
+
+    Raises:
+        InputError: more than a megabyte, or brackets inside brackets without end.
+    """
+    if len(text) > _LONGEST:
+        raise InputError(f"config {path}: expected at most {_LONGEST} characters, got {len(text)}")
+    steps = ({"[": 1, "{": 1, "]": -1, "}": -1}.get(letter, 0) for letter in text)
+    if max(accumulate(steps), default=0) > _DEEPEST:
+        raise InputError(f"config {path}: expected a YAML file of keys, got values inside values without end")
 
 
 def _check_size(values: object, path: str | Path) -> None:

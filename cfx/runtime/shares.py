@@ -4,6 +4,7 @@ Nothing here pickles, and nothing depends on how many processes there are but wh
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, distributed
 
-from cfx.core.errors import CfxError, InputError
+from cfx.core.errors import CfxError, InputError, in_one_line
 from cfx.core.rows import Rows
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Rows)
 
+_LOST = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed out|[Bb]roken pipe")
 _SHARES = 8  # batches that few rows are cut into
 _FEWEST = 4  # rows below which a batch is not worth cutting
 
@@ -108,7 +110,8 @@ def _sent(value: Tensor, owner: int, device: torch.device) -> Tensor:
     if not value.numel():
         return value
     data = value.detach().cpu().contiguous().view(torch.uint8).to(device)
-    distributed.broadcast(data, owner)
+    with with_others():
+        distributed.broadcast(data, owner)
     return data.cpu().view(value.dtype)
 
 
@@ -132,12 +135,31 @@ def together(accelerator: "Accelerator | None") -> Iterator[None]:
                 raise CfxError(f"{count} of the processes failed; their messages say why")
 
 
+@contextmanager
+def with_others() -> Iterator[None]:
+    """A block that talks with other processes: of one that is gone, its silence is put into words.
+
+    Raises:
+        CfxError: another process of this run ended, or the connection to it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not distributed.is_initialized() or not _LOST.search(str(error)):
+            raise
+        raise CfxError(
+            "another process of this run has ended, or cannot be reached; its own message, if it had time for one, "
+            f"says why. What is finished is kept, and the same command goes on from there ({in_one_line(error)})"
+        ) from error
+
+
 def total(value: float, accelerator: "Accelerator | None") -> float:
     """The sum of a number over all processes."""
     if accelerator is None or accelerator.num_processes == 1:
         return value
     found = torch.tensor(value, dtype=torch.float64, device=accelerator.device)
-    distributed.all_reduce(found)
+    with with_others():
+        distributed.all_reduce(found)
     return float(found)
 
 

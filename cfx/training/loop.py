@@ -35,6 +35,7 @@ from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import alone
 from cfx.runtime.processes import make_accelerator
 from cfx.runtime.provenance import provenance, source_print
+from cfx.runtime.shares import with_others
 from cfx.training.config import TrainConfig, check_config, make_objective
 from cfx.training.ema import Ema
 from cfx.training.objectives import Batch, Objective
@@ -96,7 +97,7 @@ def train(config: TrainConfig, cohort: Source | None = None, validation: Source 
     """
     accelerator = make_accelerator(config.precision, config.trackers, config.folder)
     rows, held_out = _cohorts(config, cohort, validation)
-    with alone(config.folder, accelerator):
+    with alone(config.folder, accelerator), with_others():
         return Trainer(config, accelerator, rows, held_out).run()
 
 

@@ -1,13 +1,16 @@
 """Configuration of any run: overrides reach every value of a file, and what they cannot reach is named."""
 
 import copy
+import math
+import os
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import Field, ValidationError
 
 from cfx.core.errors import InputError
-from cfx.runtime.config import Frozen, RunConfig, UserPath, check, put, read_as, split_overrides
+from cfx.runtime.config import Frozen, RunConfig, UserPath, check, put, read_as, read_yaml, split_overrides
 
 
 class Optimizer(Frozen):
@@ -198,3 +201,48 @@ def test_a_run_writes_where_a_shell_would(monkeypatch, out, folder):
 def test_a_place_that_is_none_is_refused_by_name(out):
     with pytest.raises(InputError, match="config toy: out: expected"):
         check(Toy, {"name": "toy", "out": out}, "toy")
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "values, got 4.9e+08 by aliases of aliases"),
+        ("a: &a [*a]", "values inside values without end"),
+        ("a: " + "[" * 5000 + "]" * 5000, "values inside values without end"),
+    ],
+)
+def test_a_bomb_of_values_is_refused(tmp_path, text, said):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_yaml(tmp_path / "c.yaml")
+
+
+def test_aliases_are_values_like_others(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: &a {x: 1}\nb: *a\nc: [*a, *a]\n")
+    assert read_yaml(tmp_path / "c.yaml") == {"a": {"x": 1}, "b": {"x": 1}, "c": [{"x": 1}, {"x": 1}]}
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "c.yaml")
+    with pytest.raises(InputError, match="got a pipe or a device"):
+        read_yaml(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_no_number_is_infinite(value):
+    class Numbers(Frozen):
+        """Numbers."""
+
+        x: float
+        """One."""
+        y: tuple[float, ...] = ()
+        """Several."""
+
+    for values in ({"x": value}, {"x": 1, "y": [1, value]}):
+        with pytest.raises(InputError, match=r"(x|y\.1): Input should be a finite number"):
+            check(Numbers, values)

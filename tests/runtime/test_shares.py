@@ -148,3 +148,33 @@ def test_processes_have_even_shares(n, world):
     shares = [sum(len(batches[k]) for k in range(rank, len(batches), world)) for rank in range(world)]
     assert max(shares) - min(shares) <= even(n, 24)
     assert min(shares) > 0 or n < 4 * world
+
+
+LOST = """
+import os, sys
+from cfx.core.errors import CfxError
+from cfx.runtime.processes import make_accelerator
+from cfx.runtime.shares import total
+accelerator = make_accelerator()
+total(1.0, accelerator)
+if accelerator.process_index == 1:
+    os.kill(os.getpid(), 9)
+try:
+    total(1.0, accelerator)
+except CfxError as error:
+    print("said", error, flush=True)
+os._exit(0)
+"""
+
+
+def test_of_a_process_that_was_killed_the_others_say_so(tmp_path):
+    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29871", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    worker = [sys.executable, "-c", LOST]
+    ranks = [
+        subprocess.Popen(worker, env=os.environ | ports | {"RANK": str(r), "LOCAL_RANK": str(r)},
+                         stdout=subprocess.PIPE, text=True)
+        for r in range(2)
+    ]  # fmt: skip
+    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    assert said[0].startswith("said another process of this run has ended")
+    assert ranks[1].returncode == -9

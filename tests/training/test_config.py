@@ -97,3 +97,16 @@ def test_a_network_is_trained_or_says_which_is(name):
     with pytest.raises(InputError, match=f"network.name: {name} is a name for weights .*; train {WEIGHTS_ONLY[name]}"):
         make_objective(config, rows)
     assert all(n in BUILDERS for n in re.split(r", | or ", WEIGHTS_ONLY[name]))
+
+
+@pytest.mark.parametrize(("key", "value"), [("steps", 1e30), ("optimizer.warmup", 1e30), ("optimizer.warmup", 10**7)])
+def test_runs_that_never_end_or_never_start_are_refused_by_name(key, value):
+    values = {
+        "name": "x", "steps": 100, "network": {"name": "cnn"}, "objective": {"kind": "classifier"},
+        "data": {"kind": "brain", "n": 8},
+    }  # fmt: skip
+    check_config(values | {"optimizer": {"warmup": 500}, "steps": 3})
+    inner, _, last = key.rpartition(".")
+    (values.setdefault(inner, {}) if inner else values)[last] = value
+    with pytest.raises(InputError, match=key):
+        check_config(values)

@@ -151,6 +151,22 @@ def test_a_damaged_state_is_refused_by_name(tmp_path, damage):
         train(toy_config(tmp_path, "classifier", steps=2), toy_cohort())
 
 
+def test_a_damaged_state_is_stepped_over_to_the_whole_one_before_it(tmp_path):
+    """Also a manifest that lies; the log has each step once, whatever was done twice or cut off in mid-line."""
+    settings = {"steps": 3, "save_every": 1, "log_every": 1}
+    train(toy_config(tmp_path / "a", "classifier", **settings), toy_cohort())
+    wanted, log = weights(tmp_path / "a"), tmp_path / "a" / "log.jsonl"
+    path = tmp_path / "a" / "state" / "step-3" / "state.json"
+    path.write_text(path.read_text().replace('"step": 3', '"step": 4'))
+    log.write_text(log.read_text() + '{"step": 9, "lo')
+    with pytest.warns(CfxWarning, match=r"step-3/state\.json: damaged; .*; going on from .*step-2"):
+        assert train(toy_config(tmp_path / "a", "classifier", **settings), toy_cohort()).step == 3
+    assert gap(weights(tmp_path / "a"), wanted) == 0
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["step"] for entry in entries if "loss" in entry] == [1, 2, 3]
+    assert not list((tmp_path / "a" / "state").glob(".*"))
+
+
 def test_resuming_under_another_configuration_is_refused_by_key(tmp_path):
     train(toy_config(tmp_path, "classifier", steps=2), toy_cohort())
     with pytest.raises(CheckpointError, match=r"batch_size: saved 8, asked 4"):
