@@ -33,7 +33,7 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
 
 
-def put(path: Path, data: bytes | memoryview, *, near: Path | None = None, force: bool = True) -> None:
+def put(path: Path, data: bytes | bytearray | memoryview, *, near: Path | None = None, force: bool = True) -> None:
     """Write a file whole or not at all; its bytes are on the disk, its name is once its folder has been `sync`ed.
 
     Args:
@@ -147,7 +147,7 @@ def _exchanged(one: Path, other: Path) -> bool:
         rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # another system than Linux
         return False
-    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
 
 
 def _old(path: Path) -> Path:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -460,3 +461,26 @@ def test_an_array_that_is_gone_is_missed(tmp_path: Path, array: str) -> None:
     shutil.rmtree(tmp_path / "a" / array)
     with pytest.raises(AtlasError, match=rf"arrays that it was created with are gone: \['{array}'\]"):
         Atlas(tmp_path / "a")
+
+
+def test_a_write_costs_the_same_in_a_large_atlas(tmp_path: Path, result: Counterfactuals) -> None:
+    """Files that are opened to write a shard of an atlas of 2000 rows, and of one of 20: as many."""
+    opened = []
+    for n in (20, 2000):
+        atlas = Atlas.create(tmp_path / str(n), result[:0], rows=range(n), shard=10)
+        seen: list[Path] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LocalStore, "get", counted(LocalStore.get, seen))
+            atlas.write(result)
+        opened.append(len(seen))
+    assert opened[0] == opened[1] > 0
+
+
+def counted(get: Any, seen: list[Any]) -> Any:
+    """`get` of a store that notes what is asked for."""
+
+    async def noted(self: LocalStore, key: str, *arguments: Any, **more: Any) -> Any:
+        seen.append(key)
+        return await get(self, key, *arguments, **more)
+
+    return noted
