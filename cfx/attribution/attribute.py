@@ -38,7 +38,7 @@ def attribute(
     *,
     method: Method | str = "integrated-gradients",
     baseline: Baseline = "zero",
-    output: Output = "logit",
+    output: Output | str = "logit",
     reference: Images | None = None,
     seed: int = 0,
     batch_size: int = 32,
@@ -165,10 +165,11 @@ def _named(name: str, reference: Images | None) -> float | Tensor:
         return {"zero": 0.0, "black": -1.0}[name]
     if reference is None:
         raise InputError("baseline: expected reference=... for the mean of its images, got none")
-    source, total = as_source(reference, "reference"), 0.0
+    source = as_source(reference, "reference")
+    total = torch.zeros(source.shape, dtype=torch.float64)
     for rows in torch.arange(len(source)).split(256):
-        total = total + source[rows].x.double().sum(0)
-    return (torch.as_tensor(total) / max(1, len(source))).float()
+        total += source[rows].x.double().sum(0)
+    return (total / max(1, len(source))).float()
 
 
 def _counterfactuals(result: Counterfactuals, source: Source) -> Tensor:

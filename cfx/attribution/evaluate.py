@@ -62,9 +62,9 @@ def size(a: Float[Tensor, "n m *space"]) -> Float[Tensor, "n 1 *space"]:
 def curves(
     f: Classifier,
     x: Float[Tensor, "n c *space"],
-    a: Float[Tensor, "n m *space"],
-    fill: Float[Tensor, "n c *space"],
-    target: Int[Tensor, " n"],
+    a: Float[Tensor, "_ _ ..."],
+    fill: Float[Tensor, "_ _ ..."],
+    target: Int[Tensor, "_"],
     *,
     steps: int = STEPS,
     batch_size: int = 64,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cfx.attribution.method import Family, Found, Question, Whole
 from cfx.attribution.override import Override, Plain
+from cfx.core.broadcast import each
 
 _POOL = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
@@ -53,7 +54,7 @@ def spread(part: Float[Tensor, "b ..."], space: tuple[int, ...]) -> Float[Tensor
     """A map of the layer `(b, c, *coarse)` over the voxels under its cells, of the same sum; anything else over all."""
     if part.ndim != 2 + len(space):
         share = part.flatten(1).sum(1) / torch.Size(space).numel()
-        return share.view(-1, 1, *[1] * len(space)).expand(-1, 1, *space)
+        return each(share, part.new_empty((1, 1, *space))).expand(-1, 1, *space)
     cells = part.sum(1, keepdim=True)
     with torch.enable_grad():  # the adjoint of the mean over the voxels of a cell
         zero = torch.zeros(len(cells), 1, *space, dtype=cells.dtype, device=cells.device, requires_grad=True)

@@ -54,7 +54,8 @@ class Occlusion:
             some = windows[i : i + at_once]
             fall = _fall(question, some)
             for k, window in enumerate(some):
-                total[(..., *window)] += fall[:, k].view(-1, 1, *[1] * len(window))
+                inside = (slice(None), slice(None), *window)
+                total[inside] += fall[:, k].view(-1, 1, *[1] * len(window))
                 count[window] += 1
         return Found(total / count.clamp_min(1))
 
@@ -63,7 +64,7 @@ def _fall(question: Question, windows: Sequence[tuple[slice, ...]]) -> Tensor:
     """f(x) - f(x with a window filled), a row an image and a column a window."""
     x = question.x[:, None].repeat(1, len(windows), *[1] * (question.x.ndim - 1))
     for k, window in enumerate(windows):
-        x[(slice(None), k, slice(None), *window)] = question.baseline[(..., *window)]
+        x[:, k][(slice(None), slice(None), *window)] = question.baseline[(slice(None), slice(None), *window)]
     covered = question.value(x.flatten(0, 1)).view(len(question), -1)
     return question.at_x[:, None] - covered
 

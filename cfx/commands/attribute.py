@@ -179,10 +179,11 @@ def summarise(found: Attributions) -> dict[str, Any]:
     """The figures of a run by name."""
     error = found.completeness_error
     known = error[~error.isnan()].double()
-    spread = {"completeness_error_median": float(known.median()), "completeness_error_max": float(known.max())}
+    worst = {"median": known.median(), "max": known.max()} if len(known) else {}
     return {
         "n": len(found), **{f"maps_{c.name.lower()}": int((found.verdict == int(c)).sum()) for c in Completeness},
-        **(spread if len(known) else {}), "method": found.method, "baseline": found.baseline, "output": found.output,
+        **{f"completeness_error_{name}": float(value) for name, value in worst.items()},
+        "method": found.method, "baseline": found.baseline, "output": found.output,
         "nfe_classifier": float(found.nfe_classifier.double().mean()),
         "nfe_classifier_backward": float(found.nfe_classifier_backward.double().mean()),
         "seconds_per_image": float(found.seconds.double().mean()),

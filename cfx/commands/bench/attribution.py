@@ -44,6 +44,7 @@ from cfx.counterfactual.metrics import TRUE_EFFECT, means
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, load_cohort
 from cfx.display.catalogue import Metric, metric, register
+from cfx.display.markdown import grid
 from cfx.models.gate import OUT
 from cfx.models.opening import Network, open_network
 from cfx.runtime.config import Frozen, RunConfig
@@ -330,14 +331,14 @@ def table(rows: Sequence[Mapping[str, Any]], command: str, hardware: str) -> str
     head = ["method", "family", "n", "verdicts", *(metric(k).heading for k in _SHOWN)]
     body = [[r["method"], r["family"], str(r["n"]), _words(r), *(_cell(r, k) for k in _SHOWN)] for r in rows]
     chance = "" if base is None else f" The AUPRC of chance is {base:.3f}."
-    parts = [f"`{command}` on {hardware}.{chance}", _markdown(head, body)]
+    parts = [f"`{command}` on {hardware}.{chance}", grid(head, body)]
     if planted:
         factors = [key.removeprefix(_PLANTED) for key in planted]
         bases = [rows[0].get(f"share_in_planted_base.{k}") for k in factors]
         shares = [["share of the voxels", *("-" if b is None else f"{b:.3f}" for b in bases)]]
         shares += [[row["method"], *(_cell(row, key) for key in planted)] for row in rows]
         parts += ["Share of the map inside the planted object that the classifier reads:"]
-        parts += [_markdown(["method", *factors], shares)]
+        parts += [grid(["method", *factors], shares)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -346,12 +347,8 @@ def _words(row: Mapping[str, Any]) -> str:
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:
-    return metric(name).spread(row) if row.get(name) is not None else "-"
-
-
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    known = {key: row.get(key) for key in (name, f"{name}_low", f"{name}_high")}
+    return "-" if known[name] is None else metric(name).spread(known)
 
 
 CONFIG = AttributionBench
