@@ -63,9 +63,13 @@ def test_public_names_load():
     assert cfx.Cohort is cohort.Cohort
     assert cfx.Counterfactuals is result.Counterfactuals
     assert cfx.audit is audit.audit
-    functions = ["adapt", "audit", "explain", "load", "load_cohort", "read_atlas", "write_atlas", "write_report"]
+    functions = [
+        "adapt", "attribute", "audit", "explain", "load", "load_cohort", "read_atlas", "write_atlas", "write_report",
+    ]  # fmt: skip
+    rooms = ["attribution", "calibration", "conformal", "ood", "report", "segmentation"]
     assert all(callable(getattr(cfx, name)) for name in functions)
-    assert set(dir(cfx)) == {"Cohort", "Counterfactuals", "__version__", "ood", "report", *functions}
+    assert all(getattr(cfx, name).__name__ == f"cfx.{name}" for name in rooms)
+    assert set(dir(cfx)) == {"Cohort", "Counterfactuals", "__version__", *rooms, *functions}
     assert cfx.report.write_report is cfx.write_report
 
 

@@ -58,5 +58,6 @@ def spread(part: Float[Tensor, "b ..."], space: tuple[int, ...]) -> Float[Tensor
     cells = part.sum(1, keepdim=True)
     with torch.enable_grad():  # the adjoint of the mean over the voxels of a cell
         zero = torch.zeros(len(cells), 1, *space, dtype=cells.dtype, device=cells.device, requires_grad=True)
-        (found,) = torch.autograd.grad(_POOL[len(space)](zero, tuple(cells.shape[2:])), zero, cells)
+        mean = _POOL[len(space)](zero, tuple(cells.shape[2:]))  # type: ignore[arg-type]  # one side an axis
+        (found,) = torch.autograd.grad(mean, zero, cells)
     return found

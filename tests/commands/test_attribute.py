@@ -65,5 +65,5 @@ def test_counterfactuals_of_a_run_are_the_baseline(tmp_path, classifier):
     torch.testing.assert_close(found.map, (cohort.x - edit).abs(), atol=1e-5, rtol=0)
     few = write_atlas(tmp_path / "few.zarr", result[:3])
     short = config(tmp_path / "short", classifier, method="difference", counterfactuals=str(few.path))
-    with pytest.raises(InputError, match=r"counterfactuals: expected an atlas with a row an image"):
+    with pytest.raises(InputError, match=r"counterfactuals: expected an atlas with a row for every image"):
         attribute_run(short)

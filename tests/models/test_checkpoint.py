@@ -53,7 +53,7 @@ def test_manifest_says_what_was_saved(folder):
     assert (manifest.name, manifest.kind, manifest.labels) == ("patch-unet", "denoiser", 2)
     assert manifest.classes == ("well", "ill")
     assert manifest.provenance["steps"] == 7
-    assert set(manifest.files) == {"model.safetensors", "scheduler_config.json"}
+    assert set(manifest.files) == {"model.safetensors", "scheduler_config.json", "README.md"}
 
 
 def test_card_states_command_steps_and_figures(folder):

@@ -57,7 +57,7 @@ def test_an_image_is_looked_at_once_and_every_draw_is_counted():
     assert (coin.encoded, coin.drawn) == (5, 30)
     assert found.nfe_encoder.tolist() == [1] * 5
     assert found.nfe_unet_forward.tolist() == [18] * 5
-    assert found.classes == ["background", "region"]
+    assert found.labels == ["background", "region"]
     assert (found.samples, found.segmenter) == (6, "Coin")
     frequency = sample_masks(images(1), Coin(), 4000).masks[0].double().mean(0)
     torch.testing.assert_close(frequency, (images(1)[0, 0].double() + 1) / 2, atol=0.04, rtol=0)

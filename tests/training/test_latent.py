@@ -51,7 +51,7 @@ def test_it_comes_back_whole_without_the_autoencoders_folder(tmp_path, cohort, a
     assert generator(z, 10, cohort.y).mean.shape == z.shape
     manifest = read_manifest(result.checkpoint)
     assert manifest.kind == "latent"
-    assert set(manifest.files) == {"model.safetensors", "autoencoder.safetensors", "scheduler_config.json"}
+    assert set(manifest.files) == {"model.safetensors", "autoencoder.safetensors", "scheduler_config.json", "README.md"}
     assert manifest.classes == ("dark", "bright")
 
 
