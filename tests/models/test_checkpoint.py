@@ -93,7 +93,7 @@ def test_config_that_builds_another_network_is_refused(denoiser, tmp_path):
         save(tmp_path / "x", denoiser.network, name="patch-unet", config=CONFIG)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "scheduler_config.json", "cfx.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "scheduler_config.json", "README.md", "cfx.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_damage_is_refused_by_name(folder, file, damage):
     path = folder / file
