@@ -34,7 +34,7 @@ class IntegratedGradients:
     """
 
     steps: int = 48
-    most: int = 2000
+    most: int = 400
 
     name: ClassVar[str] = "integrated-gradients"
     whole: ClassVar[Whole] = "change"
