@@ -9,6 +9,8 @@ what is committed here:
 - `tuning`: docs/bench/tuning.json, of `cfx bench tuning`;
 - `planted`: docs/bench/planted.md, of `cfx bench planted`;
 - `ood brain64`, `ood fashion`: docs/bench/ood-*.json, the `results.json` of `cfx bench ood configs/bench/*-ood.yaml`;
+- `segmentation lidc64`: docs/bench/segmentation-lidc64.json, of `cfx bench segmentation
+  configs/bench/lidc64-segmentation.yaml`; `segmentation brain64`: of configs/bench/brain64-readers.yaml, likewise;
 - `audit`: docs/audit/*.json, each the `summary.json` of one `cfx audit`.
 """
 
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/methods.md", "docs/audit.md", "docs/ood.md")
+PAGES = ("README.md", "docs/methods.md", "docs/audit.md", "docs/ood.md", "docs/segmentation.md")
 ROWS = [0, 1, 2, 3]  # the first rows, not the best ones
 
 FREE = ("gradient-attack", "additive-map")  # one evaluation, of the stability test
@@ -155,6 +157,48 @@ def _detector(row: Mapping[str, Any], means: Sequence[str], last: str) -> list[s
     return [said, str(row["n"]), near, *figures, _said(own, ".3f"), _said(row["nfe_unet_forward"], ".3g")]
 
 
+def masks() -> Cells:
+    """Networks that draw masks, on real readers of lung lesions; intervals of the figure that needs no number."""
+    rows = json.loads((ROOT / "docs/bench/segmentation-lidc64.json").read_text())
+    figures = {"GED_4": "ged_4", "GED_16": "ged_16", "CI_4": "ci_4", "D_max_4": "d_max_4", "HM-IoU_16": "hm_iou_16"}
+    head = ["method", "n", "steps", "GED debiased", *figures, "diversity / readers'", "evaluations a mask", "masks / s"]
+    return [head, *(_sampler(row, list(figures.values())) for row in rows if "error" not in row)]
+
+
+def _sampler(row: Mapping[str, Any], figures: Sequence[str]) -> list[str]:
+    """One sampler's cells."""
+    cost = [_said(row.get(key), ".3g") for key in ("nfe_unet_forward", "samples_per_second")]
+    figure = [_said(row.get(key), ".3f") for key in figures]
+    told = [_said(row.get("train_steps"), ".0f"), _spread(row, "ged_debiased", ".3f")]
+    return [_mine(row), str(row["n"]), *told, *figure, _said(row.get("diversity_ratio"), ".2f"), *cost]
+
+
+def _mine(row: Mapping[str, Any]) -> str:
+    """Name of a sampler, ours told."""
+    return f"**{row['method']}** (ours)" if row["method"] == "energy" else str(row["method"])
+
+
+def _spread(row: Mapping[str, Any], key: str, form: str) -> str:
+    """A figure with its interval, where there is one."""
+    ends = [row.get(f"{key}_{end}") for end in ("low", "high")]
+    return _said(row.get(key), form) + (f" [{ends[0]:{form}}, {ends[1]:{form}}]" if ends[0] is not None else "")
+
+
+def known_masks() -> Cells:
+    """Samplers against a known distribution: times as far as equally many true masks, and empty masks."""
+    rows = json.loads((ROOT / "docs/bench/segmentation-brain64.json").read_text())
+    some = [n for n in (4, 16, 50) if any(f"truth_ratio_{n}" in row for row in rows)]
+    head = ["method", "n", "GED to the truth", *(f"{n} samples / {n} true masks" for n in some), "empty ECE"]
+    return [
+        head,
+        *(
+            [_mine(row), str(row["n"]), _spread(row, "truth_ged", ".4f"),
+             *(_spread(row, f"truth_ratio_{n}", ".2f") for n in some), _said(row["empty_ece"], ".3f")]
+            for row in rows if "error" not in row
+        ),
+    ]  # fmt: skip
+
+
 TABLES: dict[str, Callable[[], Cells]] = {
     "demo": demo,
     "bench typical": partial(bench, "typical"),
@@ -164,6 +208,8 @@ TABLES: dict[str, Callable[[], Cells]] = {
     "audit": audit,
     "ood brain64": partial(ood, "brain64"),
     "ood fashion": partial(ood, "fashion"),
+    "segmentation lidc64": masks,
+    "segmentation brain64": known_masks,
 }
 
 
