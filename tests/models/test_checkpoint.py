@@ -9,6 +9,7 @@ from cfx.core.denoiser import Denoiser
 from cfx.core.errors import CheckpointError, InputError
 from cfx.core.schedule import Schedule
 from cfx.models import build, load, load_network, read_manifest, save
+from cfx.models.checkpoint import verify_checkpoint
 from cfx.models.features import PooledFeatures
 from cfx.models.latent import LatentDiffusion
 from cfx.models.regressor import Regressor
@@ -93,16 +94,27 @@ def test_config_that_builds_another_network_is_refused(denoiser, tmp_path):
         save(tmp_path / "x", denoiser.network, name="patch-unet", config=CONFIG)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "scheduler_config.json", "README.md", "cfx.json"])
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-def test_damage_is_refused_by_name(folder, file, damage):
-    path = folder / file
+def harm(path, damage):
     data = bytearray(path.read_bytes())
     if damage == "flip":
         data[-200] ^= 1
     path.write_bytes(data if damage == "flip" else data[:-100])
     if damage == "remove":
         path.unlink()
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_card_that_was_edited_is_named_and_stops_nobody(folder, damage):
+    harm(folder / "README.md", damage)
+    load(folder)
+    (fault,) = verify_checkpoint(folder)
+    assert "README.md" in fault
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "scheduler_config.json", "cfx.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damage_is_refused_by_name(folder, file, damage):
+    harm(folder / file, damage)
     with pytest.raises(CheckpointError, match=file) as caught:
         load(folder)
     if damage != "remove" and file != "cfx.json":
