@@ -5,24 +5,23 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-import cfx
 from cfx.atlas import Atlas
 from cfx.attribution import Attributions, Completeness, Method, attribute, build_attribution
+from cfx.commands.filling import Filling, FillingConfig, asked, lines
 from cfx.commands.rows import network_print
-from cfx.core.cohort import Cohort, Source, part
+from cfx.core.cohort import Cohort
 from cfx.core.errors import InputError, heard
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import DataConfig, open_cohort
-from cfx.display.catalogue import Metric, metric, register
+from cfx.display.catalogue import Metric, register
 from cfx.models.opening import Network, open_network
 from cfx.report.attribution import attribution_page
 from cfx.runtime.config import RunConfig, UserPath
 from cfx.runtime.folder import RunFolder
 from cfx.runtime.lock import in_its_folder
-from cfx.runtime.memory import give_back
 from cfx.runtime.processes import make_accelerator
-from cfx.runtime.provenance import made, source_print
-from cfx.runtime.shares import dealt, even, is_main, together
+from cfx.runtime.provenance import source_print
+from cfx.runtime.shares import is_main
 
 SHOWN = (
     "n", "maps_complete", "maps_incomplete", "maps_undefined", "maps_refused", "completeness_error_median",
@@ -41,11 +40,9 @@ register(
 )
 
 
-class AttributeConfig(RunConfig):
+class AttributeConfig(FillingConfig, RunConfig):
     """Which images, which classifier, which method."""
 
-    data: DataConfig
-    """Images to explain."""
     classifier: Network
     """The classifier: its path, or its path and how it wants images and answers."""
     method: str = "integrated-gradients"
@@ -62,14 +59,6 @@ class AttributeConfig(RunConfig):
     """Images whose mean is the baseline `mean`."""
     output: Literal["logit", "margin"] = "logit"
     """What is divided up: the logit of the target, or its margin over the best other class."""
-    rows: int | None = Field(default=None, ge=1)
-    """Explain this many of the first images; None explains all."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of all randomness."""
-    batch_size: int = Field(default=32, ge=1)
-    """Most images worked on together."""
-    resume: bool = True
-    """Go on with what the folder has, if it was made of the same; false starts anew and replaces it."""
 
 
 def built(name: str, settings: Mapping[str, Any]) -> Method:
@@ -112,8 +101,7 @@ class _Run:
         self.config, self.words, self.accelerator = config, words, make_accelerator()
         self.folder, self.method = RunFolder(config.folder), built(config.method, config.settings)
         self.classifier = open_network(config.classifier, "classifier").to(self.accelerator.device)
-        source = open_cohort(config.data)
-        self.source: Source = source if config.rows is None else part(source, slice(config.rows))
+        self.source = asked(config)
         self.reference = None if config.reference is None else open_cohort(config.reference)
         self.known = None if config.counterfactuals is None else Atlas(config.counterfactuals, Counterfactuals)
 
@@ -125,20 +113,18 @@ class _Run:
         return {
             "classifier": network_print(config.classifier, self.classifier), "images": source_print(self.source),
             "reference": source_print(self.reference), "counterfactuals": known, "settings": repr(self.method),
-            "asked": f"{config.target} {config.output} {config.baseline} {config.seed}", "version": cfx.__version__,
+            "asked": f"{config.target} {config.output} {config.baseline}",
         }  # fmt: skip
 
-    def maps(self, rows: list[int], cohort: Cohort) -> Attributions:
+    def maps(self, cohort: Cohort, rows: list[int]) -> Attributions:
         """The maps of some rows."""
         config = self.config
         baseline: Any = config.baseline if self.known is None else self._counterfactuals(rows)
-        found = attribute(
+        return attribute(
             self.classifier, cohort, config.target, method=self.method, baseline=baseline, output=config.output,
             reference=self.reference, seed=config.seed, batch_size=config.batch_size, row=rows,
             device=self.accelerator.device,
         )  # fmt: skip
-        give_back()
-        return found
 
     def _counterfactuals(self, rows: list[int]) -> Counterfactuals:
         assert self.known is not None
@@ -148,31 +134,11 @@ class _Run:
 
     def filled(self) -> Atlas[Attributions]:
         """The atlas with all rows."""
-        with together(self.accelerator):
-            if self.accelerator.is_main_process:
-                self._create()
-            self.folder.begin(self.config)
-        atlas = Atlas(self.folder / "atlas.zarr", Attributions)
-        with together(self.accelerator):
-            shards, missing = atlas.shards(), set(atlas.missing())
-            for k in dealt(len(shards), self.accelerator):
-                rows = [row for row in shards[k] if row in missing]
-                if rows:
-                    cohort = self.source[rows]
-                    atlas.write(self.maps(rows, cohort), cohort)
-        return atlas
-
-    def _create(self) -> None:
-        """Make the atlas, once everything else has been checked."""
-        first = self.source[[0]]
-        Atlas.create(
-            self.folder / "atlas.zarr", self.maps([0], first)[:0], rows=range(len(self.source)), cohort=first[:0],
-            ids=self.source.ids, fingerprint=self.prints, shard=even(len(self.source), self.config.batch_size),
-            attributes={
-                "config": self.config.model_dump(mode="json"), "made": made(self.words, self.accelerator.device),
-            },
-            exists="resume" if self.config.resume else "overwrite",
+        filling = Filling(
+            self.folder, self.config, self.source, lambda: self.maps(self.source[[0]], [0])[:0], self.maps, self.prints,
+            self.words, self.accelerator,
         )  # fmt: skip
+        return filling.filled(Attributions)
 
 
 def summarise(found: Attributions) -> dict[str, Any]:
@@ -190,15 +156,10 @@ def summarise(found: Attributions) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def lines(summary: Mapping[str, Any]) -> list[str]:
-    """The figures of a run as people read them."""
-    return [f"{metric(k).heading:<36}{metric(k).said(float(summary[k]))}" for k in SHOWN if k in summary]
-
-
 CONFIG = AttributeConfig
 
 
 def command(config: AttributeConfig, words: str) -> str:
     """Run, and say what came out."""
-    text = "\n".join(lines(attribute_run(config, words)))
+    text = "\n".join(lines(SHOWN, attribute_run(config, words)))
     return f"{text}\n\nwrote {config.folder}/report.html, atlas.zarr, summary.json, config.yaml"

@@ -8,7 +8,8 @@ import torch
 
 from cfx.atlas import Atlas, write_atlas
 from cfx.attribution import Attributions, attribute
-from cfx.commands.attribute import AttributeConfig, attribute_run, lines
+from cfx.commands.attribute import SHOWN, AttributeConfig, attribute_run
+from cfx.commands.filling import lines
 from cfx.core.errors import InputError
 from cfx.counterfactual.result import Counterfactuals
 from cfx.data import load_cohort
@@ -45,7 +46,7 @@ def test_a_run_leaves_maps_a_page_and_a_summary(tmp_path, classifier):
     before = (tmp_path / "atlas.zarr").stat().st_mtime_ns
     assert attribute_run(asked)["seconds_per_image"] == found["seconds_per_image"]  # nothing is done twice
     assert (tmp_path / "atlas.zarr").stat().st_mtime_ns >= before
-    assert any("undefined maps" in line for line in lines(found))
+    assert any("undefined maps" in line for line in lines(SHOWN, found))
 
 
 def test_counterfactuals_of_a_run_are_the_baseline(tmp_path, classifier):
