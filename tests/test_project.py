@@ -174,6 +174,8 @@ def test_the_wheel_has_what_the_demo_needs_and_stays_small(root):
     for network in ("classifier", "generator", "oracle"):
         assert included[f"checkpoints/{demo[network]}"] == f"cfx/shipped/{demo[network]}"
     assert included["configs/explain/brain64-demo.yaml"] == "cfx/shipped/brain64-demo.yaml"
+    for name in re.findall(r'cfx\.load\("([\w-]+)"\)(?!.*in a checkout)', (root / "README.md").read_text()):
+        assert included[f"checkpoints/{name}"] == f"cfx/shipped/{name}"
     places = [root / place for place in ("cfx", *included)]
     files = [file for place in places for file in (place.rglob("*") if place.is_dir() else [place])]
     assert sum(f.stat().st_size for f in files if f.is_file() and "__pycache__" not in f.parts) < 12e6
